@@ -1,0 +1,75 @@
+"""What the reference and the chunk-parallel form share: input checks and the first state."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from atlas_bench.memory.spec import Gates, MemoryParameters, MemorySpec, MemoryState, state_dtype
+
+
+def checked_inputs(
+    spec: MemorySpec, params: MemoryParameters, q: Tensor, k: Tensor, v: Tensor, gates: Gates
+) -> dict[str, Tensor]:
+    """q, k, v as (B, H, T, d) and the four gates as (B, H, T) or (B, H, T, c), in one dict.
+
+    Gates that the spec does not use become what they mean: retain 1 for `none`, rate 1 for
+    ``rate_inside``, momentum 0 for `gd`. Raises ValueError for shapes that do not fit.
+    """
+    batch, length, heads, _ = q.shape
+    shape = (batch, length, heads)
+    if k.shape != q.shape or v.shape[:3] != shape:
+        raise ValueError(
+            f"q, k, v must be (B, T, H, d) alike, got {tuple(q.shape)}, {tuple(k.shape)}, "
+            f"{tuple(v.shape)}"
+        )
+    if spec.has_momentum and gates.momentum is None:
+        raise ValueError(f"optimizer={spec.optimizer} needs gates.momentum of shape {shape}")
+    one = q.new_ones(shape)
+    wanted = {
+        "retain": None if spec.retain == "none" else gates.retain,
+        "rate": None if spec.rate_inside else gates.rate,
+        "momentum": gates.momentum if spec.has_momentum else torch.zeros_like(one),
+        "weight": gates.weight,
+    }
+    pair = spec.window_weights == "pair"
+    inputs = {"q": q, "k": k, "v": v}
+    for name, gate in wanted.items():
+        expected = (*shape, spec.window) if name == "weight" and pair else shape
+        if gate is None:
+            gate = q.new_ones(expected)
+        if gate.shape != expected:
+            raise ValueError(f"gates.{name} must be {expected}, got {tuple(gate.shape)}")
+        inputs[name] = gate.to(q.dtype)
+    first = params.weights["W1"]
+    if first.shape[0] != heads or first.shape[1] != v.shape[-1]:
+        raise ValueError(
+            f"W1 of shape {tuple(first.shape)} does not fit {heads} heads of values of size "
+            f"{v.shape[-1]}"
+        )
+    return {name: tensor.transpose(1, 2) for name, tensor in inputs.items()}
+
+
+def initial_state(
+    spec: MemorySpec, params: MemoryParameters, inputs: dict[str, Tensor]
+) -> MemoryState:
+    """W_0 for every batch element, S_0 = 0, nothing recent."""
+    batch, heads = inputs["k"].shape[:2]
+    weights = {
+        name: weight.to(state_dtype(weight.dtype)).expand(batch, *weight.shape)
+        for name, weight in params.weights.items()
+    }
+    momentum = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    recent = {name: x[:, :, :0] for name, x in inputs.items() if name != "q"}
+    bounded = spec.is_bounded
+    one = weights["W1"].new_ones(batch, heads)
+    return MemoryState(
+        weights=weights,
+        momentum=momentum if spec.has_momentum else {},
+        reference=weights,
+        position=0,
+        recent=recent,
+        applied=one.new_zeros(batch, heads, 0) if bounded else None,
+        applied_momentum=one.new_zeros(batch, heads, 0) if bounded else None,
+        retained=one if bounded else None,
+    )
