@@ -212,9 +212,14 @@ def _run_linear(spec: MemorySpec, x: _Segment) -> tuple[Tensor, Weights, Weights
             lambda state, inputs: (_advance(spec, state, inputs), ()),
             start,
             (
-                x.k_NGJK, x.phi_k_NGJD, x.v_NGJV, rows.carry.keep,
+                x.k_NGJK,
+                x.phi_k_NGJD,
+                x.v_NGJV,
+                rows.carry.keep,
                 keep_momentum if rows.carry.momentum is None else rows.carry.momentum,
-                rows.carry.step, keep_momentum, sigma,
+                rows.carry.step,
+                keep_momentum,
+                sigma,
             ),
         )
         weights, momentum = _named(spec, starts)
@@ -289,8 +294,15 @@ def _run_muon(spec: MemorySpec, x: _Segment) -> tuple[Tensor, Weights, Weights]:
     rows = x.rows
     keep = rows.read.keep
     inputs = (
-        x.q_NGXK, x.phi_q_NGXD, x.k_NGJK, x.phi_k_NGJD, x.v_NGJV, keep, rows.blend,
-        rows.momentum_keep, rows.momentum_step,
+        x.q_NGXK,
+        x.phi_q_NGXD,
+        x.k_NGJK,
+        x.phi_k_NGJD,
+        x.v_NGJV,
+        keep,
+        rows.blend,
+        rows.momentum_keep,
+        rows.momentum_step,
     )
     whole = x.place == 0
     names = spec.weight_names
@@ -329,13 +341,16 @@ def _muon_chunk(
         if not updates:
             continue
         left, right = factors[name]
-        momenta = _times(keep_momentum[:, 1:], momentum[name][:, None]) + (
-            left[:, None] * sigma[:, 1:, :, None]
-        ).mT @ right[:, None]
-        orthogonal = newton_schulz(
-            momenta, spec.newton_schulz_steps, spec.newton_schulz_coefficients
+        momenta = (
+            _times(keep_momentum[:, 1:], momentum[name][:, None])
+            + (left[:, None] * sigma[:, 1:, :, None]).mT @ right[:, None]
         )
-        moved = (blend @ orthogonal.flatten(2)).unflatten(-1, orthogonal.shape[2:])
+        orthogonal = newton_schulz(
+            momenta, spec.newton_schulz_steps, spec.newton_schulz_coefficients, v.dtype
+        )
+        moved = (blend.to(orthogonal.dtype) @ orthogonal.flatten(2)).unflatten(
+            -1, orthogonal.shape[2:]
+        )
         versions[name] = _times(keep, weight[:, None]) - moved
         new_momentum[name] = momenta[:, -1]
     y = _read_versions(spec, versions, phi_q, q, v.shape[-1], token_rows, place)

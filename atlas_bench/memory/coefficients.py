@@ -137,8 +137,16 @@ def coefficients(
     read, carry, extra = raw, raw.at(-1), {}
     if spec.is_bounded:
         read, carry, extra = _bounded(
-            spec, raw, phi_k_NGJD, state, size, place, points, valid_NJ,
-            _first(momentum_kept, 1), _row(momentum_step),
+            spec,
+            raw,
+            phi_k_NGJD,
+            state,
+            size,
+            place,
+            points,
+            valid_NJ,
+            _first(momentum_kept, 1),
+            _row(momentum_step),
         )
     return Coefficients(
         read=read,
@@ -160,9 +168,7 @@ def _row(x_NGUJ: Tensor) -> Tensor:
     return torch.nn.functional.pad(x_NGUJ, (0, 0, 1, 0))
 
 
-def _valid(
-    chunks: int, tokens: int, size: int, padded: int, device: torch.device
-) -> Tensor | None:
+def _valid(chunks: int, tokens: int, size: int, padded: int, device: torch.device) -> Tensor | None:
     """Which of the window's tokens exist, (N, J); None where all do."""
     if padded == 0:
         return None
@@ -227,7 +233,9 @@ def _bounded(
     kernel = (phi_k_NGJD @ phi_k_NGJD.mT).abs()
     reach = applied.abs() @ kernel
     # Row 0 saw the tokens up to the last update before this segment.
-    last_seen = torch.cat([points.new_tensor([tokens - size - place % spec.update_every - 1]), points])
+    last_seen = torch.cat(
+        [points.new_tensor([tokens - size - place % spec.update_every - 1]), points]
+    )
     seen = torch.arange(tokens, device=points.device) <= last_seen[:, None]
     if valid_NJ is not None:
         seen = seen & valid_NJ[:, None, None, :]

@@ -23,11 +23,16 @@ Linear = Callable[[str, Tensor], Tensor]  # (weight name, x) -> W x
 
 
 def init_parameters(
-    spec: MemorySpec, *, heads: int, key_dim: int, value_dim: int, generator: Generator
+    spec: MemorySpec,
+    *,
+    heads: int,
+    key_dim: int,
+    value_dim: int,
+    generator: Generator | None = None,
 ) -> MemoryParameters:
     """W_0 with entries N(0, 1/in), float32, and the feature scales at their start.
 
-    The hidden size is ``expansion * value_dim``. Shapes: MemoryParameters.
+    The hidden size is ``expansion * value_dim``. ``generator=None`` draws from torch's own.
     """
     inputs = feature_dim(spec, key_dim)
     hidden = spec.expansion * value_dim
@@ -74,7 +79,9 @@ def gradient_factors(
     return {"W1": (error, hidden), "W2": (back, phi_GJD)}
 
 
-def forward(spec: MemorySpec, linear: Linear, phi_GXD: Tensor, q_GXK: Tensor, values: int) -> Tensor:
+def forward(
+    spec: MemorySpec, linear: Linear, phi_GXD: Tensor, q_GXK: Tensor, values: int
+) -> Tensor:
     """M(phi(q)): (G, X, V), where ``linear(name, x)`` multiplies by the weights that x sees.
 
     matrix: W1 phi(q). mlp: q + W1 gelu(W2 phi(q)) (ATLAS Eq 42); the residual is on the

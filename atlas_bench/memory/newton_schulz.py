@@ -23,23 +23,55 @@ COEFFICIENTS: dict[str, tuple[tuple[float, float, float], ...]] = {
 }
 
 
-def newton_schulz(x: Tensor, steps: int = 5, coefficients: str = "jordan") -> Tensor:
+def newton_schulz(
+    x: Tensor, steps: int = 5, coefficients: str = "jordan", compute: torch.dtype | None = None
+) -> Tensor:
     """Push the singular values of (..., n, m) towards 1; zero stays zero.
 
-    ``x`` is float32 or wider and is normalised by its Frobenius norm first. The iteration runs
-    on the wide orientation. ``steps=0`` gives the normalised matrix.
+    ``x`` is float32 or wider and is normalised by its Frobenius norm in that type; the iteration
+    runs on the wide orientation in ``compute`` (None: the type of ``x``), and the result has the
+    type of ``x`` again. ``steps=0`` gives the normalised matrix.
     """
+    dtype = x.dtype
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     norm = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)
-    x = x / norm.clamp_min(1e-7)
-    batch = x.shape[:-2]
-    x = x.reshape(-1, *x.shape[-2:])
+    x = (x / norm.clamp_min(1e-7)).to(compute or dtype)
     triples = COEFFICIENTS[coefficients]
-    for step in range(steps):
-        a, b, c = triples[min(step, len(triples) - 1)]
-        gram = torch.bmm(x, x.mT)
-        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.baddbmm(x, polynomial, x, beta=a)
-    x = x.reshape(*batch, *x.shape[-2:])
+    schedule = tuple(triples[min(step, len(triples) - 1)] for step in range(steps))
+    batch = x.shape[:-2]
+    x = _Iterate.apply(x.reshape(-1, *x.shape[-2:]), schedule)
+    x = x.reshape(*batch, *x.shape[-2:]).to(dtype)
     return x.mT if tall else x
+
+
+class _Iterate(torch.autograd.Function):
+    """X <- a X + P X with P = b A + c A^2, A = X X', for every triple of the schedule.
+
+    The backward uses that A and P are symmetric, which halves autograd's products.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, schedule: tuple[tuple[float, float, float], ...]) -> Tensor:  # noqa: ANN001
+        saved = []
+        for a, b, c in schedule:
+            gram = torch.bmm(x, x.mT)
+            polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+            saved += [x, gram, polynomial]
+            x = torch.baddbmm(x, polynomial, x, beta=a)
+        ctx.schedule = schedule
+        ctx.save_for_backward(*saved)
+        return x
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # noqa: ANN001
+        for step in reversed(range(len(ctx.schedule))):
+            a, b, c = ctx.schedule[step]
+            x, gram, polynomial = ctx.saved_tensors[3 * step : 3 * step + 3]
+            # dX = a dY + P dY + (dA + dA') X with dP = dY X', dA = b dP + c (dP A + A dP)
+            outer = torch.bmm(grad, x.mT)
+            outer = outer + outer.mT
+            half = torch.bmm(outer, gram)
+            both = torch.add(half, half.mT).mul_(c).add_(outer, alpha=b)
+            grad = torch.baddbmm(grad, polynomial, grad, beta=a).baddbmm_(both, x)
+        return grad, None

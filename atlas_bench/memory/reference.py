@@ -79,10 +79,8 @@ def _write(
             momentum = {n: _scale(theta, momentum[n]) + gradient[n] for n in gradient}
         step = momentum if spec.has_momentum else gradient
         if spec.optimizer == "muon":
-            step = {
-                n: newton_schulz(s, spec.newton_schulz_steps, spec.newton_schulz_coefficients)
-                for n, s in step.items()
-            }
+            how = (spec.newton_schulz_steps, spec.newton_schulz_coefficients, token["v"].dtype)
+            step = {n: newton_schulz(s, *how) for n, s in step.items()}
         weights = {n: _scale(alpha, weights[n]) - _scale(eta, step[n]) for n in weights}
         if spec.is_bounded:
             padded = torch.zeros_like(applied)
@@ -166,9 +164,7 @@ def _bounded_weights(
     return bounded
 
 
-def _close_chunk(
-    spec: MemorySpec, state: MemoryState, weights: dict[str, Tensor]
-) -> MemoryState:
+def _close_chunk(spec: MemorySpec, state: MemoryState, weights: dict[str, Tensor]) -> MemoryState:
     """The chunk is full: what was read last becomes the weights that gradients are taken at."""
     keep = max(0, state.recent["k"].shape[2] - (spec.window - 1))
     recent = {name: tensor[:, :, keep:] for name, tensor in state.recent.items()}

@@ -65,6 +65,4 @@ class _Scan(torch.autograd.Function):
             for slot, grad in zip(grad_inputs, found[count:], strict=True):
                 slot[n] = 0 if grad is None else grad
         by_index = dict(zip(wanted, grad_inputs, strict=True))
-        return (
-            None, None, *grad_state, *(by_index.get(count + i) for i in range(len(inputs)))
-        )
+        return (None, None, *grad_state, *(by_index.get(count + i) for i in range(len(inputs))))

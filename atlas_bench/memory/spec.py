@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+
+from atlas_bench.naming import nearest
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "network": ("matrix", "mlp"),
@@ -18,12 +19,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "gate": ("sigmoid", "hard_sigmoid"),
     "newton_schulz_coefficients": ("jordan", "polar_express"),
 }
-
-
-def nearest(word: object, valid: object) -> str:
-    """The valid name closest to ``word``, as `` (did you mean X?)`` or an empty string."""
-    found = difflib.get_close_matches(str(word), [str(name) for name in valid], 1, 0.5)
-    return f" (did you mean {found[0]}?)" if found else ""
 
 
 @dataclass(frozen=True)
@@ -189,7 +184,9 @@ class MemoryState:
     @property
     def bytes(self) -> int:
         """Bytes held, each storage counted once."""
-        seen = {t.untyped_storage().data_ptr(): t.numel() * t.element_size() for t in self.tensors()}
+        seen = {
+            t.untyped_storage().data_ptr(): t.numel() * t.element_size() for t in self.tensors()
+        }
         return sum(seen.values())
 
 

@@ -20,12 +20,13 @@ SPLITS = ("train", "test")
 HELD_OUT_EVERY = 8  # one book in eight is test: enough text that 128k contexts rarely repeat
 
 HUB_NAME = "emozilla/pg19"  # parquet mirror; `datasets` >= 4 refuses the script sets
-HUB_TEST_NAME = "emozilla/pg19-test"  # the 100 test books alone: one 25 MB file
+HUB_BOOKS = 200  # read when no number is given: about 80 MB of the training split's 11 GB
 
 # A full stop after one of these does not end a sentence.
 ABBREVIATIONS = frozenset(
-    "mr mrs ms dr st messrs mme mlle rev hon capt col gen lieut lt sergt prof esq jr sr no vol "
-    "chap fig pp viz etc vs e.g i.e".split()
+    {"mr", "mrs", "ms", "dr", "st", "messrs", "mme", "mlle", "rev", "hon", "prof", "esq", "jr"}
+    | {"capt", "col", "gen", "lieut", "lt", "sergt", "vol", "chap", "fig", "pp", "viz", "vs"}
+    | {"e.g", "i.e"}
 )
 _SENTENCE_END = re.compile(r"[.!?]+[\"'”’)\]]*(?=\s)")
 _LAST_WORD = re.compile(r"[\w.]*$")
@@ -65,9 +66,9 @@ def load_corpus(
 ) -> Corpus:
     """The ``train`` or ``test`` books of a source, always in the same order.
 
-    ``folder`` is read only when ``source="folder"``. ``max_books`` bounds how many are read (the
-    whole PG-19 training split is 11 GB). PG-19 brings its own split; the other sources hold out
-    every eighth book, or with fewer than eight books the last eighth of each.
+    ``folder`` is read only when ``source="folder"``. ``max_books`` bounds how many are read (from
+    the hub 200 when it is not given). PG-19 brings its own split; the other sources hold out every
+    eighth book, or with fewer than eight books the last eighth of each.
 
     Raises CorpusError (a ValueError) that names the key for an unknown source or split, a missing
     or empty folder, a package that is not installed, or a download that failed.
@@ -77,7 +78,7 @@ def load_corpus(
     if split not in SPLITS:
         raise CorpusError(f"split: {split!r} is unknown; choose one of {', '.join(SPLITS)}")
     if source == "hub":
-        return _hub_corpus(split, max_books)
+        return _hub_corpus(split, HUB_BOOKS if max_books is None else max_books)
     corpus = _embedded_corpus() if source == "embedded" else _folder_corpus(folder)
     books = _train_or_test(corpus.books, split)[:max_books]
     return Corpus(f"{corpus.note}, {split} part", books)
@@ -205,7 +206,9 @@ def _python_manual() -> Corpus:
 
 def _folder_corpus(folder: str | Path | None) -> Corpus:
     if folder is None:
-        raise CorpusError("text.folder: text.source=folder needs the path of a folder of .txt files")
+        raise CorpusError(
+            "text.folder: text.source=folder needs the path of a folder of .txt files"
+        )
     path = Path(folder)
     if not path.is_dir():
         raise CorpusError(f"text.folder: there is no folder {path}")
@@ -219,8 +222,7 @@ def _folder_corpus(folder: str | Path | None) -> Corpus:
     return Corpus(f"folder: {path.name}, {len(books)} files", books)
 
 
-def _hub_corpus(split: str, max_books: int | None) -> Corpus:
-    name = HUB_TEST_NAME if split == "test" else HUB_NAME
+def _hub_corpus(split: str, max_books: int) -> Corpus:
     try:
         datasets = importlib.import_module("datasets")
     except ImportError as error:
@@ -228,19 +230,19 @@ def _hub_corpus(split: str, max_books: int | None) -> Corpus:
             "text.source: hub needs the package datasets; install it or choose text.source=embedded"
         ) from error
     try:
-        # Streaming: the first books are read without fetching the 11 GB of the training split.
-        rows = datasets.load_dataset(name, split=split, streaming=True)
+        # Streaming: the first books are read without fetching the whole training split.
+        rows = datasets.load_dataset(HUB_NAME, split=split, streaming=True)
         books = tuple(
             Book(str(row.get("short_book_title", number)), row["text"])
             for number, row in enumerate(islice(rows, max_books))
         )
     except Exception as error:  # the hub client raises a dozen unrelated types
         raise CorpusError(
-            f"text.source: could not read {name} from the Hugging Face hub "
+            f"text.source: could not read {HUB_NAME} from the Hugging Face hub "
             f"({type(error).__name__}: {_first_line(error)}); check the network, or choose "
             "text.source=embedded or folder"
         ) from error
-    return Corpus(f"hub: {name}, {split} split, {len(books)} books", books)
+    return Corpus(f"hub: {HUB_NAME}, {split} split, {len(books)} books", books)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,191 @@
+"""The command `atlas-bench`: compose, validate, hand over to run.py.
+
+The config is composed once before Hydra starts, so that every mistake in it ends in one sentence
+and exit code 2, with nothing created and nothing overwritten.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from atlas_bench.config import (
+    ConfigError,
+    RunSettings,
+    folder_of,
+    register_schema,
+    to_settings,
+)
+from atlas_bench.naming import nearest
+
+BAD_INPUT = 2
+
+
+def main() -> None:
+    """Console script. Exit codes: 0 done, 1 failed, 2 bad input, 130 and 143 stopped by a signal."""
+    register_schema()
+    arguments = sys.argv[1:]
+    if not any(argument in ("--help", "-h", "--hydra-help", "--version") for argument in arguments):
+        try:
+            arguments += _checked(arguments)
+        except ConfigError as error:
+            print(f"atlas-bench: {error}", file=sys.stderr)
+            sys.exit(BAD_INPUT)
+    if "--version" in arguments:
+        from atlas_bench import __version__
+
+        print(f"atlas-bench {__version__}")
+        return
+    sys.argv[1:] = arguments
+    _job()
+
+
+@hydra.main(config_path=str(folder_of("conf")), config_name="config", version_base="1.3")
+def _job(config: DictConfig) -> None:
+    from hydra.core.hydra_config import HydraConfig
+
+    from atlas_bench.run import RunError, Stopped, execute
+
+    try:
+        execute(to_settings(config), Path(HydraConfig.get().runtime.output_dir))
+    except ConfigError as error:
+        print(f"atlas-bench: {error}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    except RunError as error:
+        print(f"atlas-bench: {error}", file=sys.stderr)
+        sys.exit(1)
+    except Stopped as stopped:
+        print(f"atlas-bench: {stopped}", file=sys.stderr)
+        sys.exit(128 + stopped.signal)
+
+
+def _checked(arguments: Sequence[str]) -> list[str]:
+    """Raise ConfigError for bad overrides; the Hydra overrides that `resume` asks for."""
+    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    overrides = _without_values_of_flags(arguments, overrides)
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        raise ConfigError(_first_line(error)) from error
+    # A sweep is checked with the first value of each list; every job checks its own again.
+    single = [
+        f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
+        if override.is_sweep_override()
+        else override.input_line
+        for override in parsed
+    ]
+    config = _compose(single)
+    if any(argument in ("--cfg", "-c") for argument in arguments):
+        return []
+    settings = to_settings(config)
+    if settings.resume is False or any(override.is_sweep_override() for override in parsed):
+        return []
+    from atlas_bench.run import folder_to_resume
+
+    folder = folder_to_resume(settings)
+    if folder is None:
+        print("resume=true: no unfinished run of this config was found, starting a new one")
+        return []
+    return [f"hydra.run.dir={_quoted(str(folder))}"]
+
+
+def _quoted(path: str) -> str:
+    return "'" + path.replace("'", "\\'") + "'"
+
+
+def _without_values_of_flags(arguments: Sequence[str], overrides: list[str]) -> list[str]:
+    """Drop the words that belong to flags such as ``--cfg job``."""
+    takes_value = {
+        "--cfg",
+        "-c",
+        "--package",
+        "-p",
+        "--config-name",
+        "-cn",
+        "--config-path",
+        "-cp",
+        "--config-dir",
+        "-cd",
+        "--info",
+        "-i",
+        "--experimental-rerun",
+    }
+    values = {
+        following
+        for flag, following in zip(arguments, arguments[1:], strict=False)
+        if flag in takes_value and "=" not in following
+    }
+    return [word for word in overrides if word not in values]
+
+
+def _compose(overrides: list[str]) -> DictConfig:
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
+            config = compose("config", overrides)
+            OmegaConf.resolve(config)
+            return config
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_sentence(error, overrides)) from error
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _sentence(error: Exception, overrides: list[str]) -> str:
+    """One sentence for what Hydra and OmegaConf say in many lines."""
+    text = str(error)
+    if found := re.search(r"Could not find '([\w/@]+)/([^'/]+)'", text):
+        group, choice = found.groups()
+        valid = sorted(path.stem for path in (folder_of("conf") / group).glob("*.yaml"))
+        return f"{group}={choice} is not one of {', '.join(valid)}{nearest(choice, valid)}"
+    for override in overrides:
+        key = override.split("=", 1)[0].lstrip("+~")
+        if message := _unknown_key(key):
+            return message
+    cause = error.__cause__ or error
+    key = getattr(cause, "full_key", None) or ""
+    first = _first_line(cause)
+    match = re.search(r"Error merging override (\S+?)=", text)
+    if match or key:
+        key = key or match[1]
+        value = next((o.split("=", 1)[1] for o in overrides if o.startswith(f"{key}=")), None)
+        shown = key if value is None else f"{key}={value}"
+        return f"{shown}: {first}"
+    return first
+
+
+def _unknown_key(key: str) -> str | None:
+    """What is wrong with a dotted key that the schema does not have."""
+    if key.startswith("hydra") or "/" in key:
+        return None
+    node = OmegaConf.structured(RunSettings)
+    walked: list[str] = []
+    for part in key.split("."):
+        if not OmegaConf.is_dict(node):
+            return None
+        if part not in node:
+            valid = [str(name) for name in node]
+            place = f" in {'.'.join(walked)}" if walked else ""
+            full = ".".join([*walked, part])
+            return (
+                f"{full} is no key of the config: there is no {part}{place}"
+                f"{nearest(part, valid)}; valid are {', '.join(valid)}"
+            )
+        node = node._get_node(part)
+        walked.append(part)
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -1,0 +1,143 @@
+"""The schema: one dataclass per config group, registered so that Hydra checks every key and type."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from atlas_bench.models.settings import ModelSettings, ScaleSettings, check_settings
+from atlas_bench.naming import nearest
+from atlas_bench.tasks.settings import TaskSettings, TextSettings, check_task
+from atlas_bench.training.settings import TrainingSettings, check_training
+
+MODES = ("train", "eval", "train_eval")
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "float32", "bfloat16")
+LOGGER_MODES = ("online", "offline", "disabled")
+# What may differ between a run and its resumption: where and how it runs, not what it computes.
+NOT_IDENTITY = ("resume", "logger", "output_dir")
+
+
+class ConfigError(ValueError):
+    """The configuration asks for something impossible; the message is one sentence."""
+
+
+@dataclass
+class HardwareSettings:
+    """Where it runs. ``auto`` takes a GPU where there is one, and bfloat16 on it."""
+
+    name: str = "auto"
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None  # of a CPU; null leaves the choice to torch
+    compile: bool = False  # torch.compile the model for training
+    piece_tokens: int = 2048  # tokens a sequence reads at once in evaluation
+    batch_tokens: int = 65536  # tokens of context evaluated together, at least one sample
+
+
+@dataclass
+class LoggerSettings:
+    """Weights & Biases; the record on disk never depends on it."""
+
+    name: str = "wandb"
+    mode: str = "offline"
+    project: str = "atlas-bench"
+    group: str | None = None
+
+
+@dataclass
+class RunSettings:
+    """The whole config of one run."""
+
+    mode: str = "train_eval"
+    seed: int = 0
+    name: str = "???"
+    checkpoint: str | None = None
+    resume: Any = False  # true: the newest unfinished run of this config; or a run's folder
+    output_dir: str = "outputs"
+    model: ModelSettings = field(default_factory=ModelSettings)
+    scale: ScaleSettings = field(default_factory=ScaleSettings)
+    task: TaskSettings = field(default_factory=TaskSettings)
+    text: TextSettings = field(default_factory=TextSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    hardware: HardwareSettings = field(default_factory=HardwareSettings)
+    logger: LoggerSettings = field(default_factory=LoggerSettings)
+
+
+def register_schema() -> None:
+    """Make the schema known to Hydra under ``schema`` names."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=RunSettings)
+
+
+def folder_of(kind: str) -> Path:
+    """`conf` or `tasks`: in a clone beside the package, in an installed wheel inside it."""
+    package = Path(__file__).resolve().parent
+    installed = package / "_data" / kind
+    return installed if installed.is_dir() else package.parent / kind
+
+
+def to_settings(config: DictConfig) -> RunSettings:
+    """The composed config as dataclasses, with every combination checked.
+
+    Raises ConfigError, one sentence that names the key, what is wrong and what would be right.
+    """
+    try:
+        settings = OmegaConf.to_object(config)
+        check(settings)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        message = str(error)
+        if message.startswith("memory."):
+            message = "model." + message
+        raise ConfigError(message.replace(" memory.", " model.memory.")) from error
+    return settings
+
+
+def check(settings: RunSettings) -> None:
+    """Raise ValueError in one sentence for a value or combination that cannot be run."""
+    hardware, logger = settings.hardware, settings.logger
+    choices = (
+        ("mode", settings.mode, MODES),
+        ("hardware.device", hardware.device, DEVICES),
+        ("hardware.precision", hardware.precision, PRECISIONS),
+        ("logger.mode", logger.mode, LOGGER_MODES),
+    )
+    for key, value, valid in choices:
+        if value not in valid:
+            raise ConfigError(
+                f"{key}={value} is not one of {', '.join(valid)}{nearest(value, valid)}"
+            )
+    for key in ("piece_tokens", "batch_tokens"):
+        if getattr(hardware, key) < 1:
+            raise ConfigError(f"hardware.{key}={getattr(hardware, key)} must be at least 1")
+    if hardware.threads is not None and hardware.threads < 1:
+        raise ConfigError(f"hardware.threads={hardware.threads} must be at least 1, or null")
+    if not isinstance(settings.resume, (bool, str)):
+        raise ConfigError(f"resume={settings.resume} must be true, false or a run's folder")
+    if settings.mode == "eval" and settings.checkpoint is None and settings.resume is False:
+        raise ConfigError("mode=eval needs checkpoint=PATH, a run's folder or a checkpoint folder")
+    if settings.mode != "eval" and settings.checkpoint is not None:
+        raise ConfigError("checkpoint=PATH is for mode=eval; training goes on with resume=PATH")
+    check_settings(settings.model, settings.scale)
+    settings.model.memory.spec()
+    check_task(settings.task, settings.text)
+    check_training(settings.training)
+
+
+def identity(config: dict[str, Any]) -> str:
+    """A hash of everything that decides the numbers; a resumed run must have the same."""
+    kept = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def as_dict(settings: RunSettings) -> dict[str, Any]:
+    """Plain containers, for the record and the logger."""
+    return asdict(settings)

@@ -1,0 +1,109 @@
+"""Softmax attention as a sequence mixer: full or sliding window, with its key-value cache.
+
+Legend: B batch, T tokens of this call, C cached tokens, H heads, E head size, W window.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from atlas_bench.models.settings import ModelSettings, ScaleSettings
+
+
+@dataclass(frozen=True)
+class AttentionState:
+    """Keys and values of the past, (B, H, C, E), and the tokens read so far."""
+
+    keys: Tensor | None = None
+    values: Tensor | None = None
+    position: int = 0
+
+    def detach(self) -> AttentionState:
+        if self.keys is None:
+            return self
+        return AttentionState(self.keys.detach(), self.values.detach(), self.position)
+
+
+class Attention(nn.Module):
+    """Causal multi-head attention with RoPE (2104.09864)."""
+
+    def __init__(self, model: ModelSettings, scale: ScaleSettings) -> None:
+        super().__init__()
+        self.heads, self.window = scale.heads, model.attention.window
+        self.head_dim = scale.width // scale.heads
+        self.rope_base = model.attention.rope_base
+        self.qkv = nn.Linear(scale.width, 3 * scale.width, bias=False)
+        self.out = nn.Linear(scale.width, scale.width, bias=False)
+
+    def init_state(self, batch: int) -> AttentionState:
+        return AttentionState()
+
+    def state_bytes(self, batch: int, length: int) -> int:
+        """Bytes of the cache after ``length`` tokens in float32."""
+        kept = length if self.window is None else min(length, self.window - 1)
+        return 2 * batch * self.heads * kept * self.head_dim * 4
+
+    def forward(self, x: Tensor, state: AttentionState) -> tuple[Tensor, AttentionState]:
+        """(B, T, width) and the past -> (B, T, width) and the past with these tokens."""
+        batch, length, _ = x.shape
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, self.head_dim)).permute(2, 0, 3, 1, 4)
+        positions = torch.arange(state.position, state.position + length, device=x.device)
+        q, k = rotate(q, positions, self.rope_base), rotate(k, positions, self.rope_base)
+        if state.keys is not None:
+            k = torch.cat([state.keys, k], 2)
+            v = torch.cat([state.values, v], 2)
+        y = attend(q, k, v, self.window)
+        if self.window is not None:
+            kept = min(self.window - 1, k.shape[2])
+            k, v = k[:, :, k.shape[2] - kept :], v[:, :, v.shape[2] - kept :]
+        y = self.out(y.transpose(1, 2).reshape(batch, length, -1))
+        return y, AttentionState(k, v, state.position + length)
+
+
+def rotate(x_BHTE: Tensor, positions: Tensor, base: float) -> Tensor:
+    """RoPE: turn each pair (x_i, x_{i + E/2}) by position * base^(-2i/E), angles in float32."""
+    half = x_BHTE.shape[-1] // 2
+    frequencies = base ** (-torch.arange(half, device=x_BHTE.device, dtype=torch.float32) / half)
+    angles = positions[:, None].float() * frequencies
+    cos, sin = angles.cos().to(x_BHTE.dtype), angles.sin().to(x_BHTE.dtype)
+    first, second = x_BHTE.chunk(2, -1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
+
+
+def attend(q_BHTE: Tensor, k_BHSE: Tensor, v_BHSE: Tensor, window: int | None) -> Tensor:
+    """Causal attention where the last query stands at the last key; S = cached + T."""
+    length, total = q_BHTE.shape[2], k_BHSE.shape[2]
+    if window is not None and total > 2 * window and length > 1:
+        return _attend_in_blocks(q_BHTE, k_BHSE, v_BHSE, window)
+    if length == total and (window is None or length <= window):
+        return F.scaled_dot_product_attention(q_BHTE, k_BHSE, v_BHSE, is_causal=True)
+    at = torch.arange(total - length, total, device=q_BHTE.device)[:, None]
+    key = torch.arange(total, device=q_BHTE.device)
+    mask = key <= at
+    if window is not None:
+        mask = mask & (key > at - window)
+    return F.scaled_dot_product_attention(q_BHTE, k_BHSE, v_BHSE, attn_mask=mask)
+
+
+def _attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+    """Sliding window at cost T x W: each block of W queries sees its own keys and the W before."""
+    length, cached = q.shape[2], k.shape[2] - q.shape[2]
+    blocks = -(-length // window)
+    tail = blocks * window - length
+    front = window - cached
+    q = F.pad(q, (0, 0, 0, tail)).unflatten(2, (blocks, window))
+    # Cached keys fill the block before the first; (B, H, S, E) -> (B, H, blocks, 2 W, E).
+    k, v = (
+        F.pad(x, (0, 0, front, tail)).unfold(2, 2 * window, window).transpose(-1, -2)
+        for x in (k, v)
+    )
+    at = torch.arange(window, device=q.device)[:, None] + window
+    key = torch.arange(2 * window, device=q.device)
+    mask = (key <= at) & (key > at - window)
+    first = torch.arange(blocks, device=q.device)[:, None, None] == 0
+    mask = mask & ~(first & (key < front))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).flatten(2, 3)[:, :, :length]

@@ -1,0 +1,153 @@
+"""The language model around any mixer: embedding, pre-norm blocks, head.
+
+One ``forward(tokens, state)`` serves training, prefill and decoding: how a sequence is cut into
+calls never changes what comes out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from atlas_bench.models.attention import Attention, AttentionState
+from atlas_bench.models.neural_memory import NeuralMemory, NeuralMemoryState
+from atlas_bench.models.settings import ModelSettings, ScaleSettings, check_settings
+
+MIXER_CLASSES = {"attention": Attention, "neural_memory": NeuralMemory}
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """One state per layer; of constant size for recurrent models."""
+
+    layers: tuple[AttentionState | NeuralMemoryState, ...]
+
+    def detach(self) -> ModelState:
+        return ModelState(tuple(layer.detach() for layer in self.layers))
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (2002.05202)."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, 2 * hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = self.up(x).chunk(2, -1)
+        return self.down(F.silu(gate) * value)
+
+
+class Block(nn.Module):
+    """x + mixer(norm(x)), then x + feed_forward(norm(x))."""
+
+    def __init__(self, model: ModelSettings, scale: ScaleSettings, hidden: int) -> None:
+        super().__init__()
+        self.mixer_norm = nn.RMSNorm(scale.width, eps=1e-6)
+        self.mixer = MIXER_CLASSES[model.mixer](model, scale)
+        self.feed_forward_norm = nn.RMSNorm(scale.width, eps=1e-6)
+        self.feed_forward = FeedForward(scale.width, hidden)
+
+    def forward(self, x: Tensor, state: AttentionState | NeuralMemoryState) -> tuple:
+        y, state, *gates = self.mixer(self.mixer_norm(x), state)
+        x = x + y
+        x = x + self.feed_forward(self.feed_forward_norm(x))
+        return x, state, gates[0] if gates else {}
+
+
+class LanguageModel(nn.Module):
+    """Tokens in, hidden states out; `logits` turns hidden states into scores of next tokens."""
+
+    def __init__(
+        self, model: ModelSettings, scale: ScaleSettings, *, vocab_size: int, hidden: int
+    ) -> None:
+        super().__init__()
+        check_settings(model, scale)
+        self.embedding = nn.Embedding(vocab_size, scale.width)
+        self.blocks = nn.ModuleList(Block(model, scale, hidden) for _ in range(scale.layers))
+        self.norm = nn.RMSNorm(scale.width, eps=1e-6)
+        self.head = None
+        if not scale.tie_embeddings:
+            self.head = nn.Linear(scale.width, vocab_size, bias=False)
+        self.gates: list[dict[str, Tensor]] = []  # of the last forward, for penalties and logs
+        self.apply(_initialise)
+        for block in self.blocks:  # residual branches start small (GPT-2)
+            for out in (block.mixer.out, block.feed_forward.down):
+                with torch.no_grad():
+                    out.weight.mul_((2 * scale.layers) ** -0.5)
+
+    def init_state(self, batch: int) -> ModelState:
+        """The state before the first token."""
+        return ModelState(tuple(block.mixer.init_state(batch) for block in self.blocks))
+
+    def forward(self, tokens: Tensor, state: ModelState | None = None) -> tuple[Tensor, ModelState]:
+        """tokens (B, T) int64 and the past -> hidden (B, T, width) and the past with them."""
+        state = self.init_state(tokens.shape[0]) if state is None else state
+        x = self.embedding(tokens)
+        layers, self.gates = [], []
+        for block, layer in zip(self.blocks, state.layers, strict=True):
+            x, layer, gates = block(x, layer)
+            layers.append(layer)
+            self.gates.append(gates)
+        return self.norm(x), ModelState(tuple(layers))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., width) -> (..., vocabulary)."""
+        weight = self.embedding.weight if self.head is None else self.head.weight
+        return F.linear(hidden, weight)
+
+    def state_bytes(self, batch: int, length: int) -> int:
+        """Bytes of the state after ``length`` tokens, float32."""
+        return sum(block.mixer.state_bytes(batch, length) for block in self.blocks)
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=module.in_features**-0.5)
+    elif isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight, std=module.embedding_dim**-0.5)
+
+
+def swiglu_hidden(width: int) -> int:
+    """The Transformer's feed-forward size: 8/3 of the width, in eights (Llama's convention)."""
+    return 8 * round(width * 8 / 3 / 8)
+
+
+def count_parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def build_model(
+    model: ModelSettings, scale: ScaleSettings, *, vocab_size: int, seed: int
+) -> LanguageModel:
+    """A model initialised from ``seed``; with ``match='parameters'`` of the Transformer's size.
+
+    The feed-forward of a model whose mixer has more parameters than attention is narrowed until
+    the totals agree as nearly as whole units allow. Raises ValueError where even no feed-forward
+    would be too many.
+    """
+    check_settings(model, scale)
+    hidden = swiglu_hidden(scale.width)
+    if model.match == "parameters" and model.mixer != "attention":
+        hidden = _matched_hidden(model, scale, hidden)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LanguageModel(model, scale, vocab_size=vocab_size, hidden=hidden)
+
+
+def _matched_hidden(model: ModelSettings, scale: ScaleSettings, hidden: int) -> int:
+    with torch.device("meta"):
+        attention = count_parameters(Attention(model, scale))
+        mixer = count_parameters(MIXER_CLASSES[model.mixer](model, scale))
+    matched = hidden - round((mixer - attention) / (3 * scale.width))
+    if matched < 1:
+        raise ValueError(
+            f"model.match=parameters cannot match {model.name} at scale.name={scale.name}: its "
+            f"mixer alone has {mixer:,} parameters a layer; lower model.memory.expansion or "
+            f"scale.memory_key_dim, or set model.match=none"
+        )
+    return matched

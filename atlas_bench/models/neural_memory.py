@@ -1,0 +1,161 @@
+"""Test-time memory as a sequence mixer: projections, gates and normalisation around memory/.
+
+What the papers leave open is chosen as follows. Projections with a causal depthwise convolution
+of 4 and SiLU on q, k, v, q and k L2-normalised (Titans section 4.4); gates are scalars per head
+from one linear map; the output is RMS-normalised per head and gated (Miras section 5.4).
+
+Legend: B batch, T tokens, H memory heads, K key size, V value size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from atlas_bench.memory import (
+    Gates,
+    MemoryParameters,
+    MemorySpec,
+    MemoryState,
+    chunked,
+    init_parameters,
+)
+from atlas_bench.models.settings import ModelSettings, ScaleSettings
+
+CONVOLUTION = 4  # tokens, as in Titans and Miras
+
+# What the gates start at. Retention just under 1 (a memory of hundreds of tokens that can still
+# learn to keep for ever), half of what is seen is written, momentum that forgets within a chunk.
+INITIAL = {"retain": 0.98, "rate": 0.5, "momentum": 0.5, "weight": 0.5}
+
+
+@dataclass(frozen=True)
+class NeuralMemoryState:
+    """The convolution's last inputs (B, CONVOLUTION - 1, channels) and the memory."""
+
+    tail: Tensor
+    memory: MemoryState | None = None
+
+    def detach(self) -> NeuralMemoryState:
+        memory = None if self.memory is None else self.memory.detach()
+        return NeuralMemoryState(self.tail.detach(), memory)
+
+
+def gate_function(spec: MemorySpec, x: Tensor) -> Tensor:
+    """sigmoid, or clamp(x / 6 + 1/2, 0, 1), which reaches exactly 0 and 1."""
+    return F.hardsigmoid(x) if spec.gate == "hard_sigmoid" else torch.sigmoid(x)
+
+
+def gate_bias(spec: MemorySpec, value: float) -> float:
+    """The x at which the gate function gives ``value``."""
+    if spec.gate == "hard_sigmoid":
+        return 6 * (value - 0.5)
+    return math.log(value / (1 - value))
+
+
+class NeuralMemory(nn.Module):
+    """One memory of the family for every head of every sequence."""
+
+    def __init__(self, model: ModelSettings, scale: ScaleSettings) -> None:
+        super().__init__()
+        spec = self.spec = model.memory.spec()
+        heads = self.heads = scale.memory_heads or scale.heads
+        self.value_dim = scale.width // heads
+        self.key_dim = scale.memory_key_dim or self.value_dim
+        self.splits = [heads * self.key_dim, heads * self.key_dim, heads * self.value_dim]
+        self.qkv = nn.Linear(scale.width, sum(self.splits), bias=False)
+        self.convolution = nn.Parameter(torch.zeros(sum(self.splits), CONVOLUTION))
+        self.gates = self._gate_sizes(spec)
+        self.gate = nn.Linear(scale.width, sum(self.gates.values()) * heads)
+        self.output_gate = nn.Linear(scale.width, scale.width, bias=False)
+        self.norm = nn.Parameter(torch.ones(heads, self.value_dim))
+        self.out = nn.Linear(scale.width, scale.width, bias=False)
+        # Rates are a gate in [0, 1] times a learnt scale: how far one update may move.
+        self.log_step = nn.Parameter(torch.zeros(heads))
+        start = init_parameters(spec, heads=heads, key_dim=self.key_dim, value_dim=self.value_dim)
+        self.initial = nn.ParameterDict({n: nn.Parameter(w) for n, w in start.weights.items()})
+        scales = start.feature_scales
+        self.feature_scales = None if scales is None else nn.Parameter(scales)
+        self._initialise()
+
+    @staticmethod
+    def _gate_sizes(spec: MemorySpec) -> dict[str, int]:
+        """How many numbers per head and token every gate that the spec uses is made of."""
+        sizes = {"weight": spec.window if spec.window_weights == "pair" else 1}
+        if spec.retain == "scalar":
+            sizes["retain"] = 1
+        if not spec.rate_inside:
+            sizes["rate"] = 1
+        if spec.has_momentum:
+            sizes["momentum"] = 1
+        return sizes
+
+    def _initialise(self) -> None:
+        with torch.no_grad():
+            # All four taps alike: a key learns to name an earlier token twice as soon as when
+            # the convolution starts near the identity (measured on BABILong qa1).
+            self.convolution.normal_(0, 0.5)
+            bias = self.gate.bias.split([size * self.heads for size in self.gates.values()])
+            for name, part in zip(self.gates, bias, strict=True):
+                part.fill_(gate_bias(self.spec, INITIAL[name]))
+
+    @property
+    def parameters_of_memory(self) -> MemoryParameters:
+        return MemoryParameters(dict(self.initial), self.feature_scales)
+
+    def init_state(self, batch: int) -> NeuralMemoryState:
+        channels = self.convolution.shape[0]
+        return NeuralMemoryState(self.qkv.weight.new_zeros(batch, CONVOLUTION - 1, channels))
+
+    def state_bytes(self, batch: int, length: int) -> int:
+        """Bytes of the state after ``length`` tokens in float32; does not grow with it."""
+        weights = sum(w.numel() for w in self.initial.values())
+        copies = 3 if self.spec.has_momentum else 2
+        recent = self.spec.window - 1 + (self.spec.chunk if self.spec.is_bounded else 0)
+        per_token = self.heads * (self.key_dim + self.value_dim + 6)
+        tail = (CONVOLUTION - 1) * self.convolution.shape[0]
+        return 4 * batch * (copies * weights + min(length, recent) * per_token + tail)
+
+    def forward(
+        self, x: Tensor, state: NeuralMemoryState
+    ) -> tuple[Tensor, NeuralMemoryState, dict[str, Tensor]]:
+        """(B, T, width) and the past -> (B, T, width), the past with these tokens, the gates."""
+        mixed, tail = self._convolve(self.qkv(x), state.tail)
+        q, k, v = F.silu(mixed).split(self.splits, -1)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in (q, k, v))
+        q, k = F.normalize(q, dim=-1, eps=1e-6), F.normalize(k, dim=-1, eps=1e-6)
+        gates = self._gates(x)
+        y, memory = chunked(
+            self.spec, self.parameters_of_memory, q, k, v, Gates(**gates), state.memory
+        )
+        y = F.rms_norm(y, (self.value_dim,), eps=1e-6) * self.norm.to(y.dtype)
+        y = self.out(y.flatten(2) * F.silu(self.output_gate(x)))
+        return y, NeuralMemoryState(tail, memory), gates
+
+    def _convolve(self, x_BTC: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
+        known = torch.cat([tail.to(x_BTC.dtype), x_BTC], 1)
+        length = x_BTC.shape[1]
+        # Four shifted products: on a CPU faster than a grouped convolution, and as exact.
+        y = sum(
+            known[:, i : i + length] * self.convolution[:, i].to(x_BTC.dtype)
+            for i in range(CONVOLUTION)
+        )
+        return y, known[:, length:]
+
+    def _gates(self, x: Tensor) -> dict[str, Tensor]:
+        """Every gate the spec uses, (B, T, H) or (B, T, H, c)."""
+        parts = gate_function(self.spec, self.gate(x)).split(
+            [size * self.heads for size in self.gates.values()], -1
+        )
+        gates = dict(zip(self.gates, parts, strict=True))
+        step = self.log_step.exp()
+        if self.spec.window_weights == "pair":
+            gates["weight"] = gates["weight"].unflatten(-1, (self.heads, self.spec.window))
+            step = step[:, None] if self.spec.rate_inside else step
+        stepped = "weight" if self.spec.rate_inside else "rate"
+        gates[stepped] = gates[stepped] * step.to(x.dtype)
+        return gates

@@ -1,0 +1,95 @@
+"""What describes a model: its mixer, its scale and the matching of parameter counts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, make_dataclass
+from typing import get_type_hints
+
+from atlas_bench.memory.spec import MemorySpec
+from atlas_bench.naming import nearest
+
+MIXERS = ("attention", "neural_memory")
+MATCH = ("none", "parameters")
+
+
+def _spec(settings: MemorySettings) -> MemorySpec:
+    """The checked spec; ValueError names the field that is wrong."""
+    return MemorySpec(**asdict(settings))
+
+
+# MemorySpec is frozen, which a config must not be: the same fields, open to overrides.
+_HINTS = get_type_hints(MemorySpec)
+MemorySettings = make_dataclass(
+    "MemorySettings",
+    [(f.name, _HINTS[f.name], field(default=f.default)) for f in fields(MemorySpec)],
+    namespace={"spec": _spec, "__module__": __name__},
+)
+
+
+@dataclass
+class AttentionSettings:
+    """Softmax attention with rotary positions (RoPE, 2104.09864)."""
+
+    window: int | None = None  # tokens a query sees, itself included; None is full causal
+    rope_base: float = 10000.0
+
+
+@dataclass
+class ModelSettings:
+    """One preset of conf/model."""
+
+    name: str = "atlas"
+    mixer: str = "neural_memory"
+    match: str = "parameters"  # narrow the feed-forward until the Transformer's count is met
+    attention: AttentionSettings = field(default_factory=AttentionSettings)
+    memory: MemorySettings = field(default_factory=MemorySettings)
+
+
+@dataclass
+class ScaleSettings:
+    """One size of conf/scale (ATLAS Table 7); the memory's own sizes default to the heads'."""
+
+    name: str = "tiny"
+    width: int = 64
+    layers: int = 2
+    heads: int = 4
+    memory_heads: int | None = None
+    memory_key_dim: int | None = None  # size of a key before phi; None is width / memory_heads
+    tie_embeddings: bool = True
+
+
+def check_settings(model: ModelSettings, scale: ScaleSettings) -> None:
+    """Raise ValueError in one sentence for a combination that cannot be built."""
+    if model.mixer not in MIXERS:
+        raise ValueError(
+            f"model.mixer={model.mixer} is not one of {', '.join(MIXERS)}"
+            f"{nearest(model.mixer, MIXERS)}"
+        )
+    if model.match not in MATCH:
+        raise ValueError(
+            f"model.match={model.match} is not one of {', '.join(MATCH)}"
+            f"{nearest(model.match, MATCH)}"
+        )
+    for name in ("width", "layers", "heads"):
+        if getattr(scale, name) < 1:
+            raise ValueError(f"scale.{name}={getattr(scale, name)} must be at least 1")
+    for name, heads in (("heads", scale.heads), ("memory_heads", scale.memory_heads)):
+        if heads is not None and (heads < 1 or scale.width % heads):
+            raise ValueError(
+                f"scale.{name}={heads} does not divide scale.width={scale.width}; "
+                f"use one of {', '.join(map(str, _divisors(scale.width)))}"
+            )
+    if model.mixer == "attention" and (scale.width // scale.heads) % 2:
+        raise ValueError(
+            f"scale.heads={scale.heads} gives heads of odd size {scale.width // scale.heads}, "
+            f"which rotary positions cannot rotate in pairs; use fewer or more heads"
+        )
+    window = model.attention.window
+    if window is not None and window < 1:
+        raise ValueError(f"model.attention.window={window} must be at least 1, or null for full")
+    if scale.memory_key_dim is not None and scale.memory_key_dim < 1:
+        raise ValueError(f"scale.memory_key_dim={scale.memory_key_dim} must be at least 1")
+
+
+def _divisors(number: int) -> list[int]:
+    return [d for d in range(1, number + 1) if number % d == 0][:8]

@@ -1,0 +1,12 @@
+"""The nearest valid name, for messages about misspelt ones."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(word: object, valid: Iterable[object]) -> str:
+    """`` (did you mean X?)`` for the valid name closest to ``word``, or an empty string."""
+    found = difflib.get_close_matches(str(word), [str(name) for name in valid], 1, 0.5)
+    return f" (did you mean {found[0]}?)" if found else ""

@@ -1,0 +1,292 @@
+"""BABILong: bAbI questions whose facts are scattered through long background text.
+
+This file builds the evaluation samples: lengths and their two conventions, the mixer, and the
+seeded sequence of samples. Its parts: ``babilong_noise`` (background text), ``babilong_stream``
+(training), ``babilong_metric`` (scoring), ``babilong_sources`` (the published sets).
+Protocol: Kuratov et al. 2024, BABILong, and its repository (babilong_utils.py, create_tasks.py).
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from atlas_bench.tasks.babi import (
+    LABELS,
+    PERSON_NAMES,
+    SUBTASKS,
+    Query,
+    Question,
+    Statement,
+    generate_story,
+    wording,
+)
+from atlas_bench.tasks.babilong_metric import exact_match, published_metric
+from atlas_bench.tasks.babilong_noise import MIN_SENTENCE_TOKENS, Noise, NoisePool, seeded
+from atlas_bench.tasks.babilong_stream import Stream, StreamGenerator
+from atlas_bench.text.corpora import load_corpus, sentences
+from atlas_bench.text.tokenizer import EMBEDDED, Tokenizer, make_tokenizer
+
+__all__ = [
+    "CONVENTIONS",
+    "Noise",
+    "NoisePool",
+    "Sample",
+    "Stream",
+    "StreamGenerator",
+    "babilong_tokenizer",
+    "build_sample",
+    "context_tokens",
+    "evaluation_samples",
+    "exact_match",
+    "format_length",
+    "load_noise",
+    "parse_length",
+    "published_metric",
+]
+
+SOURCES = ("generated", "hub")
+TOKENS_PER_FACT = 8  # the published sets drop a story of more than context / 8 rows
+_ATTEMPTS = 500  # stories drawn before a length is called too short for the task
+
+
+@dataclass(frozen=True)
+class Convention:
+    """What a nominal length means: tokens in "1k", and how many are kept for the prompt."""
+
+    kilo: int
+    allowance: int
+
+
+CONVENTIONS = {
+    # create_tasks.py: nominal 1k is 1000 tokens, 300 of them for instruction and question
+    "public": Convention(kilo=1000, allowance=300),
+    # RMT/ARMT fine-tuning: segments of 512, 20 tokens for question and answer
+    "finetuning": Convention(kilo=1024, allowance=20),
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question after its context.
+
+    The model reads ``context_ids`` (int32: facts and noise), ``question_ids`` and the tokenizer's
+    ``answer_id``, and is to give ``answer_ids`` and ``end_id``. ``fact_token_positions`` is where
+    in the context each of ``facts`` begins. ``length_tokens`` is the measured context length.
+    For published samples, whose facts cannot be told from the noise, ``facts`` is empty.
+    """
+
+    subtask: str
+    context_ids: np.ndarray
+    question: str
+    question_ids: np.ndarray
+    answer: str
+    answer_ids: np.ndarray
+    facts: tuple[str, ...]
+    fact_token_positions: np.ndarray
+
+    @property
+    def length_tokens(self) -> int:
+        """Tokens of the context: facts and noise, without the question."""
+        return len(self.context_ids)
+
+
+def parse_length(length: str | int, convention: str = "public") -> int:
+    """Nominal tokens of ``"0k"``, ``"16k"``, ``"1M"`` or a plain number.
+
+    Raises ValueError naming ``task.lengths`` for anything else.
+    """
+    match = re.fullmatch(r"(\d+)([kKmM]?)", str(length).strip())
+    if match is None:
+        raise ValueError(
+            f"task.lengths: {length!r} is no length; write for instance 0k, 16k, 1M or 512"
+        )
+    kilo = _convention(convention).kilo
+    return int(match[1]) * {"": 1, "k": kilo, "m": kilo * kilo}[match[2].lower()]
+
+
+def format_length(nominal_tokens: int, convention: str = "public") -> str:
+    """The short name of a nominal length: 0 -> ``0k``, 16000 -> ``16k``; the inverse of parsing."""
+    kilo = _convention(convention).kilo
+    if nominal_tokens and nominal_tokens % (kilo * kilo) == 0:
+        return f"{nominal_tokens // (kilo * kilo)}M"
+    if nominal_tokens % kilo == 0:
+        return f"{nominal_tokens // kilo}k"
+    return str(nominal_tokens)
+
+
+def context_tokens(length: str | int, convention: str = "public") -> int:
+    """Tokens of facts and noise at a nominal length; 0 for ``0k``, which means facts alone.
+
+    ``public``: nominal - 300 with 1k = 1000. ``finetuning``: nominal - 20 with 1k = 1024.
+    Raises ValueError naming ``task.lengths`` when the allowance leaves nothing.
+    """
+    nominal = parse_length(length, convention)
+    allowance = _convention(convention).allowance
+    if 0 < nominal <= allowance:
+        raise ValueError(
+            f"task.lengths: {length} tokens are all taken by the {allowance} kept for the prompt "
+            f"({convention} convention); choose a longer one, or 0k for the facts alone"
+        )
+    return max(0, nominal - allowance)
+
+
+def babilong_tokenizer(source: str | Path = EMBEDDED, vocab_size: int = 1024) -> Tokenizer:
+    """``make_tokenizer`` with the words of all twenty subtasks, so that every run shares it."""
+    phrases = [phrase for subtask in SUBTASKS for phrase in wording(subtask)]
+    return make_tokenizer(source, vocab_size=vocab_size, wording=phrases)
+
+
+def load_noise(
+    tokenizer: Tokenizer,
+    *,
+    split: str,
+    source: str = "embedded",
+    folder: str | Path | None = None,
+    max_books: int | None = None,
+    min_tokens: int = MIN_SENTENCE_TOKENS,
+    max_tokens: int | None = None,
+) -> NoisePool:
+    """The ``train`` or ``test`` part of a corpus, without sentences that name a bAbI person.
+
+    Raises CorpusError (a ValueError) naming the key when the corpus cannot be had.
+    """
+    corpus = load_corpus(source, folder=folder, split=split, max_books=max_books)
+    books = sentences(corpus, without_names=PERSON_NAMES)
+    return NoisePool.from_sentences(books, tokenizer, min_tokens=min_tokens, max_tokens=max_tokens)
+
+
+def build_sample(
+    subtask: str,
+    question: Question,
+    noise: NoisePool,
+    tokenizer: Tokenizer,
+    context_length: int,
+    rng: random.Random,
+) -> Sample:
+    """Scatter the question's facts through ``context_length`` tokens of context, facts included.
+
+    Every fact goes, in order, to a boundary between noise sentences drawn uniformly with
+    replacement; 0 means the facts alone. Facts and question get a leading space and lose trailing
+    ones (published questions may end in "? ").
+
+    Raises ValueError when the facts alone are longer than the context.
+    """
+    facts = [tokenizer.encode_phrase(" " + fact.strip()) for fact in question.facts]
+    used = sum(map(len, facts))
+    if context_length and used > context_length:
+        raise ValueError(f"the facts take {used} tokens, more than the context's {context_length}")
+    background = noise.take(context_length - used, rng)
+    slots = sorted(rng.randrange(background.sentence_count + 1) for _ in facts)
+    pieces: list[np.ndarray] = []
+    positions = np.zeros(len(facts), dtype=np.int64)
+    read, inserted = 0, 0
+    for number, (fact, slot) in enumerate(zip(facts, slots, strict=True)):
+        bound = int(background.bounds[slot])
+        pieces += [background.tokens[read:bound], fact]
+        positions[number] = bound + inserted
+        inserted += len(fact)
+        read = bound
+    pieces.append(background.tokens[read:])
+    return Sample(
+        subtask=subtask,
+        context_ids=np.concatenate(pieces),
+        question=question.question,
+        question_ids=tokenizer.encode_phrase(" " + question.question.strip()),
+        answer=question.answer,
+        answer_ids=tokenizer.encode_phrase(" " + question.answer),
+        facts=question.facts,
+        fact_token_positions=positions,
+    )
+
+
+def evaluation_samples(
+    subtask: str,
+    length: str | int,
+    count: int,
+    seed: int,
+    *,
+    noise: NoisePool | None,
+    tokenizer: Tokenizer,
+    convention: str = "public",
+    source: str = "generated",
+    first: int = 0,
+) -> Iterator[Sample]:
+    """Samples ``first`` to ``first + count - 1`` of a subtask at a nominal length such as "16k".
+
+    ``generated``: sample i depends on (seed, subtask, nominal tokens, i) and the noise, which is to
+    come from the held-out split. ``hub``: the published samples in their order, fewer than
+    ``count`` where the set is smaller; ``noise`` and ``seed`` are not used.
+
+    Raises ValueError naming ``task.subtasks``, ``task.lengths`` or ``task.source``; SourceError
+    (a ValueError) when a published set cannot be had.
+    """
+    if subtask not in LABELS:
+        raise ValueError(
+            f"task.subtasks: {subtask!r} is unknown; choose from {', '.join(SUBTASKS)}"
+        )
+    if source not in SOURCES:
+        raise ValueError(f"task.source: {source!r} is unknown; choose from {', '.join(SOURCES)}")
+    if source == "hub":
+        from atlas_bench.tasks.babilong_sources import hub_samples  # imports this file
+
+        return hub_samples(subtask, str(length), count, tokenizer=tokenizer, first=first)
+    if noise is None:
+        raise ValueError("task.source: generated samples need a noise pool")
+    budget = context_tokens(length, convention)
+    nominal = parse_length(length, convention)
+    indices = range(first, first + count)
+    return (
+        _generated_sample(subtask, budget, seeded(seed, subtask, nominal, i), noise, tokenizer)
+        for i in indices
+    )
+
+
+def _generated_sample(
+    subtask: str, budget: int, rng: random.Random, noise: NoisePool, tokenizer: Tokenizer
+) -> Sample:
+    question = _fitting_question(subtask, budget, tokenizer, rng)
+    return build_sample(subtask, question, noise, tokenizer, budget, rng)
+
+
+def _fitting_question(
+    subtask: str, budget: int, tokenizer: Tokenizer, rng: random.Random
+) -> Question:
+    """A random question whose facts fit; like the published sets, long stories are redrawn."""
+    shortest = None
+    for _ in range(_ATTEMPTS):
+        question = _random_question(subtask, rng)
+        if budget == 0:
+            return question
+        used = sum(len(tokenizer.encode_phrase(" " + fact.strip())) for fact in question.facts)
+        # the question's own row counts (babilong_utils.py: max_n_facts)
+        rows = len(question.facts) + 1
+        if used <= budget and rows <= budget // TOKENS_PER_FACT:
+            return question
+        needed = max(used, rows * TOKENS_PER_FACT)
+        shortest = needed if shortest is None else min(shortest, needed)
+    raise ValueError(
+        f"task.lengths: a context of {budget} tokens holds no story of {subtask}; the shortest of "
+        f"{_ATTEMPTS} needs {shortest} tokens"
+    )
+
+
+def _random_question(subtask: str, rng: random.Random) -> Question:
+    """One of a new story's questions, each as likely, with the statements before it."""
+    lines = generate_story(subtask, rng).lines
+    asked = rng.choice([i for i, line in enumerate(lines) if isinstance(line, Query)])
+    facts = tuple(line.text for line in lines[:asked] if isinstance(line, Statement))
+    query = lines[asked]
+    return Question(facts, query.text, query.answer, query.supports)
+
+
+def _convention(name: str) -> Convention:
+    if name not in CONVENTIONS:
+        known = ", ".join(CONVENTIONS)
+        raise ValueError(f"task.length_convention: {name!r} is unknown; choose from {known}")
+    return CONVENTIONS[name]

@@ -1,0 +1,166 @@
+"""What can be asked right now: readers of a bAbI world that answer from its statements alone.
+
+A published story asks on a fixed rhythm, mostly about what just happened. A training stream should
+also ask about facts far behind, so for the tasks of moving people and objects these readers follow
+the statements and list every question whose answer is known (rules: bAbI v1.2 as published).
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Protocol
+
+_MOVE = re.compile(r"(\w+) (?:went back|went|travelled|journeyed|moved) to the (\w+)\.")
+_GET = re.compile(r"(\w+) (?:got|grabbed|took|picked up) the (\w+)(?: there)?\.")
+_DROP = re.compile(r"(\w+) (?:dropped|left|put down|discarded) the (\w+)(?: there)?\.")
+_IS_IN = re.compile(r"(\w+) is in the (\w+)\.")
+_NOT_IN = re.compile(r"(\w+) is (?:no longer|not) in the (\w+)\.")
+_FORMS = (("move", _MOVE), ("get", _GET), ("drop", _DROP), ("is in", _IS_IN), ("not in", _NOT_IN))
+# qa3: the chance to ask about one place earlier in the journey, and again; 79 % of the published
+# questions are about the object's present place, 16 % about the one before, 5 % about older ones
+_EARLIER_PLACE = 0.25
+
+QuestionAnswer = tuple[str, str]
+
+
+class Asker(Protocol):
+    """Reads statements in order; lists what could be asked after the last one."""
+
+    def read(self, statement: str) -> None:
+        """Take in the next statement of the world."""
+
+    def candidates(self, rng: random.Random) -> list[QuestionAnswer]:
+        """Questions with known answers, one or more for each thing that can be asked about."""
+
+
+@lru_cache(maxsize=10_000)
+def parse(statement: str) -> tuple[str, str, str]:
+    """(event, person, place or object) of a statement; ValueError for any other sentence."""
+    for event, form in _FORMS:
+        match = form.fullmatch(statement.strip())
+        if match:
+            return event, match.group(1), match.group(2)
+    raise ValueError(f"no statement of a moving world: {statement!r}")
+
+
+class _People:
+    """Where people were last said to be."""
+
+    def __init__(self, places: tuple[str, ...]) -> None:
+        self.places = places
+        self.place_of: dict[str, str] = {}
+
+    def read(self, statement: str) -> None:
+        event, person, where = parse(statement)
+        if event == "move":
+            self.place_of[person] = where
+
+    def _elsewhere(self, place: str, rng: random.Random) -> str:
+        return rng.choice([other for other in self.places if other != place])
+
+
+class WherePerson(_People):
+    """qa1: ``Where is P?``"""
+
+    def candidates(self, rng: random.Random) -> list[QuestionAnswer]:
+        return [(f"Where is {person}?", place) for person, place in self.place_of.items()]
+
+
+class IsPersonIn(_People):
+    """qa6: ``Is P in the L?``, yes and no equally often."""
+
+    def candidates(self, rng: random.Random) -> list[QuestionAnswer]:
+        found = []
+        for person, place in self.place_of.items():
+            yes = rng.random() < 0.5
+            asked = place if yes else self._elsewhere(place, rng)
+            found.append((f"Is {person} in the {asked}?", "yes" if yes else "no"))
+        return found
+
+
+class IsPersonInNegated(_People):
+    """qa9: as qa6; after "is not in the L" only L itself can be asked about, and the answer is no."""
+
+    def __init__(self, places: tuple[str, ...]) -> None:
+        super().__init__(places)
+        self.not_in: dict[str, str] = {}
+
+    def read(self, statement: str) -> None:
+        event, person, where = parse(statement)
+        if event == "not in":
+            self.not_in[person] = where
+            self.place_of.pop(person, None)
+        else:
+            self.place_of[person] = where
+            self.not_in.pop(person, None)
+
+    def candidates(self, rng: random.Random) -> list[QuestionAnswer]:
+        found = [(f"Is {person} in the {place}?", "no") for person, place in self.not_in.items()]
+        for person, place in self.place_of.items():
+            yes = rng.random() < 0.5
+            asked = place if yes else self._elsewhere(place, rng)
+            found.append((f"Is {person} in the {asked}?", "yes" if yes else "no"))
+        return found
+
+
+class _Objects(_People):
+    """Also follows who holds what, and each object's journey (distinct consecutive places)."""
+
+    def __init__(self, places: tuple[str, ...]) -> None:
+        super().__init__(places)
+        self.held_by: dict[str, set[str]] = {}
+        self.journeys: dict[str, list[str]] = {}
+
+    def read(self, statement: str) -> None:
+        event, person, thing = parse(statement)
+        if event == "move":
+            self.place_of[person] = thing
+            for held in self.held_by.get(person, ()):
+                self._arrive(held, thing)
+        elif event == "get":
+            self.held_by.setdefault(person, set()).add(thing)
+            if person in self.place_of:
+                self._arrive(thing, self.place_of[person])
+        elif event == "drop":
+            self.held_by.get(person, set()).discard(thing)
+
+    def _arrive(self, thing: str, place: str) -> None:
+        journey = self.journeys.setdefault(thing, [])
+        if not journey or journey[-1] != place:
+            journey.append(place)
+
+
+class WhereObject(_Objects):
+    """qa2: ``Where is the O?``"""
+
+    def candidates(self, rng: random.Random) -> list[QuestionAnswer]:
+        return [(f"Where is the {thing}?", path[-1]) for thing, path in self.journeys.items()]
+
+
+class WhereObjectBefore(_Objects):
+    """qa3: ``Where was the O before the L?`` about the latest visit to L."""
+
+    def candidates(self, rng: random.Random) -> list[QuestionAnswer]:
+        found = []
+        for thing, journey in self.journeys.items():
+            visit = len(journey) - 1
+            while visit > 1 and rng.random() < _EARLIER_PLACE:
+                visit -= 1
+            if visit < 1:
+                continue
+            place = journey[visit]
+            visit = max(i for i, other in enumerate(journey) if other == place)
+            found.append((f"Where was the {thing} before the {place}?", journey[visit - 1]))
+        return found
+
+
+ASKERS: dict[str, Callable[[tuple[str, ...]], Asker]] = {
+    "qa1": WherePerson,
+    "qa2": WhereObject,
+    "qa3": WhereObjectBefore,
+    "qa6": IsPersonIn,
+    "qa9": IsPersonInNegated,
+}

@@ -1,0 +1,255 @@
+"""Tokenizers: a small byte-level BPE trained here, or any saved ``tokenizer.json``.
+
+The trained one is the default because a 50,000-token vocabulary would be most of a small model.
+Its vocabulary is: three special tokens, the 256 bytes, the task's own words as whole tokens, and
+the most frequent merges of the embedded text. It is trained once and kept in the user's cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
+
+from atlas_bench.text.corpora import Corpus, load_corpus
+
+PAD, ANSWER, END = "<|pad|>", "<|answer|>", "<|end|>"
+SPECIAL_TOKENS = (PAD, ANSWER, END)  # ANSWER is GEN in the BABILong recipe, END its EOS
+EMBEDDED = "embedded"
+TRAINING_VERSION = 1  # raise when training changes, so that no cached file is taken for a new one
+_BYTES = 256
+_CACHED_PHRASES = 100_000  # a few thousand phrases make up every bAbI world; the rest is a guard
+
+log = logging.getLogger(__name__)
+
+
+class Tokenizer:
+    """Text to ids and back, with ids for padding, "answer now" and "end of answer".
+
+    A special token's spelling inside a text is encoded as ordinary text: no prose can inject one.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, name: str) -> None:
+        """Wrap ``backend``; the three special tokens are added where it lacks them."""
+        missing = [token for token in SPECIAL_TOKENS if backend.token_to_id(token) is None]
+        if missing:
+            backend.add_special_tokens([AddedToken(token, special=True) for token in missing])
+        # A file may carry padding or truncation from its last use; every length here is exact.
+        backend.no_padding()
+        backend.no_truncation()
+        backend.encode_special_tokens = True
+        self._backend = backend
+        self._phrases: dict[str, np.ndarray] = {}
+        self.name = name
+        self.pad_id: int = backend.token_to_id(PAD)
+        self.answer_id: int = backend.token_to_id(ANSWER)
+        self.end_id: int = backend.token_to_id(END)
+        # The largest id decides the embedding's size; some saved vocabularies have holes.
+        self.vocab_size: int = max(backend.get_vocab(with_added_tokens=True).values()) + 1
+        self.fingerprint: str = hashlib.sha256(backend.to_str().encode()).hexdigest()[:12]
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of ``text``, with nothing added in front or behind."""
+        return self._backend.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of many texts; uses every core."""
+        encoded = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encoded]
+
+    def encode_phrase(self, text: str) -> np.ndarray:
+        """Ids of a short text that comes often, int32, read-only; remembered after the first time.
+
+        The leading space that BABILong gives every statement belongs to ``text``.
+        """
+        ids = self._phrases.get(text)
+        if ids is None:
+            if len(self._phrases) >= _CACHED_PHRASES:
+                self._phrases.clear()
+            ids = np.array(self.encode(text), dtype=np.int32)
+            ids.flags.writeable = False
+            self._phrases[text] = ids
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ``ids``; special tokens are left out."""
+        return self._backend.decode([int(token) for token in ids], skip_special_tokens=True)
+
+    def save(self, directory: str | Path) -> Path:
+        """Write ``directory/tokenizer.json`` atomically; returns its path."""
+        path = Path(directory) / "tokenizer.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_atomically(path, self._backend.to_str())
+        return path
+
+
+def make_tokenizer(
+    source: str | Path = EMBEDDED, *, vocab_size: int = 1024, wording: Iterable[str] = ()
+) -> Tokenizer:
+    """The tokenizer that ``text.tokenizer`` names: ``embedded`` to train one, else a path.
+
+    ``vocab_size`` and ``wording`` (see ``train_tokenizer``) apply only to ``embedded``.
+    """
+    if str(source) == EMBEDDED:
+        return train_tokenizer(vocab_size, wording)
+    return load_tokenizer(source)
+
+
+def load_tokenizer(path: str | Path) -> Tokenizer:
+    """A saved tokenizer: a ``tokenizer.json`` of the tokenizers library, or a folder holding one.
+
+    Raises ValueError naming ``text.tokenizer`` and the path when there is none to be read.
+    """
+    file = Path(path).expanduser()
+    if file.is_dir():
+        file = file / "tokenizer.json"
+    wanted = f"give {EMBEDDED!r}, a tokenizer.json, or a folder that holds one"
+    if not file.is_file():
+        raise ValueError(f"text.tokenizer: there is no file {file}; {wanted}")
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises bare Exception
+        raise ValueError(
+            f"text.tokenizer: {file} is no tokenizer.json of the tokenizers library ({error}); "
+            f"{wanted}"
+        ) from error
+    name = file.parent.name if file.name == "tokenizer.json" else file.stem
+    return Tokenizer(backend, name)
+
+
+def train_tokenizer(vocab_size: int = 1024, wording: Iterable[str] = ()) -> Tokenizer:
+    """Byte-level BPE on the embedded training text, from the cache when it was trained before.
+
+    Every word of ``wording`` is one token when a space stands before it, whatever its frequency,
+    so that a fact costs the same few tokens for every name and place. The same arguments give the
+    same ids in every process.
+
+    Raises ValueError naming ``text.vocab_size`` when the bytes and those words do not fit.
+    """
+    words = _words(wording)
+    needed = len(SPECIAL_TOKENS) + _BYTES + len(words)
+    if vocab_size < needed:
+        raise ValueError(
+            f"text.vocab_size: {vocab_size} is too small; {len(SPECIAL_TOKENS)} special tokens, "
+            f"{_BYTES} bytes and {len(words)} task words need at least {needed}"
+        )
+    corpus = load_corpus(EMBEDDED, split="train")
+    name = f"bpe-{vocab_size}"
+    path = cache_directory() / "tokenizers" / f"{_training_key(vocab_size, words, corpus)}.json"
+    cached = _read_cached(path, name)
+    if cached is not None:
+        return cached
+    tokenizer = Tokenizer(_train(vocab_size, words, corpus), name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_atomically(path, tokenizer._backend.to_str())
+    except OSError as error:
+        log.warning("the tokenizer is not kept for the next run: %s", error)
+    return tokenizer
+
+
+def cache_directory() -> Path:
+    """``$ATLAS_BENCH_CACHE``, else ``atlas-bench`` in the XDG cache (usually ``~/.cache``)."""
+    own = os.environ.get("ATLAS_BENCH_CACHE")
+    if own:
+        return Path(own).expanduser()
+    shared = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(shared).expanduser() / "atlas-bench"
+
+
+def _words(wording: Iterable[str]) -> list[str]:
+    """The distinct words of the phrases in byte-level spelling, each with its leading space."""
+    splitter = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    found = set()
+    for phrase in wording:
+        for word, _ in splitter.pre_tokenize_str(" " + phrase.strip()):
+            # single characters after the space mark ("Ġa") are kept; bare bytes exist already
+            if len(word) > 1:
+                found.add(word)
+    return sorted(found)
+
+
+def _training_key(vocab_size: int, words: list[str], corpus: Corpus) -> str:
+    """Hash of everything that decides the result."""
+    digest = hashlib.sha256()
+    facts = [TRAINING_VERSION, tokenizers.__version__, vocab_size, words, SPECIAL_TOKENS]
+    digest.update(json.dumps(facts).encode())
+    digest.update(_corpus_hash(corpus).encode())
+    return digest.hexdigest()[:20]
+
+
+@lru_cache(maxsize=2)
+def _corpus_hash(corpus: Corpus) -> str:
+    digest = hashlib.sha256()
+    for book in corpus.books:
+        digest.update(book.text.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _train(vocab_size: int, words: list[str], corpus: Corpus) -> tokenizers.Tokenizer:
+    splitter = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    learner = tokenizers.Tokenizer(models.BPE())
+    learner.pre_tokenizer = splitter
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - len(SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    learner.train_from_iterator((book.text for book in corpus.books), trainer)
+    model = json.loads(learner.to_str())["model"]
+    vocab, merges = _with_words(model["vocab"], model["merges"], words, vocab_size)
+    # ignore_merges: a word that stands in the vocabulary is one token although no merges lead
+    # to it; learning the merges by frequency would cost several entries for every rare name.
+    backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=True))
+    backend.pre_tokenizer = splitter
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
+    return backend
+
+
+def _with_words(
+    learned: dict[str, int], merges: list[list[str]], words: list[str], vocab_size: int
+) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Special tokens first, then bytes, task words, and as many merges as still fit."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    entries = dict.fromkeys([*SPECIAL_TOKENS, *alphabet, *words])
+    kept = []
+    for left, right in merges:
+        joined = left + right
+        if joined not in entries and len(entries) >= vocab_size:
+            break
+        entries[joined] = None
+        kept.append((left, right))
+    return {token: index for index, token in enumerate(entries)}, kept
+
+
+def _read_cached(path: Path, name: str) -> Tokenizer | None:
+    """The cached tokenizer, or None when there is none or it cannot be read."""
+    try:
+        return Tokenizer(tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8")), name)
+    except OSError:
+        return None
+    except Exception as error:  # noqa: BLE001 (the library raises bare Exception)
+        log.warning("the cached tokenizer %s is damaged and is trained again: %s", path, error)
+        return None
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    """Write beside the target and rename: a reader never sees half a file."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,295 @@
+"""The training loop: streams with dense supervision, a curriculum, checkpoints, exact resume.
+
+Everything random is a function of (seed, step), so a resumed run repeats an uninterrupted one bit
+for bit on the same machine and thread count.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from atlas_bench.interrupts import Interrupted
+from atlas_bench.models.language_model import LanguageModel
+from atlas_bench.training import checkpoint
+from atlas_bench.training.settings import TrainingSettings
+
+LM_STRIDE = 8  # the language-modelling term looks at every eighth token: cheaper, same direction
+SMOOTHING = 0.9  # of the running accuracy that the curriculum looks at
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message is one sentence."""
+
+
+class Batch(Protocol):
+    """``tokens`` (B, length + 1) and ``answer_mask`` (B, length) over the targets."""
+
+    tokens: np.ndarray
+    answer_mask: np.ndarray
+
+
+# (length_tokens, noise_share, first stream, number of streams) -> Batch
+Streams = Callable[[int, float, int, int], Batch]
+
+
+@dataclass
+class Progress:
+    """Where training stands; saved with every checkpoint."""
+
+    step: int = 0
+    tokens: int = 0
+    streams: int = 0
+    stage: int = 0
+    stage_steps: int = 0
+    accuracy: float = 0.0
+    best_stage: int = -1
+    best_accuracy: float = 0.0
+    seconds: float = 0.0
+    last_loss: float = math.nan
+
+
+class Trainer:
+    """Trains ``model`` on ``streams``; everything it writes goes under ``folder``."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        streams: Streams,
+        settings: TrainingSettings,
+        *,
+        folder: Path,
+        device: torch.device,
+        precision: str = "float32",
+        forward: Callable | None = None,
+        on_step: Callable[[dict[str, float]], None] = lambda metrics: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.model, self.streams, self.settings = model, streams, settings
+        self.folder, self.device, self.precision = folder, device, precision
+        self.forward = forward or model  # a compiled model shares its parameters with `model`
+        self.on_step, self.should_stop = on_step, should_stop
+        self.optimizer = build_optimizer(model, settings)
+        self.progress = Progress()
+        lengths, noise = settings.curriculum.lengths, settings.curriculum.noise
+        # Noise first, at the shortest length; then length, at the last share of noise.
+        self.stages = [(lengths[0], share) for share in noise]
+        self.stages += [(length, noise[-1]) for length in lengths[1:]]
+
+    def resume(self, directory: Path) -> None:
+        """Go on from a checkpoint: weights, optimizer, progress; later metrics are dropped."""
+        checkpoint.load_model(directory, self.model)
+        checkpoint.load_optimizer(directory, self.optimizer)
+        self.progress = Progress(**checkpoint.read_progress(directory))
+        _truncate_metrics(self.folder / "metrics.jsonl", self.progress.step)
+
+    def run(self) -> Progress:
+        """Train until the budget is spent. Raises TrainingError or Interrupted."""
+        progress, settings = self.progress, self.settings
+        self.model.train()
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            while progress.tokens < settings.tokens:
+                started = time.perf_counter()
+                metrics = self._step()
+                progress.seconds += time.perf_counter() - started
+                metrics["seconds"] = round(progress.seconds, 3)
+                file.write(json.dumps(metrics) + "\n")
+                file.flush()
+                self.on_step(metrics)
+                stop = self.should_stop()
+                if stop or progress.step % settings.checkpoint_every == 0:
+                    self.save()
+                if stop and progress.tokens < settings.tokens:
+                    raise Interrupted
+        self.save()
+        self.model.eval()
+        return progress
+
+    def save(self) -> Path:
+        """Checkpoint now; it is `best` when no stage and accuracy so far was higher."""
+        progress = self.progress
+        reached = (progress.stage, progress.accuracy)
+        best = reached >= (progress.best_stage, progress.best_accuracy)
+        if best:
+            progress.best_stage, progress.best_accuracy = reached
+        return checkpoint.save_checkpoint(
+            self.folder / "checkpoints", self.model, self.optimizer, asdict(progress), best=best
+        )
+
+    def _step(self) -> dict[str, float]:
+        progress, settings = self.progress, self.settings
+        started = time.perf_counter()
+        length, noise = self.stages[progress.stage]
+        rate = learning_rate(settings, progress.step, progress.tokens / settings.tokens)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        micro = max(1, settings.batch_tokens // (length * settings.accumulate))
+        sums = {"loss": 0.0, "answer_loss": 0.0, "answer_accuracy": 0.0, "writing": 0.0}
+        self.optimizer.zero_grad(set_to_none=True)
+        for _ in range(settings.accumulate):
+            batch = self.streams(length, noise, progress.streams, micro)
+            progress.streams += micro
+            progress.tokens += batch.answer_mask.size
+            loss, parts = self._loss(batch)
+            if not torch.isfinite(loss):
+                raise TrainingError(self._not_finite("loss"))
+            (loss / settings.accumulate).backward()
+            for name, value in {"loss": loss, **parts}.items():
+                sums[name] += float(value) / settings.accumulate
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
+        if not torch.isfinite(norm):
+            raise TrainingError(self._not_finite("gradient"))
+        self.optimizer.step()
+        progress.step += 1
+        progress.last_loss = sums["loss"]
+        self._advance_curriculum(sums["answer_accuracy"])
+        return {
+            "step": progress.step,
+            "tokens": progress.tokens,
+            **sums,
+            "running_accuracy": progress.accuracy,
+            "gradient_norm": float(norm),
+            "learning_rate": rate,
+            "length_tokens": length,
+            "noise_share": noise,
+            "tokens_per_second": settings.accumulate
+            * micro
+            * length
+            / (time.perf_counter() - started),
+        }
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross-entropy on answers, a little language modelling, and the price on writing."""
+        settings = self.settings
+        tokens = torch.from_numpy(batch.tokens).to(self.device, torch.long)
+        answers = torch.from_numpy(batch.answer_mask).to(self.device)
+        targets = tokens[:, 1:]
+        bf16 = self.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            hidden, _ = self.forward(tokens[:, :-1])
+            logits = self.model.logits(hidden[answers]).float()
+            answer_loss = F.cross_entropy(logits, targets[answers])
+            loss = answer_loss
+            if settings.language_modelling_weight:
+                first = self.progress.step % LM_STRIDE
+                others = self.model.logits(hidden[:, first::LM_STRIDE]).float()
+                modelling = F.cross_entropy(
+                    others.flatten(0, 1), targets[:, first::LM_STRIDE].flatten()
+                )
+                loss = loss + settings.language_modelling_weight * modelling
+        writing = write_share(self.model)
+        if settings.write_penalty:
+            loss = loss + settings.write_penalty * writing
+        correct = (logits.argmax(-1) == targets[answers]).float().mean()
+        return loss, {
+            "answer_loss": answer_loss.detach(),
+            "answer_accuracy": correct,
+            "writing": writing.detach(),
+        }
+
+    def _advance_curriculum(self, accuracy: float) -> None:
+        progress, curriculum = self.progress, self.settings.curriculum
+        progress.accuracy = SMOOTHING * progress.accuracy + (1 - SMOOTHING) * accuracy
+        progress.stage_steps += 1
+        passed = progress.accuracy >= curriculum.threshold
+        if (
+            passed
+            and progress.stage_steps >= curriculum.patience
+            and progress.stage + 1 < len(self.stages)
+        ):
+            progress.stage += 1
+            progress.stage_steps = 0
+
+    def _not_finite(self, what: str) -> str:
+        """One sentence: the step, the first parameter concerned and where to go on from."""
+        for name, parameter in self.model.named_parameters():
+            broken = parameter.grad if what == "gradient" else parameter
+            if broken is not None and not torch.isfinite(broken).all():
+                where = f"in {name}"
+                break
+        else:
+            where = f"in {self._first_broken_layer()}"
+        folder = self.folder / "checkpoints"
+        try:
+            good = f"the last good checkpoint is {checkpoint.find_checkpoint(folder)}"
+        except checkpoint.CheckpointError:
+            good = "no checkpoint was written yet"
+        return (
+            f"step {self.progress.step + 1}: the {what} is not finite {where}; {good}; lower "
+            f"training.learning_rate or set model.memory.bounded_step=true"
+        )
+
+    @torch.no_grad()
+    def _first_broken_layer(self) -> str:
+        """The first block whose output is not finite on the batch that failed."""
+        length, noise = self.stages[self.progress.stage]
+        batch = self.streams(length, noise, self.progress.streams - 1, 1)
+        x = self.model.embedding(torch.from_numpy(batch.tokens[:, :-1]).to(self.device, torch.long))
+        state = self.model.init_state(1)
+        for index, (block, layer) in enumerate(zip(self.model.blocks, state.layers, strict=True)):
+            x, _, _ = block(x, layer)
+            if not torch.isfinite(x).all():
+                return f"the output of blocks.{index}"
+        return "the logits"
+
+
+def build_optimizer(model: torch.nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
+    """AdamW; matrices decay, vectors, gains and the memory's initial state do not."""
+    groups: dict[bool, list] = {True: [], False: []}
+    for name, parameter in model.named_parameters():
+        groups[parameter.dim() == 2 and ".initial." not in name].append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": groups[True], "weight_decay": settings.weight_decay},
+            {"params": groups[False], "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate,
+        betas=tuple(settings.betas),
+    )
+
+
+def learning_rate(settings: TrainingSettings, step: int, share: float) -> float:
+    """Linear warm-up, then a cosine over the share of the token budget that is spent."""
+    warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+    return (
+        settings.learning_rate * warm * (settings.final_rate + (1 - settings.final_rate) * cosine)
+    )
+
+
+def write_share(model: LanguageModel) -> Tensor:
+    """Mean of rate x weight over layers, heads and tokens: how much is written (0 for attention)."""
+    shares = []
+    for gates in model.gates:
+        if "weight" in gates:
+            weight = gates["weight"]
+            weight = weight.mean(-1) if weight.dim() == 4 else weight
+            shares.append((weight * gates["rate"] if "rate" in gates else weight).float().mean())
+    return torch.stack(shares).mean() if shares else model.embedding.weight.new_zeros(())
+
+
+def _truncate_metrics(path: Path, step: int) -> None:
+    """Drop the lines after ``step``, and a half line that a kill left behind."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (json.JSONDecodeError, KeyError):
+            continue
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    os.replace(temporary, path)

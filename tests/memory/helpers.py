@@ -1,0 +1,104 @@
+"""Random members of the memory family, with inputs that exercise every gate."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from atlas_bench.memory import Gates, MemoryParameters, MemorySpec, init_parameters
+
+
+def spec_strategy() -> st.SearchStrategy[MemorySpec]:
+    """Every field of the spec, in combinations that are valid."""
+
+    @st.composite
+    def build(draw: st.DrawFn) -> MemorySpec:
+        every = draw(st.sampled_from([1, 1, 2, 3]))
+        return MemorySpec(
+            network=draw(st.sampled_from(["matrix", "mlp"])),
+            features=draw(st.sampled_from(["identity", "polynomial"])),
+            degree=draw(st.sampled_from([1, 2, 3])),
+            constant_feature=draw(st.booleans()),
+            objective=draw(st.sampled_from(["l2", "dot"])),
+            window=every + draw(st.sampled_from([0, 1, 3, 8])),
+            window_weights=draw(st.sampled_from(["token", "pair"])),
+            optimizer=draw(st.sampled_from(["gd", "momentum", "muon"])),
+            update_every=every,
+            chunk=every * draw(st.sampled_from([1, 2, 3])),
+            retain=draw(st.sampled_from(["none", "scalar", "fixed"])),
+            rate_inside=draw(st.booleans()),
+            bounded_step=draw(st.booleans()),
+            expansion=draw(st.sampled_from([1, 2])),
+            newton_schulz_steps=draw(st.sampled_from([1, 3])),
+        )
+
+    return build()
+
+
+class Case:
+    """Parameters, inputs and gates in float64 for one spec; ``leaves`` all require gradients."""
+
+    def __init__(
+        self, spec: MemorySpec, *, length: int, value_dim: int = 3, seed: int = 0, rate: float = 0.5
+    ) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        batch, heads, key_dim = 2, 2, 3
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+        def gate(*shape: int) -> Tensor:
+            return torch.rand(shape, generator=generator, dtype=torch.float64)
+
+        self.spec = spec
+        start = init_parameters(
+            spec, heads=heads, key_dim=key_dim, value_dim=value_dim, generator=generator
+        ).to(torch.float64)
+        shape = (batch, length, heads)
+        pair = (spec.window,) if spec.window_weights == "pair" else ()
+        self.inputs = {
+            "q": torch.nn.functional.normalize(normal(*shape, key_dim), dim=-1),
+            "k": torch.nn.functional.normalize(normal(*shape, key_dim), dim=-1),
+            "v": normal(*shape, value_dim),
+            "retain": 0.5 + 0.5 * gate(*shape),
+            "rate": rate * gate(*shape),
+            "momentum": gate(*shape),
+            "weight": gate(*shape, *pair),
+        }
+        self.weights = start.weights
+        self.scales = start.feature_scales
+        for tensor in self.leaves.values():
+            tensor.requires_grad_()
+
+    @property
+    def leaves(self) -> dict[str, Tensor]:
+        named = self.inputs | self.weights
+        return named if self.scales is None else named | {"feature_scales": self.scales}
+
+    @property
+    def parameters(self) -> MemoryParameters:
+        return MemoryParameters(self.weights, self.scales)
+
+    def run(self, form, start: int = 0, end: int | None = None, state=None):  # noqa: ANN001, ANN201
+        """``form`` is `reference` or `chunked`; tokens start..end of the case."""
+        part = {name: tensor[:, start:end] for name, tensor in self.inputs.items()}
+        gates = Gates(part["retain"], part["rate"], part["momentum"], part["weight"])
+        return form(self.spec, self.parameters, part["q"], part["k"], part["v"], gates, state)
+
+    def gradients(self, y: Tensor) -> dict[str, Tensor]:
+        """d (y . fixed random weights) / d every leaf; zeros for what does not matter."""
+        generator = torch.Generator().manual_seed(1)
+        weights = torch.randn(y.shape, generator=generator, dtype=y.dtype)
+        found = torch.autograd.grad(
+            (y * weights).sum(), list(self.leaves.values()), allow_unused=True
+        )
+        return {
+            name: torch.zeros_like(leaf) if grad is None else grad
+            for (name, leaf), grad in zip(self.leaves.items(), found, strict=True)
+        }
+
+
+def relative_error(found: Tensor, expected: Tensor, scale: float = 0.0) -> float:
+    """||found - expected|| over ||expected||, or over ``scale`` where that is larger."""
+    return ((found - expected).norm() / max(expected.norm().item(), scale, 1e-30)).item()

