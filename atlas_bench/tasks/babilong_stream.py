@@ -136,9 +136,10 @@ class StreamGenerator:
             if needed <= total:
                 return self._mix(items, max(0, total - used) if noise_share else 0, rng)
             shortest = min(shortest, needed)
+        seen = f"the shortest took {shortest} tokens" if shortest < math.inf else "none was found"
         raise ValueError(
-            f"length_tokens: {self.length_tokens} is too short for {subtask}; the shortest story "
-            f"with one question took {shortest} tokens"
+            f"length_tokens: {self.length_tokens} is too short for a story of {subtask} with one "
+            f"question; {seen}"
         )
 
     # --- what is told and asked -------------------------------------------------------------

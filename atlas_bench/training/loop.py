@@ -145,7 +145,7 @@ class Trainer:
             if not torch.isfinite(loss):
                 raise TrainingError(self._not_finite("loss"))
             (loss / settings.accumulate).backward()
-            for name, value in {"loss": loss, **parts}.items():
+            for name, value in parts.items():
                 sums[name] += float(value) / settings.accumulate
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
         if not torch.isfinite(norm):
@@ -193,6 +193,7 @@ class Trainer:
             loss = loss + settings.write_penalty * writing
         correct = (logits.argmax(-1) == targets[answers]).float().mean()
         return loss, {
+            "loss": loss.detach(),
             "answer_loss": answer_loss.detach(),
             "answer_accuracy": correct,
             "writing": writing.detach(),

@@ -634,5 +634,5 @@ def test_bad_stream_options_are_named(
 
 def test_a_stream_too_short_for_a_story_says_so(tokenizer: Tokenizer, noise: NoisePool) -> None:
     generator = StreamGenerator("qa3", noise, tokenizer, length_tokens=20)
-    with pytest.raises(ValueError, match="length_tokens: 20 is too short for qa3"):
+    with pytest.raises(ValueError, match="length_tokens: 20 is too short for a story of qa3"):
         generator.stream(0)

@@ -1,0 +1,44 @@
+# make demo: set up .venv and run the main job. make test: set up .venv and run the tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export HYDRA_FULL_ERROR ?= 0
+
+.PHONY: demo test test-slow lint wheel-check clean
+
+demo: $(VENV)/.installed
+	$(BIN)/atlas-bench model=atlas task=babilong
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# The wheel, installed into an environment of its own, must find its configs and run a job.
+wheel-check: $(VENV)/.installed-test
+	rm -rf build/wheel build/wheel-venv build/wheel-run
+	$(BIN)/python -m build --wheel --outdir build/wheel .
+	$(PYTHON) -m venv build/wheel-venv
+	build/wheel-venv/bin/python -m pip install --quiet -c constraints.txt build/wheel/*.whl
+	mkdir -p build/wheel-run
+	cd build/wheel-run && ../wheel-venv/bin/atlas-bench training.tokens=2048 'task.lengths=[0k,1k]' task.samples=2 logger=none
+	cd build/wheel-run && ../wheel-venv/bin/atlas-bench-report outputs
+
+# A failed install leaves no stamp, so the next call tries again.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed')"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist

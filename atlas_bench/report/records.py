@@ -1,0 +1,222 @@
+"""Records: what one run leaves behind, read and written so that a kill loses nothing.
+
+Everything in report/ starts here; a record is plain JSON and needs nothing else to be understood.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from statistics import NormalDist
+from types import UnionType
+from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+RECORD_NAME = "record.json"
+METRICS = ("exact_match", "published_metric")
+# A folder with one of these and no record is a run that was stopped, failed or is going on.
+RUN_MARKS = ("config.yaml", "config.json", "metrics.jsonl")
+# Parts of a run, no runs: W&B keeps files called config.yaml too.
+NOT_RUNS = ("checkpoints", "wandb")
+
+
+class RecordError(ValueError):
+    """A record cannot be read or found; the message is one sentence that names the path."""
+
+
+@dataclass
+class Score:
+    """One number: a metric of one subtask at one length, with what it cost."""
+
+    subtask: str
+    length_tokens: int  # nominal
+    length_name: str  # "0k", "16k", "1M"
+    metric: str  # one of METRICS
+    value: float  # between 0 and 1
+    samples: int
+    ci_low: float  # Wilson, 95 %
+    ci_high: float
+    tokens_per_second: float | None = None
+    peak_memory_bytes: int | None = None
+    measured_tokens_mean: float | None = None
+
+
+@dataclass
+class Record:
+    """One run. ``protocol`` says how it was measured and is free in form; runs whose protocols
+    differ are never averaged. ``path`` is where it was read from and is not written."""
+
+    name: str
+    model: str
+    scale: str
+    task: str
+    parameters: int
+    seed: int
+    scores: list[Score]
+    wall_seconds: float
+    train_seconds: float
+    train_tokens: int
+    versions: dict[str, str]
+    device: str
+    tokenizer: dict[str, Any]
+    protocol: dict[str, Any]
+    config: dict[str, Any]
+    started_at: str  # ISO 8601
+    git_commit: str | None = None
+    notes: list[str] = field(default_factory=list)
+    path: Path | None = field(default=None, compare=False)
+
+
+def wilson_interval(correct: int, samples: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The Wilson score interval of a proportion (Wilson 1927), without continuity correction.
+
+    Unlike value +- 2 standard errors it stays between 0 and 1 and is not empty at 0 % and 100 %.
+    Raises ValueError for counts or a confidence that cannot be.
+    """
+    if not (samples > 0 and 0 <= correct <= samples):
+        raise ValueError(f"{correct} correct of {samples} samples is no proportion")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence={confidence} must lie between 0 and 1")
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share, weight = correct / samples, z * z / samples
+    centre = (share + weight / 2) / (1 + weight)
+    half = z / (1 + weight) * math.sqrt(share * (1 - share) / samples + weight / (4 * samples))
+    # The ends are exact where nothing or everything is right; rounding must not say otherwise.
+    low = 0.0 if correct == 0 else centre - half
+    high = 1.0 if correct == samples else centre + half
+    return low, high
+
+
+# writing -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` to write to; it takes its place when the block ends well.
+
+    Whatever happens before that, the old file stays whole and no temporary file is left.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_record(record: Record, path: Path) -> None:
+    """Write ``record`` as JSON to ``path`` in one step, after the bytes are on disk."""
+    content = _plain(asdict(record))
+    del content["path"]
+    with replacing(Path(path)) as temporary:
+        temporary.write_text(
+            json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8"
+        )
+
+
+def _plain(value: Any) -> Any:
+    """JSON's own types: numpy scalars as numbers, not finite as null, paths and others as text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, (str, int, float)) else str(value)
+
+
+# reading -----------------------------------------------------------------------------------
+
+
+def read_record(path: Path) -> Record:
+    """The record at ``path``; keys that this version does not know are ignored.
+
+    Raises RecordError in one sentence where the file cannot be read, is no JSON, or a key is
+    missing or of the wrong type.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # broken JSON or broken UTF-8
+        raise RecordError(f"{path} is no valid JSON: {error}") from error
+    try:
+        known = _known_fields(Record, content, "the record")
+        known["scores"] = [
+            Score(**_known_fields(Score, score, f"scores[{index}]"))
+            for index, score in enumerate(known["scores"])
+        ]
+    except ValueError as error:
+        raise RecordError(f"{path} is no valid record: {error}") from error
+    return Record(**known, path=path)
+
+
+def _known_fields(kind: type, content: Any, where: str) -> dict[str, Any]:
+    """The entries of ``content`` that are fields of ``kind``, complete and of the right types."""
+    if not isinstance(content, dict):
+        raise ValueError(f"{where} is no JSON object")
+    found, missing = {}, []
+    hints = get_type_hints(kind)
+    for each in fields(kind):
+        if each.name == "path":
+            continue
+        if each.name in content:
+            value = content[each.name]
+            if not isinstance(value, _accepted(hints[each.name])):
+                raise ValueError(f"{each.name} of {where} cannot be a {type(value).__name__}")
+            found[each.name] = value
+        elif each.default is MISSING and each.default_factory is MISSING:
+            missing.append(each.name)
+    if missing:
+        raise ValueError(f"{where} lacks {', '.join(missing)}")
+    return found
+
+
+def _accepted(hint: Any) -> tuple[type, ...]:
+    """The classes that an annotation allows: `float | None` -> float, int, NoneType."""
+    if get_origin(hint) in (Union, UnionType):
+        return sum((_accepted(part) for part in get_args(hint)), ())
+    if hint is float:
+        return (float, int)
+    return (get_origin(hint) or hint,)
+
+
+# finding -----------------------------------------------------------------------------------
+
+
+class Found(NamedTuple):
+    """Paths of records, and folders of runs that have none, both sorted."""
+
+    records: list[Path]
+    unfinished: list[Path]
+
+
+def find_records(*directories: Path | str) -> Found:
+    """All records under ``directories``, each once, however the directories overlap.
+
+    Raises RecordError for a directory that does not exist.
+    """
+    records: dict[Path, Path] = {}
+    unfinished: dict[Path, Path] = {}
+    for directory in map(Path, directories):
+        if not directory.is_dir():
+            what = "is no directory" if directory.exists() else "does not exist"
+            raise RecordError(f"{directory} {what}")
+        for here, folders, files in os.walk(directory):
+            folders[:] = [name for name in folders if name[0] != "." and name not in NOT_RUNS]
+            folder = Path(here)
+            if RECORD_NAME in files:
+                records.setdefault(folder.resolve(), folder / RECORD_NAME)
+            elif any(mark in files for mark in RUN_MARKS):
+                unfinished.setdefault(folder.resolve(), folder)
+    return Found(sorted(records.values()), sorted(unfinished.values()))

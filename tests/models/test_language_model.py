@@ -1,0 +1,151 @@
+"""One forward for training, prefill and decoding; parameter matching; caches of constant size."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from atlas_bench.models.attention import attend
+from atlas_bench.models.language_model import LanguageModel, build_model, count_parameters
+from atlas_bench.models.settings import (
+    AttentionSettings,
+    MemorySettings,
+    ModelSettings,
+    ScaleSettings,
+)
+
+PRESETS = {
+    "atlas": ModelSettings(
+        memory=MemorySettings(
+            features="polynomial", window=4, update_every=4, chunk=8, optimizer="muon",
+            gate="hard_sigmoid", bounded_step=True,
+        )
+    ),
+    "titans": ModelSettings(
+        name="titans",
+        memory=MemorySettings(optimizer="momentum", rate_inside=True, chunk=8, bounded_step=True),
+    ),
+    "transformer": ModelSettings(name="transformer", mixer="attention"),
+    "sliding_window": ModelSettings(
+        name="transformer", mixer="attention", attention=AttentionSettings(window=5)
+    ),
+    "pair_weights": ModelSettings(
+        memory=MemorySettings(window=3, window_weights="pair", optimizer="gd", chunk=4)
+    ),
+}  # fmt: skip
+SCALE = ScaleSettings(width=32, layers=2, heads=4, memory_heads=2, memory_key_dim=6)
+
+
+def build(name: str, seed: int = 0) -> LanguageModel:
+    model = build_model(PRESETS[name], SCALE, vocab_size=64, seed=seed).double()
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("cuts", [[9], [1, 2, 3], list(range(1, 21)), [8, 16]], ids=str)
+def test_any_split_gives_the_same_hidden_states(name: str, cuts: list[int]) -> None:
+    model = build(name)
+    tokens = torch.randint(0, 64, (2, 21), generator=torch.Generator().manual_seed(0))
+    whole, _ = model(tokens)
+    state, parts = model.init_state(2), []
+    for start, end in zip([0, *cuts], [*cuts, 21], strict=True):
+        hidden, state = model(tokens[:, start:end], state)
+        parts.append(hidden)
+    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_causal_and_batch_independent(name: str) -> None:
+    model = build(name)
+    tokens = torch.randint(0, 64, (2, 20), generator=torch.Generator().manual_seed(0))
+    changed = tokens.clone()
+    changed[0, 11] = (changed[0, 11] + 1) % 64
+    with torch.no_grad():
+        before, after = model(tokens)[0], model(changed)[0]
+    assert torch.equal(before[0, :11], after[0, :11])
+    assert not torch.allclose(before[0, 11:], after[0, 11:])
+    torch.testing.assert_close(before[1], after[1], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_parameter_gets_a_gradient_and_the_seed_decides(name: str) -> None:
+    model, again, other = build(name), build(name), build(name, seed=1)
+    tokens = torch.randint(0, 64, (2, 20), generator=torch.Generator().manual_seed(0))
+    hidden, _ = model(tokens)
+    model.logits(hidden).square().mean().backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.abs().max() > 0, parameter_name
+    pairs = zip(model.parameters(), again.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert not torch.equal(model.embedding.weight, other.embedding.weight)
+
+
+@pytest.mark.parametrize("name", ["atlas", "titans"])
+@pytest.mark.parametrize("width", [64, 128])
+def test_matched_parameter_counts(name: str, width: int) -> None:
+    scale = ScaleSettings(width=width, layers=2, heads=4, memory_heads=4, memory_key_dim=8)
+    counts = [
+        count_parameters(build_model(PRESETS[preset], scale, vocab_size=1024, seed=0))
+        for preset in (name, "transformer")
+    ]
+    assert abs(counts[0] / counts[1] - 1) < 0.01
+
+
+def test_a_mixer_larger_than_the_budget_is_refused() -> None:
+    memory = MemorySettings(features="polynomial", degree=3, optimizer="gd")
+    scale = ScaleSettings(memory_heads=1, memory_key_dim=32)
+    with pytest.raises(ValueError, match="cannot match"):
+        build_model(ModelSettings(memory=memory), scale, vocab_size=64, seed=0)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_state_bytes_are_what_the_state_holds(name: str) -> None:
+    """Exact for the cache; for the memory an upper bound within a fifth, and constant."""
+    model = build(name).float()
+    tokens = torch.randint(0, 64, (2, 64), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        _, state = model(tokens)
+    held = 0
+    for layer in state.layers:
+        if hasattr(layer, "keys"):
+            held += 4 * (layer.keys.numel() + layer.values.numel())
+        else:
+            held += layer.memory.bytes + 4 * layer.tail.numel()
+    claimed = model.state_bytes(2, 64)
+    if PRESETS[name].mixer == "attention":
+        assert held == claimed
+    else:
+        assert claimed == model.state_bytes(2, 10**7)
+        assert 0.5 * claimed < held <= claimed
+
+
+@pytest.mark.parametrize(("length", "cached"), [(1, 0), (7, 0), (23, 0), (23, 4), (6, 4), (1, 4)])
+@pytest.mark.parametrize("window", [None, 5])
+def test_attention_against_the_written_out_mask(
+    length: int, cached: int, window: int | None
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q = torch.randn(2, 2, length, 4, generator=generator, dtype=torch.float64)
+    k, v = torch.randn(2, 2, 2, cached + length, 4, generator=generator, dtype=torch.float64)
+    at = torch.arange(cached, cached + length)[:, None]
+    key = torch.arange(cached + length)
+    seen = (key <= at) & (key > at - (window or 10**9))
+    scores = (q @ k.mT / 2).masked_fill(~seen, -torch.inf)
+    expected = scores.softmax(-1) @ v
+    torch.testing.assert_close(attend(q, k, v, window), expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ((ModelSettings(), ScaleSettings(heads=3)), "scale.heads=3 does not divide"),
+        ((ModelSettings(), ScaleSettings(memory_heads=7)), "scale.memory_heads=7 does not divide"),
+        ((ModelSettings(mixer="atention"), ScaleSettings()), "did you mean attention"),
+        ((ModelSettings(match="all"), ScaleSettings()), "model.match=all"),
+        ((PRESETS["transformer"], ScaleSettings(width=12, heads=4)), "odd size 3"),
+    ],
+)
+def test_impossible_settings_say_so(settings: tuple, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        build_model(*settings, vocab_size=64, seed=0)

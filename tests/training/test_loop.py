@@ -1,0 +1,145 @@
+"""The loop on a toy stream: it learns, stops, resumes to the bit and names what broke."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from atlas_bench.interrupts import Interrupted
+from atlas_bench.models.language_model import LanguageModel, build_model
+from atlas_bench.models.settings import MemorySettings, ModelSettings, ScaleSettings
+from atlas_bench.training.loop import Trainer, TrainingError, build_optimizer, learning_rate
+from atlas_bench.training.settings import CurriculumSettings, TrainingSettings, check_training
+
+SETTINGS = TrainingSettings(
+    tokens=3072, batch_tokens=256, checkpoint_every=4, warmup_steps=2, learning_rate=1e-2,
+    curriculum=CurriculumSettings(lengths=[64, 128], noise=[0.0, 0.5], threshold=0.0, patience=3),
+)  # fmt: skip
+
+
+def copy_streams(length: int, noise: float, first: int, count: int) -> SimpleNamespace:
+    """Every second token repeats the one before it; those are the answers."""
+    tokens = np.empty((count, length + 1), dtype=np.int32)
+    for row in range(count):
+        drawn = np.random.default_rng(first + row).integers(0, 16, length // 2 + 1)
+        tokens[row] = np.repeat(drawn, 2)[: length + 1]
+    answers = np.zeros((count, length), dtype=bool)
+    answers[:, ::2] = True
+    return SimpleNamespace(tokens=tokens, answer_mask=answers)
+
+
+def model(seed: int = 0) -> LanguageModel:
+    memory = MemorySettings(optimizer="momentum", chunk=8, bounded_step=True, gate="hard_sigmoid")
+    scale = ScaleSettings(width=16, layers=2, heads=2)
+    return build_model(ModelSettings(memory=memory), scale, vocab_size=32, seed=seed)
+
+
+def trainer(folder: Path, **options) -> Trainer:  # noqa: ANN003
+    return Trainer(
+        model(), copy_streams, options.pop("settings", SETTINGS), folder=folder,
+        device=torch.device("cpu"), **options,
+    )  # fmt: skip
+
+
+def test_learns_and_walks_through_the_curriculum(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    progress = run.run()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == progress.step == 12
+    assert lines[-1]["answer_loss"] < lines[0]["answer_loss"]
+    stages = [(line["length_tokens"], line["noise_share"]) for line in lines]
+    assert list(dict.fromkeys(stages)) == [(64, 0.0), (64, 0.5), (128, 0.5)]
+    assert progress.tokens >= SETTINGS.tokens
+
+
+def test_resume_repeats_the_uninterrupted_run_to_the_bit(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    expected = trainer(whole)
+    expected.run()
+    steps = iter(range(100))
+    stopped = trainer(cut, should_stop=lambda: next(steps) == 5)
+    with pytest.raises(Interrupted):
+        stopped.run()
+    # A kill later than the checkpoint leaves metrics that the resumed run must not repeat.
+    with (cut / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "loss": 0}\n{"step": 8, "lo')
+    resumed = trainer(cut)
+    resumed.resume(next((cut / "checkpoints").glob("step-*6")))
+    resumed.run()
+    assert resumed.progress.last_loss == expected.progress.last_loss
+    pairs = zip(expected.model.parameters(), resumed.model.parameters(), strict=True)
+    assert all(torch.equal(one, two) for one, two in pairs)
+
+    def losses(folder: Path) -> list[tuple[int, float]]:
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        return [(json.loads(line)["step"], json.loads(line)["loss"]) for line in lines]
+
+    assert losses(cut) == losses(whole)
+
+
+def test_accumulation_gives_the_same_gradient(tmp_path: Path) -> None:
+    losses = []
+    for accumulate in (1, 2):
+        folder = tmp_path / str(accumulate)
+        folder.mkdir()
+        settings = TrainingSettings(**{**vars(SETTINGS), "accumulate": accumulate, "tokens": 256})
+        run = trainer(folder, settings=settings)
+        losses.append(run._step())
+    assert losses[0]["gradient_norm"] == pytest.approx(losses[1]["gradient_norm"], rel=1e-3)
+    assert losses[0]["loss"] == pytest.approx(losses[1]["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("broken", ["embedding.weight", "blocks.1.mixer.qkv.weight"])
+def test_what_is_not_finite_is_named_with_the_last_good_checkpoint(
+    tmp_path: Path, broken: str
+) -> None:
+    run = trainer(tmp_path)
+    run.save()
+    with torch.no_grad():
+        dict(run.model.named_parameters())[broken].fill_(torch.nan)
+    with pytest.raises(TrainingError) as caught:
+        run.run()
+    assert f"step 1: the loss is not finite in {broken}" in str(caught.value)
+    assert "step-00000000" in str(caught.value)
+
+
+def test_a_layer_whose_output_explodes_is_named(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    with torch.no_grad():
+        run.model.blocks[1].feed_forward.down.weight.fill_(3.4e38)
+    with pytest.raises(TrainingError, match=r"not finite in the output of blocks\.1; no checkpoint"):
+        run.run()
+
+
+def test_schedule_and_weight_decay_groups() -> None:
+    settings = TrainingSettings(learning_rate=1.0, warmup_steps=10, final_rate=0.1)
+    assert learning_rate(settings, 0, 0.0) == pytest.approx(0.1)
+    assert learning_rate(settings, 9, 0.0) == pytest.approx(1.0)
+    assert learning_rate(settings, 100, 1.0) == pytest.approx(0.1)
+    decayed, free = build_optimizer(model(), settings).param_groups
+    shapes = {tuple(parameter.shape) for parameter in free["params"]}
+    assert all(parameter.dim() == 2 for parameter in decayed["params"])
+    assert (2, 8, 32) in shapes  # W1 of the initial memory
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"tokens": 0}, "training.tokens=0"),
+        ({"learning_rate": 0.0}, "training.learning_rate=0.0 must be above 0"),
+        ({"betas": [0.9]}, "two numbers"),
+        ({"batch_tokens": 100}, "smaller than the longest stream"),
+        ({"curriculum": CurriculumSettings(noise=[1.0])}, "training.curriculum.noise"),
+        ({"curriculum": CurriculumSettings(lengths=[8])}, "training.curriculum.lengths"),
+    ],
+)
+def test_impossible_settings_name_the_key(change: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        check_training(TrainingSettings(**change))
