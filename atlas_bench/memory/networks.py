@@ -30,17 +30,22 @@ def init_parameters(
     value_dim: int,
     generator: Generator | None = None,
 ) -> MemoryParameters:
-    """W_0 with entries N(0, 1/in), float32, and the feature scales at their start.
+    """W_0, float32, and the feature scales at their start. Shapes: MemoryParameters.
 
-    The hidden size is ``expansion * value_dim``. ``generator=None`` draws from torch's own.
+    The hidden size is ``expansion * value_dim``; ``generator=None`` draws from torch's own. Keys
+    have unit norm, so W2 gives hidden features of about unit norm (gelu(x) is near x / 2): one
+    unit step on W1 then writes a whole value, where 1/in variances would write a few percent of
+    it. W1 is small, so that what is read first is what was written.
     """
     inputs = feature_dim(spec, key_dim)
     hidden = spec.expansion * value_dim
     shapes = {"W1": (heads, value_dim, inputs)}
+    deviations = {"W1": inputs**-0.5}
     if spec.network == "mlp":
         shapes = {"W1": (heads, value_dim, hidden), "W2": (heads, hidden, inputs)}
+        deviations = {"W1": 0.3 * hidden**-0.5, "W2": 2 * hidden**-0.5}
     weights = {
-        name: torch.randn(shape, generator=generator) * shape[-1] ** -0.5
+        name: torch.randn(shape, generator=generator) * deviations[name]
         for name, shape in shapes.items()
     }
     return MemoryParameters(weights, initial_feature_scales(spec, heads))

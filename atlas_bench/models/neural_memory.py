@@ -66,12 +66,11 @@ class NeuralMemory(nn.Module):
         heads = self.heads = scale.memory_heads or scale.heads
         self.value_dim = scale.width // heads
         self.key_dim = scale.memory_key_dim or self.value_dim
-        self.splits = [heads * self.key_dim, heads * self.key_dim, heads * self.value_dim]
-        self.qkv = nn.Linear(scale.width, sum(self.splits), bias=False)
+        self.splits = [heads * self.key_dim, heads * self.key_dim, scale.width, scale.width]
+        self.projections = nn.Linear(scale.width, sum(self.splits), bias=False)
         self.convolution = nn.Parameter(torch.zeros(sum(self.splits), CONVOLUTION))
         self.gates = self._gate_sizes(spec)
         self.gate = nn.Linear(scale.width, sum(self.gates.values()) * heads)
-        self.output_gate = nn.Linear(scale.width, scale.width, bias=False)
         self.norm = nn.Parameter(torch.ones(heads, self.value_dim))
         self.out = nn.Linear(scale.width, scale.width, bias=False)
         # Rates are a gate in [0, 1] times a learnt scale: how far one update may move.
@@ -109,7 +108,9 @@ class NeuralMemory(nn.Module):
 
     def init_state(self, batch: int) -> NeuralMemoryState:
         channels = self.convolution.shape[0]
-        return NeuralMemoryState(self.qkv.weight.new_zeros(batch, CONVOLUTION - 1, channels))
+        return NeuralMemoryState(
+            self.projections.weight.new_zeros(batch, CONVOLUTION - 1, channels)
+        )
 
     def state_bytes(self, batch: int, length: int) -> int:
         """Bytes of the state after ``length`` tokens in float32; does not grow with it."""
@@ -124,8 +125,8 @@ class NeuralMemory(nn.Module):
         self, x: Tensor, state: NeuralMemoryState
     ) -> tuple[Tensor, NeuralMemoryState, dict[str, Tensor]]:
         """(B, T, width) and the past -> (B, T, width), the past with these tokens, the gates."""
-        mixed, tail = self._convolve(self.qkv(x), state.tail)
-        q, k, v = F.silu(mixed).split(self.splits, -1)
+        mixed, tail = self._convolve(self.projections(x), state.tail)
+        q, k, v, output_gate = F.silu(mixed).split(self.splits, -1)
         q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in (q, k, v))
         q, k = F.normalize(q, dim=-1, eps=1e-6), F.normalize(k, dim=-1, eps=1e-6)
         gates = self._gates(x)
@@ -133,7 +134,7 @@ class NeuralMemory(nn.Module):
             self.spec, self.parameters_of_memory, q, k, v, Gates(**gates), state.memory
         )
         y = F.rms_norm(y, (self.value_dim,), eps=1e-6) * self.norm.to(y.dtype)
-        y = self.out(y.flatten(2) * F.silu(self.output_gate(x)))
+        y = self.out(y.flatten(2) * output_gate)
         return y, NeuralMemoryState(tail, memory), gates
 
     def _convolve(self, x_BTC: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:

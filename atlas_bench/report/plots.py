@@ -74,12 +74,14 @@ def accuracy_figure(records: Iterable[Record], *, metric: str = "exact_match") -
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         grid = list(figure.subplots(down, across, sharey=True, squeeze=False).flat)
-        for axes, panel in zip(grid, panels, strict=False):
+        for index, (axes, panel) in enumerate(zip(grid, panels, strict=False)):
             _draw_panel(axes, rows, panel, metric)
+            if index + across >= len(panels):  # none below it
+                axes.set_xlabel("context length (tokens)")
+            if index % across == 0:
+                axes.set_ylabel(metric.replace("_", " "))
         for axes in grid[len(panels) :]:
             axes.remove()
-        figure.supxlabel("context length (tokens)", fontsize=11)
-        figure.supylabel(metric.replace("_", " "), fontsize=11)
         _draw_legend(figure, rows, metric)
     return figure
 
@@ -175,6 +177,7 @@ def _draw_legend(figure: Figure, rows: Sequence[Row], metric: str) -> None:
         entries["chance"] = entries.pop("chance")  # last
     inches = 0.6 + 0.09 * max(map(len, entries))  # of a line sample and the longest label
     columns = max(1, min(len(entries), int(figure.get_figwidth() / inches)))
+    columns = math.ceil(len(entries) / math.ceil(len(entries) / columns))  # rows of equal length
     legend = figure.legend(
         list(entries.values()), list(entries), loc="outside lower center", ncols=columns
     )

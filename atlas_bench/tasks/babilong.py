@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 
 from atlas_bench.tasks.babi import (
-    LABELS,
     PERSON_NAMES,
     SUBTASKS,
     Query,
@@ -226,7 +225,7 @@ def evaluation_samples(
     Raises ValueError naming ``task.subtasks``, ``task.lengths`` or ``task.source``; SourceError
     (a ValueError) when a published set cannot be had.
     """
-    if subtask not in LABELS:
+    if subtask not in SUBTASKS:
         raise ValueError(
             f"task.subtasks: {subtask!r} is unknown; choose from {', '.join(SUBTASKS)}"
         )

@@ -18,10 +18,20 @@ _GET = re.compile(r"(\w+) (?:got|grabbed|took|picked up) the (\w+)(?: there)?\."
 _DROP = re.compile(r"(\w+) (?:dropped|left|put down|discarded) the (\w+)(?: there)?\.")
 _IS_IN = re.compile(r"(\w+) is in the (\w+)\.")
 _NOT_IN = re.compile(r"(\w+) is (?:no longer|not) in the (\w+)\.")
-_FORMS = (("move", _MOVE), ("get", _GET), ("drop", _DROP), ("is in", _IS_IN), ("not in", _NOT_IN))
+_GIVE = re.compile(r"(\w+) (?:gave|handed|passed) the (\w+) to (\w+)\.")
+_FORMS = (
+    ("move", _MOVE),
+    ("get", _GET),
+    ("drop", _DROP),
+    ("give", _GIVE),
+    ("is in", _IS_IN),
+    ("not in", _NOT_IN),
+)
 # qa3: the chance to ask about one place earlier in the journey, and again; 79 % of the published
 # questions are about the object's present place, 16 % about the one before, 5 % about older ones
 _EARLIER_PLACE = 0.25
+
+_EARLIER_GIFT = 0.25  # qa5: the same for gifts; the published questions are about the last one
 
 QuestionAnswer = tuple[str, str]
 
@@ -37,12 +47,15 @@ class Asker(Protocol):
 
 
 @lru_cache(maxsize=10_000)
-def parse(statement: str) -> tuple[str, str, str]:
-    """(event, person, place or object) of a statement; ValueError for any other sentence."""
+def parse(statement: str) -> tuple[str, ...]:
+    """(event, person, place or object) of a statement, and for "give" the receiver.
+
+    Raises ValueError for any other sentence.
+    """
     for event, form in _FORMS:
         match = form.fullmatch(statement.strip())
         if match:
-            return event, match.group(1), match.group(2)
+            return event, *match.groups()
     raise ValueError(f"no statement of a moving world: {statement!r}")
 
 
@@ -54,7 +67,7 @@ class _People:
         self.place_of: dict[str, str] = {}
 
     def read(self, statement: str) -> None:
-        event, person, where = parse(statement)
+        event, person, where, *_ = parse(statement)
         if event == "move":
             self.place_of[person] = where
 
@@ -82,14 +95,14 @@ class IsPersonIn(_People):
 
 
 class IsPersonInNegated(_People):
-    """qa9: as qa6; after "is not in the L" only L itself can be asked about, and the answer is no."""
+    """qa9: as qa6; after "is not in the L" only L can be asked about, and the answer is no."""
 
     def __init__(self, places: tuple[str, ...]) -> None:
         super().__init__(places)
         self.not_in: dict[str, str] = {}
 
     def read(self, statement: str) -> None:
-        event, person, where = parse(statement)
+        event, person, where, *_ = parse(statement)
         if event == "not in":
             self.not_in[person] = where
             self.place_of.pop(person, None)
@@ -115,7 +128,7 @@ class _Objects(_People):
         self.journeys: dict[str, list[str]] = {}
 
     def read(self, statement: str) -> None:
-        event, person, thing = parse(statement)
+        event, person, thing, *_ = parse(statement)
         if event == "move":
             self.place_of[person] = thing
             for held in self.held_by.get(person, ()):
@@ -157,10 +170,46 @@ class WhereObjectBefore(_Objects):
         return found
 
 
+class WhoGave(_People):
+    """qa5: five forms of question about the latest gift that fits them, with published shares."""
+
+    def __init__(self, places: tuple[str, ...]) -> None:
+        super().__init__(places)
+        self.gifts: list[tuple[str, ...]] = []  # giver, thing, receiver; the latest first
+
+    def read(self, statement: str) -> None:
+        event, *gift = parse(statement)
+        if event == "give":
+            self.gifts.insert(0, tuple(gift))
+
+    def candidates(self, rng: random.Random) -> list[QuestionAnswer]:
+        if not self.gifts:
+            return []
+        number = 0
+        while number + 1 < len(self.gifts) and rng.random() < _EARLIER_GIFT:
+            number += 1
+        giver, thing, receiver = self.gifts[number]
+        # each form: its share, the question, which slots it names, which slot it asks for
+        forms = (
+            (35, f"What did {giver} give to {receiver}?", (0, 2), 1),
+            (17, f"Who gave the {thing}?", (1,), 0),
+            (17, f"Who did {giver} give the {thing} to?", (0, 1), 2),
+            (16, f"Who received the {thing}?", (1,), 2),
+            (15, f"Who gave the {thing} to {receiver}?", (1, 2), 0),
+        )
+        _, question, named, asked = rng.choices(forms, [form[0] for form in forms])[0]
+        about = self.gifts[number]
+        latest = next(
+            gift for gift in self.gifts if all(gift[slot] == about[slot] for slot in named)
+        )
+        return [(question, latest[asked])]
+
+
 ASKERS: dict[str, Callable[[tuple[str, ...]], Asker]] = {
     "qa1": WherePerson,
     "qa2": WhereObject,
     "qa3": WhereObjectBefore,
+    "qa5": WhoGave,
     "qa6": IsPersonIn,
     "qa9": IsPersonInNegated,
 }

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from atlas_bench.tasks.babi import LABELS, Query, Statement, generate_story
+from atlas_bench.tasks.babi import LABELS, SUBTASKS, Query, Statement, generate_story
 from atlas_bench.tasks.babilong_askers import ASKERS, QuestionAnswer
 from atlas_bench.tasks.babilong_noise import NoisePool, seeded
 from atlas_bench.text.tokenizer import Tokenizer
@@ -74,10 +74,10 @@ class StreamGenerator:
         seed: int = 0,
     ) -> None:
         self.subtasks = (subtasks,) if isinstance(subtasks, str) else tuple(subtasks)
-        unknown = [name for name in self.subtasks if name not in LABELS]
+        unknown = [name for name in self.subtasks if name not in SUBTASKS]
         if unknown or not self.subtasks:
             raise ValueError(
-                f"subtasks: {unknown or 'none given'}; choose from {', '.join(LABELS)}"
+                f"subtasks: {unknown or 'none given'}; choose from {', '.join(SUBTASKS)}"
             )
         if length_tokens < 1:
             raise ValueError(f"length_tokens: {length_tokens} must be at least 1")
@@ -165,7 +165,7 @@ class StreamGenerator:
 
     def _measure(self, subtask: str) -> tuple[float, float]:
         """Mean tokens of facts between two questions, and of a question with its answer."""
-        lines = generate_story(subtask, seeded("rhythm", subtask), questions=20).lines
+        lines = generate_story(subtask, seeded("rhythm", subtask), questions=200).lines
         facts = sum(len(self._item(line).ids) for line in lines if isinstance(line, Statement))
         asked = [len(self._item(line).ids) for line in lines if isinstance(line, Query)]
         return facts / len(asked), sum(asked) / len(asked)
@@ -174,7 +174,7 @@ class StreamGenerator:
         self, subtask: str, fact_budget: float, rng: random.Random
     ) -> list[Statement | Query]:
         """A world that lasts for the budget and a little longer."""
-        questions = math.ceil(1.2 * fact_budget / self._rhythm[subtask][0]) + 3
+        questions = math.ceil(1.1 * fact_budget / self._rhythm[subtask][0]) + 3
         while True:
             lines = list(generate_story(subtask, rng, questions=questions).lines)
             facts = sum(len(self._item(line).ids) for line in lines if isinstance(line, Statement))

@@ -47,7 +47,9 @@ def check_task(task: TaskSettings, text: TextSettings) -> None:
     )
     for key, value, valid in choices:
         if value not in valid:
-            raise ValueError(f"{key}={value} is not one of {', '.join(valid)}{nearest(value, valid)}")
+            raise ValueError(
+                f"{key}={value} is not one of {', '.join(valid)}{nearest(value, valid)}"
+            )
     for key in ("subtasks", "lengths"):
         if not getattr(task, key):
             raise ValueError(f"task.{key} is empty; name at least one")

@@ -238,7 +238,7 @@ def _read_cached(path: Path, name: str) -> Tokenizer | None:
         return Tokenizer(tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8")), name)
     except OSError:
         return None
-    except Exception as error:  # noqa: BLE001 (the library raises bare Exception)
+    except Exception as error:
         log.warning("the cached tokenizer %s is damaged and is trained again: %s", path, error)
         return None
 

@@ -109,7 +109,8 @@ def test_few_books_are_cut_in_two_parts(tmp_path: Path) -> None:
     train = load_corpus("folder", folder=tmp_path).books[0].text
     test = load_corpus("folder", folder=tmp_path, split="test").books[0].text
     assert f"{train} {test}" == text
-    assert train.endswith(".") and len(test) < len(text) / 6
+    assert train.endswith(".")
+    assert len(test) < len(text) / 6
 
 
 @pytest.mark.parametrize(

@@ -45,8 +45,7 @@ def trained(cache: Path) -> Tokenizer:
 
 
 def test_every_task_word_is_one_token(trained: Tokenizer) -> None:
-    words = "Mary journeyed to the bathroom Where is football apple Xqzzyvw".split()
-    for word in words:
+    for word in ("Mary", "journeyed", "the", "bathroom", "Where", "apple", "Xqzzyvw"):
         assert len(trained.encode(" " + word)) == 1, word
     assert len(trained.encode(" " + WORDING[0])) == 6
     assert len(trained.encode(" apple,milk")) == 3
@@ -60,7 +59,8 @@ def test_prose_is_compressed(trained: Tokenizer) -> None:
 
 def test_special_tokens_have_ids_of_their_own(trained: Tokenizer) -> None:
     ids = {trained.pad_id, trained.answer_id, trained.end_id}
-    assert len(ids) == 3 and max(ids) < trained.vocab_size == 1024
+    assert len(ids) == 3
+    assert max(ids) < trained.vocab_size == 1024
     assert trained.decode([trained.pad_id, *trained.encode(" Mary"), trained.end_id]) == " Mary"
 
 
@@ -123,7 +123,8 @@ def test_second_call_reads_the_cache(
 ) -> None:
     monkeypatch.setattr(module, "_train", lambda *_: pytest.fail("trained again"))
     again = train_tokenizer(1024, WORDING)
-    assert again.fingerprint == trained.fingerprint and again.name == trained.name
+    assert again.fingerprint == trained.fingerprint
+    assert again.name == trained.name
     assert not list(cache.rglob("*.part"))
 
 

@@ -1,0 +1,181 @@
+"""Weights & Biases beside the record: offline unless asked, and never able to cost a run.
+
+wandb is imported only when a run starts. Whatever goes wrong in it is caught, said in one sentence,
+and turns logging off; the record on disk has the same numbers.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+INIT_SECONDS = 30.0  # an unreachable server may delay a run by so much, once
+FINISH_SECONDS = 120  # and its end by so much; the rest stays on disk for `wandb sync`
+LONGEST_REASON = 160  # characters of wandb's own words
+# What wandb would otherwise put into the home folder goes below the run's own.
+FOLDER_VARIABLES = {"WANDB_DATA_DIR": "data", "WANDB_CACHE_DIR": "cache"}
+
+
+class RunLogger:
+    """Logs one run to W&B.
+
+    ``mode``: ``offline`` writes files that `wandb sync` can upload later and touches no network,
+    ``online`` uploads as it goes, ``disabled`` does nothing and does not import wandb.
+    """
+
+    def __init__(self, mode: str = "offline", project: str = "atlas-bench") -> None:
+        self.mode, self.project = mode, project
+        self._run: Any = None
+        self._environment: dict[str, str | None] = {}
+
+    @property
+    def active(self) -> bool:
+        """Whether calls still reach W&B."""
+        return self._run is not None
+
+    def start(
+        self, config: Mapping[str, Any], name: str, directory: Path, group: str | None = None
+    ) -> None:
+        """Begin a W&B run whose files go to ``directory``/wandb."""
+        if self.mode == "disabled" or self.active:
+            return
+        self._guard("start", lambda: self._start(config, name, Path(directory).resolve(), group))
+
+    def log(self, metrics: Mapping[str, Any], step: int) -> None:
+        """Log metrics of a training step; steps must not go back."""
+        if self.active:
+            self._guard("log", lambda: self._run.log(dict(metrics), step=step))
+
+    def finish(
+        self,
+        record_path: Path,
+        table_rows: Sequence[Mapping[str, Any]],
+        plot_path: Path | None = None,
+    ) -> None:
+        """Log scores as table and summary, the plot, and the record itself; then close the run."""
+        if self.active:
+            self._guard("finish", lambda: self._log_results(record_path, table_rows, plot_path))
+        self.close()
+
+    def close(self, *, failed: bool = False) -> None:
+        """End the W&B run, if there is one, and the process that wandb keeps; safe to repeat."""
+        if self.active:
+            self._guard("close", lambda: self._close(1 if failed else 0))
+
+    def _start(
+        self, config: Mapping[str, Any], name: str, directory: Path, group: str | None
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._set_environment(directory / "wandb")
+        import wandb
+
+        self._run = wandb.init(
+            project=self.project,
+            name=name,
+            group=group,
+            dir=str(directory),
+            mode=self.mode,
+            config=dict(config),
+            settings=_settings(wandb, offline=self.mode == "offline"),
+        )
+
+    def _log_results(
+        self, record_path: Path, rows: Sequence[Mapping[str, Any]], plot_path: Path | None
+    ) -> None:
+        import wandb
+
+        results: dict[str, Any] = {}
+        if rows:
+            columns = list(rows[0])
+            data = [[row.get(column) for column in columns] for row in rows]
+            results["scores"] = wandb.Table(columns=columns, data=data)
+        if plot_path is not None:
+            results["accuracy_over_length"] = wandb.Image(str(plot_path))
+        if results:
+            self._run.log(results)
+        for row in rows:
+            if {"subtask", "length_name", "metric", "value"} <= row.keys():
+                key = f"{row['metric']}/{row['subtask']}/{row['length_name']}"
+                self._run.summary[key] = row["value"]
+        record_path = Path(record_path).resolve()
+        self._run.save(str(record_path), base_path=str(record_path.parent), policy="now")
+
+    def _close(self, exit_code: int) -> None:
+        import wandb
+
+        run, self._run = self._run, None
+        try:
+            run.finish(exit_code=exit_code)
+        finally:
+            wandb.teardown()  # else its service process would live until Python exits
+            self._restore_environment()
+
+    def _guard(self, what: str, action: Callable[[], None]) -> None:
+        """Do ``action``; if it fails in any way, say so once and log no more."""
+        try:
+            action()
+        except (Exception, SystemExit) as error:
+            reason = " ".join(f"{type(error).__name__} {error}".split())[:LONGEST_REASON]
+            log.warning(
+                "W&B logging is off from here (%s failed: %s); the run goes on and its record "
+                "holds the same numbers",
+                what,
+                reason.rstrip("."),
+            )
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """After a failure: let go of the run and of wandb's process, whatever they still do."""
+        try:
+            if self._run is not None:
+                self._close(1)
+            elif (wandb := sys.modules.get("wandb")) is not None:
+                wandb.teardown()  # a start that failed may have left its service process
+        except (Exception, SystemExit) as error:
+            log.debug("closing W&B failed too: %s", error)
+        finally:
+            self._run = None
+            self._restore_environment()
+
+    def _set_environment(self, folder: Path) -> None:
+        wanted = {name: str(folder / part) for name, part in FOLDER_VARIABLES.items()}
+        wanted |= {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
+        for name, value in wanted.items():
+            self._environment[name] = os.environ.get(name)
+            os.environ[name] = value
+
+    def _restore_environment(self) -> None:
+        for name, value in self._environment.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        self._environment = {}
+
+
+def _settings(wandb: Any, *, offline: bool) -> Any:
+    """No prompt, no captured console, no copied code; offline also no look at the machine."""
+    wanted = {
+        "silent": True,  # also keeps wandb from asking for a key at the terminal
+        "console": "off",
+        "disable_code": True,
+        "save_code": False,
+        "disable_git": True,
+        "disable_job_creation": True,
+        "reinit": "finish_previous",  # a job of a sweep that failed may have left its run open
+        "init_timeout": INIT_SECONDS,
+        "finish_timeout": FINISH_SECONDS,
+        "x_save_requirements": False,
+        # Looking at the machine asks a cloud's metadata address, which offline must not do.
+        "x_disable_meta": offline,
+        "x_disable_stats": offline,
+        "x_disable_machine_info": offline,
+    }
+    known = wandb.Settings.model_fields  # an older wandb lacks some
+    return wandb.Settings(**{name: value for name, value in wanted.items() if name in known})

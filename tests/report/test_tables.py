@@ -1,0 +1,234 @@
+"""Tables: what is merged and what never is, and the three forms they come in."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean, stdev
+
+import pytest
+from rich.console import Console
+
+from atlas_bench.report.records import Record
+from atlas_bench.report.rows import flatten, merge_runs, natural
+from atlas_bench.report.tables import (
+    layouts,
+    markdown_tables,
+    rich_tables,
+    scores_csv,
+    short_count,
+)
+
+MakeRecord = Callable[..., Record]
+FIRST = ("qa1", "exact_match", (0, "0k"))
+
+
+def terminal(records: list[Record], metric: str | None = None, width: int = 80) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
+    for table in rich_tables(records, metric):
+        console.print(table)
+    return console.export_text()
+
+
+# merging --------------------------------------------------------------------------------------
+
+
+def test_seeds_become_mean_and_standard_deviation(make_record: MakeRecord) -> None:
+    values = [90, 96, 99]
+    records = [make_record(seed=seed, correct=[v] * 6) for seed, v in enumerate(values)]
+    (row,) = merge_runs(records)
+    cell = row.cells[FIRST]
+    assert row.label == "atlas tiny (3 seeds)"
+    assert cell.value == pytest.approx(mean(values) / 100)
+    assert cell.spread == pytest.approx(stdev(values) / 100)
+    assert (cell.low, cell.high) == pytest.approx(
+        (cell.value - cell.spread, cell.value + cell.spread)
+    )
+    assert (cell.seeds, cell.samples) == (3, 100)
+    assert "95.0 ± 4.6" in markdown_tables(records)
+
+
+def test_one_seed_keeps_its_wilson_interval(make_record: MakeRecord) -> None:
+    (row,) = merge_runs([make_record(correct=[50] * 6)])
+    cell = row.cells[FIRST]
+    assert (cell.low, cell.high) == pytest.approx((0.4038, 0.5962), abs=5e-5)
+    assert cell.spread is None
+    assert row.note is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"protocol": {"noise": "pg19"}}, "noise=pg19"),
+        ({"protocol": {"new": 1}}, "new=1"),
+        ({"tokenizer": {"fingerprint": "beef"}}, "tokenizer.fingerprint=beef"),
+        ({"protocol": {"train_tokens": 3_000_000}}, "train_tokens=3000000"),
+        ({"config": {"training": {"learning_rate": 0.1}}}, "training.learning_rate=0.1"),
+        ({"parameters": 7_000_000}, "parameters=7000000"),
+    ],
+)
+def test_different_runs_are_never_merged(make_record: MakeRecord, changes: dict, said: str) -> None:
+    base = {"protocol": {"train_tokens": 2_000_000}}
+    rows = merge_runs([make_record(seed=0, **base), make_record(seed=1, **(base | changes))])
+    assert [len(row.records) for row in rows] == [1, 1]
+    assert {row.mark for row in rows} == {1, 2}
+    assert any(said in row.note for row in rows)
+    assert len({row.label for row in rows}) == 2
+
+
+def test_what_does_not_matter_does_not_keep_seeds_apart(make_record: MakeRecord) -> None:
+    def config(seed: int) -> dict:
+        return {
+            "seed": seed,
+            "name": f"run-{seed}",
+            "checkpoint": f"outputs/{seed}",
+            "logger": {"mode": "offline" if seed else "online"},
+            "task": {"lengths": ["0k"] * (seed + 1)},
+        }
+
+    records = [
+        # the last step overshoots the budget a little, and not always alike
+        make_record(
+            seed=seed, config=config(seed), protocol={"train_tokens": 2_000_000 + 900 * seed}
+        )
+        for seed in range(3)
+    ]
+    (row,) = merge_runs(records)
+    assert len(row.records) == 3
+
+
+def test_the_same_seed_again_is_a_row_of_its_own(make_record: MakeRecord) -> None:
+    again = make_record(seed=0, started_at="2025-02-01T00:00:00+00:00")
+    rows = merge_runs([make_record(seed=0), make_record(seed=1), again])
+    assert [[record.seed for record in row.records] for row in rows] == [[0, 1], [0]]
+    assert "the same config run again" in rows[1].note
+
+
+def test_rows_of_other_models_are_marked_when_measured_differently(make_record: MakeRecord) -> None:
+    alike = [make_record("atlas"), make_record("titans")]
+    assert all(row.mark is None for row in merge_runs(alike))
+    fewer = make_record("titans", samples=50, correct=[25] * 6)
+    (layout,) = layouts([alike[0], fewer], "exact_match")
+    assert "compare with care" in layout.notes[1]
+    assert "samples=100" in layout.notes[2]
+    assert "samples=50" in layout.notes[3]
+
+
+def test_order_does_not_depend_on_the_order_of_records(make_record: MakeRecord) -> None:
+    records = [
+        *(make_record(seed=seed) for seed in (0, 1)),
+        make_record("titans", path=Path("a/record.json")),
+        make_record("titans", protocol={"noise": "pg19"}, path=Path("b/record.json")),
+    ]
+    texts = {markdown_tables(order) for order in itertools.permutations(records)}
+    assert len(texts) == 1
+
+
+def test_runs_without_scores_have_no_row(make_record: MakeRecord) -> None:
+    assert merge_runs([make_record(correct=[1], lengths=[])]) == []
+    assert rich_tables([make_record(lengths=[])]) == []
+
+
+# forms ----------------------------------------------------------------------------------------
+
+
+def test_terminal_table_fits_80_columns(make_record: MakeRecord) -> None:
+    records = [make_record(model) for model in ("transformer", "atlas", "titans")]
+    text = terminal(records, "exact_match")
+    assert max(map(len, text.splitlines())) <= 80
+    assert "babilong, exact match (%), 100 samples a cell" in text
+    header = next(line for line in text.splitlines() if "subtask" in line)
+    assert header.split() == ["subtask", "model", "size", "0k", "1k", "2k", "4k", "8k", "16k"]
+    row = next(line for line in text.splitlines() if "transformer" in line)
+    assert row.split()[:3] == ["transformer", "tiny", "1.2M"]
+    assert row.split()[3:] == ["100.0", "95.0", "80.0", "55.0", "33.0", "18.0"]
+    assert text.index("atlas") < text.index("titans") < text.index("transformer")
+    assert "12–27" in text  # Wilson's of 18 of 100
+
+
+def test_tables_are_grouped_by_metric_and_subtask(make_record: MakeRecord) -> None:
+    record = make_record(subtasks=("qa10", "qa2", "qa1"))
+    assert len(rich_tables([record])) == 2
+    assert len(rich_tables([record], "published_metric")) == 1
+    (layout,) = layouts([record], "published_metric")
+    assert [subtask for subtask, _ in layout.sections] == ["qa1", "qa2", "qa10"]
+    other_task = make_record(task="ruler")
+    assert [layout.task for layout in layouts([record, other_task], "exact_match")] == [
+        "babilong",
+        "ruler",
+    ]
+
+
+def test_gaps_and_other_sample_counts_show(make_record: MakeRecord) -> None:
+    short = make_record(seed=1, lengths=[(0, "0k")])
+    text = markdown_tables([make_record(seed=0), short, make_record("titans", lengths=[(0, "0k")])])
+    assert "± 0.0 |" in text
+    assert "(1 seed)" in text
+    assert "| – |" in text
+    few = make_record("titans", samples=50, correct=[25] * 6)
+    text = terminal([make_record(), make_record("transformer"), few], "exact_match")
+    assert "100 samples a cell" in text
+    assert "n=50" in text
+    assert "n=100" not in text
+    assert "50 samples a cell" in terminal([few])
+
+
+def test_one_name_for_two_lengths_gets_two_columns(make_record: MakeRecord) -> None:
+    records = [
+        make_record("atlas", lengths=[(0, "0k"), (1000, "1k")]),
+        make_record("titans", lengths=[(0, "0k"), (1024, "1k")]),
+    ]
+    (layout,) = layouts(records, "exact_match")
+    assert layout.length_names == ["0k", "1k (1000)", "1k (1024)"]
+
+
+def test_names_with_markup_print_as_they_are(make_record: MakeRecord) -> None:
+    record = make_record(scale="[bold]|x")
+    assert "[bold]|x" in terminal([record], width=160)
+    assert r"[bold]\|x" in markdown_tables([record])
+
+
+def test_markdown_has_a_line_for_every_row_and_run(make_record: MakeRecord) -> None:
+    first = make_record(seed=0, path=Path("outputs/a/record.json"))
+    second = make_record(seed=1, path=Path("outputs/b/record.json"))
+    text = markdown_tables([second, first], "exact_match")
+    assert text.count("| atlas tiny (2 seeds) |") == 1
+    assert text.index("| outputs/a | atlas tiny | 0 |") < text.index("| outputs/b |")
+    widths = {line.count(" | ") for line in text.split("## Runs")[0].splitlines() if "|" in line}
+    assert len(widths) == 1
+
+
+def test_csv_has_every_score_with_every_field(make_record: MakeRecord) -> None:
+    records = [
+        make_record("atlas", path=Path("outputs/a/record.json"), notes=["one", "two, three"]),
+        make_record("titans", protocol={"chance": {"qa1": 0.5}}),
+    ]
+    rows = list(csv.DictReader(io.StringIO(scores_csv(records))))
+    assert len(rows) == sum(len(record.scores) for record in records)
+    first, score = rows[0], records[0].scores[0]
+    assert first["run"] == "outputs/a"
+    assert json.loads(first["notes"]) == ["one", "two, three"]
+    assert first["protocol.chance.qa1"] == ""
+    assert rows[-1]["protocol.chance.qa1"] == "0.5"
+    for name, value in vars(score).items():
+        assert first[name] == str(value)
+    expected = {**vars(records[0]), "protocol.noise": "embedded", "versions.torch": "2.13.0"}
+    for name in ("model", "seed", "train_seconds", "git_commit", "device", "protocol.noise"):
+        assert first[name] == str(expected[name])
+    assert first["config.model.name"] == "atlas"
+
+
+def test_small_helpers() -> None:
+    assert [short_count(n) for n in (999, 1500, 1_234_567, 340_000_000, 1_300_000_000)] == [
+        "999",
+        "1.5k",
+        "1.2M",
+        "340M",
+        "1.3B",
+    ]
+    assert flatten({"a": {"b": {"c": 1}}, "d": [2]}) == {"a.b.c": 1, "d": [2]}
+    assert sorted(["qa10", "qa2", "all"], key=natural) == ["all", "qa2", "qa10"]
