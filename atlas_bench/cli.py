@@ -73,6 +73,9 @@ def _checked(arguments: Sequence[str]) -> list[str]:
     """Raise ConfigError for bad overrides; the Hydra overrides that `resume` asks for."""
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     overrides = _without_values_of_flags(arguments, overrides)
+    for word in overrides:
+        if "=" not in word and not word.startswith("~"):
+            raise ConfigError(f"{word} is no override; write key=value, for instance model=atlas")
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
     except HydraException as error:
@@ -166,7 +169,7 @@ def _sentence(error: Exception, overrides: list[str]) -> str:
 
 def _unknown_key(key: str) -> str | None:
     """What is wrong with a dotted key that the schema does not have."""
-    if key.startswith("hydra") or "/" in key:
+    if not key or key.startswith("hydra") or "/" in key:
         return None
     node = OmegaConf.structured(RunSettings)
     walked: list[str] = []

@@ -1,0 +1,120 @@
+"""The command line: help, printed config, and one sentence for every mistake."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from atlas_bench import cli
+from atlas_bench.config import ConfigError, register_schema, to_settings
+
+BAD = [
+    (["modell=atlas"], "modell", "did you mean model?"),
+    (["model.memroy.window=3"], "model.memroy", "did you mean memory?"),
+    (["training.curriculum.length=[64]"], "training.curriculum.length", "did you mean lengths?"),
+    (["model=atlsa"], "model=atlsa is not one of atlas, titans, transformer", "did you mean atlas?"),
+    (["task=babylong"], "task=babylong", "did you mean babilong?"),
+    (["training.tokens=many"], "training.tokens=many", "Integer"),
+    (["seed=[1]"], "seed=[1]", "Integer"),
+    (["mode=trian"], "mode=trian is not one of train, eval, train_eval", "did you mean train?"),
+    (["task.subtasks=[qa21]"], "task.subtasks=qa21", "qa1"),
+    (["task.lengths=[100]"], "task.lengths", "300"),
+    (["task.lengths=[soon]"], "task.lengths", "0k"),
+    (["task.samples=0"], "task.samples=0", "at least 1"),
+    (["scale.heads=5", "model=transformer"], "scale.heads=5 does not divide scale.width=64", "use one of"),
+    (["scale.memory_heads=3"], "scale.memory_heads=3 does not divide", "use one of"),
+    (["model.memory.update_every=9"], "model.memory.window=8 is smaller than", "at least 9"),
+    (["model.memory.chunk=60"], "model.memory.chunk=60 is not a multiple of", "use 64"),
+    (["model.memory.optimizer=moun"], "model.memory.optimizer=moun", "did you mean muon?"),
+    (["training.batch_tokens=128"], "training.batch_tokens=128 is smaller than", "use at least"),
+    (["text.source=folder"], "text.source=folder needs text.folder=PATH", ".txt"),
+    (["mode=eval"], "mode=eval needs checkpoint=PATH", "checkpoint"),
+    (["checkpoint=x"], "checkpoint=PATH is for mode=eval", "resume=PATH"),
+    (["resume=nowhere"], "resume=nowhere is no run's folder", "config.json"),
+    (["logger.mode=on"], "logger.mode=on is not one of online, offline, disabled", "online"),
+    (["hardware.threads=0"], "hardware.threads=0", "at least 1"),
+    (["training.tokens"], "training.tokens", "key=value"),
+]  # fmt: skip
+
+
+def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, as a user calls it."""
+    command = [sys.executable, "-c", "from atlas_bench.cli import main; main()", *arguments]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "2"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("overrides", "key", "right"), BAD, ids=lambda value: str(value)[:40])
+def test_each_bad_input_is_one_sentence_and_exit_code_2(
+    overrides: list[str], key: str, right: str, capsys, monkeypatch, tmp_path: Path  # noqa: ANN001
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["atlas-bench", *overrides])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err.strip()
+    assert said.count("\n") == 0, said
+    assert said.startswith("atlas-bench: ")
+    assert key in said
+    assert right in said
+    assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == [], "a bad input must leave nothing behind"
+
+
+def test_what_only_shows_while_running_is_one_sentence_too(tmp_path: Path) -> None:
+    cases = [
+        (["mode=eval", "checkpoint=nowhere"], "nowhere is no checkpoint"),
+        (["text=folder", "text.folder=nowhere"], "text.folder"),
+        (["text.tokenizer=nowhere"], "text.tokenizer"),
+        (["task.subtasks=[qa2]", "task.lengths=[301]", "mode=train_eval"], "task.lengths"),
+        (["model.memory.expansion=40"], "cannot match"),
+    ]
+    for overrides, said in cases:
+        done = run(*overrides, "training.tokens=64", "logger=none", folder=tmp_path)
+        assert done.returncode == 2, (overrides, done.stderr)
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_help_and_printed_config(tmp_path: Path) -> None:
+    shown = run("--help", folder=tmp_path)
+    assert shown.returncode == 0
+    for word in ("model: atlas, titans, transformer", "atlas-bench-report outputs/", "--cfg job"):
+        assert word in shown.stdout
+    printed = run("--cfg", "job", "model=titans", folder=tmp_path)
+    assert printed.returncode == 0
+    assert "optimizer: momentum" in printed.stdout
+    assert run("--version", folder=tmp_path).stdout.startswith("atlas-bench 0.")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("scale", ["tiny", "170m", "340m", "760m", "1.3b"])
+@pytest.mark.parametrize("model", ["atlas", "titans", "transformer"])
+def test_every_model_composes_at_every_scale(model: str, scale: str) -> None:
+    register_schema()
+    config = cli._compose([f"model={model}", f"scale={scale}"])
+    settings = to_settings(config)
+    assert settings.scale.name == scale
+    assert settings.model.name == model
+
+
+def test_flags_are_not_taken_for_overrides() -> None:
+    words = ["--cfg", "job", "model=titans", "-m"]
+    assert cli._without_values_of_flags(words, ["job", "model=titans"]) == ["model=titans"]
+    OverridesParser.create().parse_overrides(["model=titans"])
+
+
+def test_a_sweep_is_checked_before_it_starts() -> None:
+    register_schema()
+    assert cli._checked(["-m", "model=atlas,titans", "seed=0,1"]) == []
+    with pytest.raises(ConfigError, match="did you mean atlas"):
+        cli._checked(["-m", "model=atlsa,titans"])
