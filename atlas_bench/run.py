@@ -190,6 +190,7 @@ def train(run: Run):  # noqa: ANN201
         _streams(settings, run.tokenizer),
         settings.training,
         folder=run.folder,
+        end_id=run.tokenizer.end_id,
         device=run.device,
         precision=run.precision,
         forward=torch.compile(run.model) if settings.hardware.compile else None,

@@ -31,7 +31,6 @@ BAD = [
     (["model.memory.update_every=9"], "model.memory.window=8 is smaller than", "at least 9"),
     (["model.memory.chunk=60"], "model.memory.chunk=60 is not a multiple of", "use 64"),
     (["model.memory.optimizer=moun"], "model.memory.optimizer=moun", "did you mean muon?"),
-    (["training.batch_tokens=128"], "training.batch_tokens=128 is smaller than", "use at least"),
     (["text.source=folder"], "text.source=folder needs text.folder=PATH", ".txt"),
     (["mode=eval"], "mode=eval needs checkpoint=PATH", "checkpoint"),
     (["checkpoint=x"], "checkpoint=PATH is for mode=eval", "resume=PATH"),

@@ -110,6 +110,8 @@ def _initialise(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=module.in_features**-0.5)
     elif isinstance(module, nn.Embedding):
         nn.init.normal_(module.weight, std=module.embedding_dim**-0.5)
+    elif isinstance(module, NeuralMemory):  # after its own linear layers
+        module.initialise()
 
 
 def swiglu_hidden(width: int) -> int:

@@ -70,6 +70,7 @@ class Trainer:
         settings: TrainingSettings,
         *,
         folder: Path,
+        end_id: int,
         device: torch.device,
         precision: str = "float32",
         forward: Callable | None = None,
@@ -77,7 +78,8 @@ class Trainer:
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.model, self.streams, self.settings = model, streams, settings
-        self.folder, self.device, self.precision = folder, device, precision
+        self.folder, self.end_id = folder, end_id
+        self.device, self.precision = device, precision
         self.forward = forward or model  # a compiled model shares its parameters with `model`
         self.on_step, self.should_stop = on_step, should_stop
         self.optimizer = build_optimizer(model, settings)
@@ -191,7 +193,9 @@ class Trainer:
         writing = write_share(self.model)
         if settings.write_penalty:
             loss = loss + settings.write_penalty * writing
-        correct = (logits.argmax(-1) == targets[answers]).float().mean()
+        wanted = targets[answers]
+        telling = wanted != self.end_id  # the end of an answer is easy and says nothing
+        correct = (logits.argmax(-1) == wanted)[telling].float().mean()
         return loss, {
             "loss": loss.detach(),
             "answer_loss": answer_loss.detach(),
