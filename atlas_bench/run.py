@@ -115,34 +115,40 @@ def _execute(
 ) -> Path:
     run = _prepare(settings, folder, stop)
     run.logger.start(as_dict(settings), settings.name, folder, group=settings.logger.group)
-    trained = {"seconds": 0.0, "tokens": 0}
-    if settings.mode == "eval":
-        source = checkpoint.find_checkpoint(Path(settings.checkpoint))
-        checkpoint.load_model(source, run.model)
-        run.console.print(f"evaluating {source}")
-    else:
-        progress = train(run)
-        trained = {"seconds": progress.seconds, "tokens": progress.tokens}
-    notes: list[str] = []
-    scores = [] if settings.mode == "train" else evaluate(run, notes)
+    try:
+        trained = {"seconds": 0.0, "tokens": 0}
+        if settings.mode == "eval":
+            source = checkpoint.find_checkpoint(Path(settings.checkpoint))
+            checkpoint.load_model(source, run.model)
+            run.console.print(f"evaluating {source}")
+        else:
+            progress = train(run)
+            trained = {"seconds": progress.seconds, "tokens": progress.tokens}
+        notes: list[str] = []
+        scores = [] if settings.mode == "train" else evaluate(run, notes)
+    except BaseException:
+        run.logger.close(failed=True)
+        raise
     record = _record(run, scores, notes, trained, started_at)
-    plots = folder / "plots"
-    plots.mkdir(exist_ok=True)
-    if settings.mode != "eval":
-        plot_training(folder / "metrics.jsonl", plots / "training.png")
-    plot = plots / "accuracy.png"
-    if scores:
-        plot_accuracy([record], plot)
     record.wall_seconds = round(time.perf_counter() - started, 2)
     path = folder / "record.json"
     write_record(record, path)
+    _show(run, record, path)
+    return path
+
+
+def _show(run: Run, record: Record, path: Path) -> None:
+    """Plots, table and W&B, from a record that is already safe on disk."""
+    plots = run.folder / "plots"
+    if run.settings.mode != "eval":
+        plot_training(run.folder / "metrics.jsonl", plots / "training.png")
+    plot = plot_accuracy([record], plots / "accuracy.png") if record.scores else None
     for table in rich_tables([record]):
         run.console.print(table)
-    if scores:
+    if plot:
         run.console.print(f"plot    {plot}")
     run.console.print(f"record  {path}")
-    run.logger.finish(path, [vars(score) for score in scores], plot if scores else None)
-    return path
+    run.logger.finish(path, [vars(score) for score in record.scores], plot)
 
 
 def _prepare(settings: RunSettings, folder: Path, stop: StopSignal) -> Run:
@@ -239,7 +245,7 @@ def _streams(settings: RunSettings, tokenizer: Tokenizer):  # noqa: ANN202
         try:
             return generators[length, share].batch(first, count)
         except ValueError as error:
-            raise ConfigError(f"training.curriculum.lengths: {error}") from error
+            raise ConfigError(f"training.curriculum.stages: {error}") from error
 
     return streams
 

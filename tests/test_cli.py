@@ -16,7 +16,8 @@ from atlas_bench.config import ConfigError, register_schema, to_settings
 BAD = [
     (["modell=atlas"], "modell", "did you mean model?"),
     (["model.memroy.window=3"], "model.memroy", "did you mean memory?"),
-    (["training.curriculum.length=[64]"], "training.curriculum.length", "did you mean lengths?"),
+    (["training.curriculum.stage=[64]"], "training.curriculum.stage", "did you mean stages?"),
+    (["training.curriculum.stages=[[8,0.5]]"], "training.curriculum.stages", "64 tokens or more"),
     (["model=atlsa"], "model=atlsa is not one of atlas, titans, transformer", "did you mean atlas?"),
     (["task=babylong"], "task=babylong", "did you mean babilong?"),
     (["training.tokens=many"], "training.tokens=many", "Integer"),
@@ -52,7 +53,12 @@ def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(("overrides", "key", "right"), BAD, ids=lambda value: str(value)[:40])
 def test_each_bad_input_is_one_sentence_and_exit_code_2(
-    overrides: list[str], key: str, right: str, capsys, monkeypatch, tmp_path: Path  # noqa: ANN001
+    overrides: list[str],
+    key: str,
+    right: str,
+    capsys,
+    monkeypatch,
+    tmp_path: Path,  # noqa: ANN001
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["atlas-bench", *overrides])

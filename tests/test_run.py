@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 SMALL = [
-    "training.tokens=4096", "training.batch_tokens=512", "training.curriculum.lengths=[64,128]",
+    "training.tokens=4096", "training.batch_tokens=512", "training.curriculum.stages=[[64,0.0],[128,0.5]]",
     "training.checkpoint_every=2", "task.lengths=[0k,1k]", "task.samples=3", "logger=none",
     "hardware.threads=2",
 ]  # fmt: skip
@@ -59,7 +59,9 @@ def test_trains_evaluates_and_records(model: str, tmp_path: Path) -> None:
         assert 0 <= score["ci_low"] <= score["value"] <= score["ci_high"] <= 1
         assert score["tokens_per_second"] > 0
         assert score["peak_memory_bytes"] > 10**6
-        assert score["measured_tokens_mean"] == (700 if score["length_tokens"] else pytest.approx(40, rel=0.9))
+        assert score["measured_tokens_mean"] == (
+            700 if score["length_tokens"] else pytest.approx(40, rel=0.9)
+        )
     assert (run / "plots/accuracy.png").stat().st_size > 5000
     assert (run / "plots/training.png").stat().st_size > 5000
     assert len((run / "predictions.jsonl").read_text().splitlines()) == 6

@@ -292,17 +292,17 @@ def _combine(
 def _run_muon(spec: MemorySpec, x: _Segment) -> tuple[Tensor, Weights, Weights]:
     """y (N, G, X, V), and W and S after the segment."""
     rows = x.rows
-    keep = rows.read.keep
     inputs = (
         x.q_NGXK,
         x.phi_q_NGXD,
         x.k_NGJK,
         x.phi_k_NGJD,
         x.v_NGJV,
-        keep,
+        rows.read.keep,
         rows.blend,
-        rows.momentum_keep,
-        rows.momentum_step,
+        rows.momentum_keep[..., 1:],
+        rows.momentum_blend,
+        rows.window_weight,
     )
     whole = x.place == 0
     names = spec.weight_names
@@ -311,7 +311,7 @@ def _run_muon(spec: MemorySpec, x: _Segment) -> tuple[Tensor, Weights, Weights]:
         weights, momentum = _named(spec, state[: 2 * len(names)])
         reference = dict(zip(names, state[2 * len(names) :], strict=False)) or weights
         y, weights, momentum = _muon_chunk(
-            spec, weights, momentum, reference, inputs, rows.token_rows, x.place
+            spec, weights, momentum, reference, inputs, rows.window, x.place
         )
         passed = (*weights.values(), *momentum.values(), *state[2 * len(names) :])
         return passed, (y,)
@@ -328,11 +328,11 @@ def _muon_chunk(
     momentum: Weights,
     reference: Weights,
     inputs: tuple[Tensor, ...],
-    token_rows: Tensor,
+    window: Tensor,
     place: int,
 ) -> tuple[Tensor, Weights, Weights]:
     """One segment: S at its update points, orthogonalised as one batch; reads at every version."""
-    q, phi_q, k, phi_k, v, keep, blend, keep_momentum, sigma = inputs
+    q, phi_q, k, phi_k, v, keep, blend, keep_momentum, momentum_blend, window_weight = inputs
     factors = gradient_factors(spec, reference, phi_k, k, v)
     updates = blend.shape[-1]
     versions, new_momentum = {}, {}
@@ -340,11 +340,14 @@ def _muon_chunk(
         versions[name], new_momentum[name] = weight[:, None], momentum[name]
         if not updates:
             continue
-        left, right = factors[name]
-        momenta = (
-            _times(keep_momentum[:, 1:], momentum[name][:, None])
-            + (left[:, None] * sigma[:, 1:, :, None]).mT @ right[:, None]
+        # G_p from its window's tokens alone, then S_p as sums of the G before it.
+        left, right = (
+            part.index_select(1, window.flatten()).unflatten(1, window.shape)
+            for part in factors[name]
         )
+        gradients = (left * window_weight[..., None]).mT @ right
+        summed = (momentum_blend.to(gradients.dtype) @ gradients.flatten(2)).view_as(gradients)
+        momenta = _times(keep_momentum, momentum[name][:, None]) + summed
         orthogonal = newton_schulz(
             momenta, spec.newton_schulz_steps, spec.newton_schulz_coefficients, v.dtype
         )
@@ -353,7 +356,7 @@ def _muon_chunk(
         )
         versions[name] = _times(keep, weight[:, None]) - moved
         new_momentum[name] = momenta[:, -1]
-    y = _read_versions(spec, versions, phi_q, q, v.shape[-1], token_rows, place)
+    y = _read_versions(spec, versions, phi_q, q, v.shape[-1], place)
     return y, {name: w[:, -1] for name, w in versions.items()}, new_momentum
 
 
@@ -363,10 +366,9 @@ def _read_versions(
     phi_q_GXD: Tensor,
     q_GXK: Tensor,
     values: int,
-    token_rows: Tensor,
     place: int,
 ) -> Tensor:
-    """Every token reads the version of its row: versions (G, P, O, I) -> (G, X, V).
+    """Every token reads the latest version: versions (G, P, O, I) -> (G, X, V).
 
     Each version is read by the ``update_every`` tokens from its update to the next one, so after
     padding the first group the tokens divide evenly among the versions.

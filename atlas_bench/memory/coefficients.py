@@ -79,8 +79,10 @@ class Coefficients:
     """Of one segment. ``read``: (N, G, P) and (N, G, P, J), for what is read at update point p.
 
     ``carry``: (N, G) and (N, G, J), for the weights that the next segment starts from.
-    ``momentum_keep`` (N, G, P), ``momentum_step`` (N, G, P, J): S_p. ``blend`` (N, G, P, U): the
-    weight of O(S_p') in W_p, for `muon`. ``token_rows`` (X): the row every token reads.
+    ``momentum_keep`` (N, G, P), ``momentum_step`` (N, G, P, J): S_p. ``token_rows`` (X): the row
+    every token reads. For `muon`, which forms S_p itself: ``window`` (U, c) the tokens of every
+    update's window, ``window_weight`` (N, G, U, c) their weights, ``momentum_blend`` (N, G, U, U)
+    the weight of G_p' in S_p and ``blend`` (N, G, P, U) that of O(S_p') in W_p.
     ``applied``, ``applied_momentum`` (N, G, J), ``retained`` (N, G): the bounded step's memory.
     """
 
@@ -88,8 +90,11 @@ class Coefficients:
     carry: Rows
     momentum_keep: Tensor
     momentum_step: Tensor
-    blend: Tensor
     token_rows: Tensor
+    window: Tensor
+    window_weight: Tensor
+    momentum_blend: Tensor
+    blend: Tensor
     applied: Tensor | None = None
     applied_momentum: Tensor | None = None
     retained: Tensor | None = None
@@ -125,10 +130,13 @@ def coefficients(
 
     alpha_products, kept = decay_products(alpha)
     momentum_step = gamma
-    momentum_kept = torch.zeros_like(kept)
+    theta_products, momentum_kept = decay_products(theta)
     if spec.has_momentum:
-        theta_products, momentum_kept = decay_products(theta)
         momentum_step = theta_products @ gamma
+    window = points[:, None] + torch.arange(1 - spec.window, 1, device=device)
+    inside = window >= 0  # a sequence's first windows are short
+    window = window.clamp_min(0)
+    window_weight = gamma.gather(-1, window.expand(*gamma.shape[:2], *window.shape)) * inside
     blend = alpha_products * eta[..., None, :]
     step = blend @ momentum_step
     used = (blend @ momentum_kept[..., None]).squeeze(-1) if spec.has_momentum else None
@@ -153,8 +161,11 @@ def coefficients(
         carry=carry,
         momentum_keep=_first(momentum_kept, 1),
         momentum_step=_row(momentum_step),
-        blend=_row(blend),
         token_rows=token_rows,
+        window=window,
+        window_weight=window_weight,
+        momentum_blend=theta_products,
+        blend=_row(blend),
         **extra,
     )
 

@@ -84,10 +84,7 @@ class Trainer:
         self.on_step, self.should_stop = on_step, should_stop
         self.optimizer = build_optimizer(model, settings)
         self.progress = Progress()
-        lengths, noise = settings.curriculum.lengths, settings.curriculum.noise
-        # Noise first, at the shortest length; then length, at the last share of noise.
-        self.stages = [(lengths[0], share) for share in noise]
-        self.stages += [(length, noise[-1]) for length in lengths[1:]]
+        self.stages = [(int(length), noise) for length, noise in settings.curriculum.stages]
 
     def resume(self, directory: Path) -> None:
         """Go on from a checkpoint: weights, optimizer, progress; later metrics are dropped."""
@@ -136,7 +133,8 @@ class Trainer:
         rate = learning_rate(settings, progress.step, progress.tokens / settings.tokens)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        micro = max(1, settings.batch_tokens // (length * settings.accumulate))
+        streams = max(settings.min_streams, settings.batch_tokens // length)
+        micro = max(1, streams // settings.accumulate)
         sums = {"loss": 0.0, "answer_loss": 0.0, "answer_accuracy": 0.0, "writing": 0.0}
         self.optimizer.zero_grad(set_to_none=True)
         for _ in range(settings.accumulate):

@@ -5,24 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 
+# (tokens of a stream, share of them that is noise): noise first, then length.
+STAGES = [[64, 0.0], [64, 0.3], [64, 0.6], [128, 0.8], [256, 0.9], [512, 0.9], [1024, 0.9],
+          [2048, 0.9], [2048, 0.97]]  # fmt: skip
+
+
 @dataclass
 class CurriculumSettings:
     """Streams get noisier, then longer, whenever the answers' accuracy passes the threshold."""
 
-    lengths: list[int] = field(  # tokens a stream
-        default_factory=lambda: [64, 128, 256, 512, 1024, 2048, 4096]
-    )
-    noise: list[float] = field(default_factory=lambda: [0.0, 0.3, 0.6, 0.8, 0.9])
+    stages: list[list[float]] = field(default_factory=lambda: [list(stage) for stage in STAGES])
     threshold: float = 0.85  # running accuracy on answers that ends a stage
     patience: int = 15  # steps a stage lasts at least
 
 
 @dataclass
 class TrainingSettings:
-    """Budget, optimizer and objective. A step has ``batch_tokens`` tokens, and one stream at least."""
+    """Budget, optimizer and objective."""
 
-    tokens: int = 2_400_000
-    batch_tokens: int = 1024
+    tokens: int = 1_500_000
+    batch_tokens: int = 1024  # tokens a step
+    min_streams: int = 4  # streams a step, however long they are: fewer would be noise
     accumulate: int = 1  # micro-batches a step; the same gradient with less memory
     learning_rate: float = 4e-3
     final_rate: float = 0.1  # share of the learning rate that the cosine ends at
@@ -39,7 +42,14 @@ class TrainingSettings:
 
 def check_training(settings: TrainingSettings) -> None:
     """Raise ValueError in one sentence for a value that cannot be trained with."""
-    for name in ("tokens", "batch_tokens", "accumulate", "question_every", "checkpoint_every"):
+    for name in (
+        "tokens",
+        "batch_tokens",
+        "min_streams",
+        "accumulate",
+        "question_every",
+        "checkpoint_every",
+    ):
         if getattr(settings, name) < 1:
             raise ValueError(f"training.{name}={getattr(settings, name)} must be at least 1")
     for name in ("learning_rate", "clip"):
@@ -52,12 +62,12 @@ def check_training(settings: TrainingSettings) -> None:
         raise ValueError(f"training.final_rate={settings.final_rate} must lie in 0..1")
     if len(settings.betas) != 2 or not all(0 <= beta < 1 for beta in settings.betas):
         raise ValueError(f"training.betas={settings.betas} must be two numbers in 0..1, 1 excluded")
-    curriculum = settings.curriculum
-    if not curriculum.lengths or min(curriculum.lengths) < 64:
-        raise ValueError(
-            f"training.curriculum.lengths={curriculum.lengths} must name lengths of 64 tokens or more"
-        )
-    if not curriculum.noise or not all(0 <= share < 1 for share in curriculum.noise):
-        raise ValueError(
-            f"training.curriculum.noise={curriculum.noise} must be shares in 0..1, 1 excluded"
-        )
+    stages = settings.curriculum.stages
+    for stage in stages:
+        if len(stage) != 2 or stage[0] < 64 or stage[0] % 1 or not 0 <= stage[1] < 1:
+            raise ValueError(
+                f"training.curriculum.stages={stage} is not [tokens, share of noise] with 64 "
+                f"tokens or more and a share in 0..1, 1 excluded"
+            )
+    if not stages:
+        raise ValueError("training.curriculum.stages is empty; name at least one, as [64, 0.0]")

@@ -37,9 +37,7 @@ def test_pieces_and_batches_change_no_answer(settings: ModelSettings) -> None:
     asked = prompts([40, 7, 40, 0, 7, 21])
     alone = [complete(model, [p], max_new=5, end_id=1, piece=64)[0] for p in asked]
     for piece, batch_tokens in ((64, 10**6), (5, 10**6), (8, 50), (3, 1)):
-        found = generate(
-            model, asked, max_new=5, end_id=1, piece=piece, batch_tokens=batch_tokens
-        )
+        found = generate(model, asked, max_new=5, end_id=1, piece=piece, batch_tokens=batch_tokens)
         assert found.tokens == alone
         assert found.tokens_read == 40 + 7 + 40 + 7 + 21 + 6 * 2
 

@@ -18,7 +18,10 @@ from atlas_bench.training.settings import CurriculumSettings, TrainingSettings, 
 
 SETTINGS = TrainingSettings(
     tokens=3072, batch_tokens=256, checkpoint_every=4, warmup_steps=2, learning_rate=1e-2,
-    curriculum=CurriculumSettings(lengths=[64, 128], noise=[0.0, 0.5], threshold=0.0, patience=3),
+    min_streams=1,
+    curriculum=CurriculumSettings(
+        stages=[[64, 0.0], [64, 0.5], [128, 0.5]], threshold=0.0, patience=3
+    ),
 )  # fmt: skip
 
 
@@ -114,7 +117,9 @@ def test_a_layer_whose_output_explodes_is_named(tmp_path: Path) -> None:
     run = trainer(tmp_path)
     with torch.no_grad():
         run.model.blocks[1].feed_forward.down.weight.fill_(3.4e38)
-    with pytest.raises(TrainingError, match=r"not finite in the output of blocks\.1; no checkpoint"):
+    with pytest.raises(
+        TrainingError, match=r"not finite in the output of blocks\.1; no checkpoint"
+    ):
         run.run()
 
 
@@ -135,8 +140,9 @@ def test_schedule_and_weight_decay_groups() -> None:
         ({"tokens": 0}, "training.tokens=0"),
         ({"learning_rate": 0.0}, "training.learning_rate=0.0 must be above 0"),
         ({"betas": [0.9]}, "two numbers"),
-        ({"curriculum": CurriculumSettings(noise=[1.0])}, "training.curriculum.noise"),
-        ({"curriculum": CurriculumSettings(lengths=[8])}, "training.curriculum.lengths"),
+        ({"curriculum": CurriculumSettings(stages=[[64, 1.0]])}, "training.curriculum.stages"),
+        ({"curriculum": CurriculumSettings(stages=[[8, 0.5]])}, "64 tokens or more"),
+        ({"curriculum": CurriculumSettings(stages=[])}, "is empty"),
     ],
 )
 def test_impossible_settings_name_the_key(change: dict, said: str) -> None:
