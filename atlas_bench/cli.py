@@ -32,7 +32,7 @@ BAD_INPUT = 2
 
 
 def main() -> None:
-    """Console script. Exit codes: 0 done, 1 failed, 2 bad input, 130 and 143 stopped by a signal."""
+    """Console script. Exit codes: 0 done, 1 failed, 2 bad input, 130 and 143 stopped."""
     register_schema()
     arguments = sys.argv[1:]
     if not any(argument in ("--help", "-h", "--hydra-help", "--version") for argument in arguments):

@@ -1,4 +1,4 @@
-"""The schema: one dataclass per config group, registered so that Hydra checks every key and type."""
+"""The schema: one dataclass per config group; Hydra checks every key and type against it."""
 
 from __future__ import annotations
 

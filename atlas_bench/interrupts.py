@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 
-class Interrupted(Exception):  # noqa: N818
+class Interrupted(Exception):
     """A signal asked to stop; whoever raises this has saved what there was to save."""
 
 

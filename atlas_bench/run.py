@@ -60,7 +60,7 @@ class RunError(RuntimeError):
     """The run failed for a reason that is no bug; the message is one sentence."""
 
 
-class Stopped(RuntimeError):  # noqa: N818
+class Stopped(RuntimeError):
     """A signal stopped the run; everything up to here is saved."""
 
     def __init__(self, message: str, signal_number: int) -> None:
@@ -188,7 +188,7 @@ def _prepare(settings: RunSettings, folder: Path, stop: StopSignal) -> Run:
 # training ----------------------------------------------------------------------------------
 
 
-def train(run: Run):  # noqa: ANN201
+def train(run: Run):
     """Train, resuming where the folder holds a checkpoint; returns the Progress."""
     settings = run.settings
     trainer = Trainer(
@@ -227,11 +227,11 @@ def train(run: Run):  # noqa: ANN201
         return trainer.run()
 
 
-def _streams(settings: RunSettings, tokenizer: Tokenizer):  # noqa: ANN202
+def _streams(settings: RunSettings, tokenizer: Tokenizer):
     noise = _noise(settings, tokenizer, "train")
     generators: dict[tuple[int, float], StreamGenerator] = {}
 
-    def streams(length: int, share: float, first: int, count: int):  # noqa: ANN202
+    def streams(length: int, share: float, first: int, count: int):
         if (length, share) not in generators:
             generators[length, share] = StreamGenerator(
                 settings.task.subtasks,

@@ -22,7 +22,7 @@ from atlas_bench.interrupts import Interrupted
 from atlas_bench.models.language_model import LanguageModel, ModelState
 
 
-class DoesNotFit(ValueError):  # noqa: N818
+class DoesNotFit(ValueError):
     """The state at this length exceeds the memory there is; the message is one sentence."""
 
 

@@ -24,7 +24,7 @@ class _DecayProducts(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, gate: Tensor) -> Tensor:  # noqa: ANN001
+    def forward(ctx, gate: Tensor) -> Tensor:
         size = gate.shape[-1]
         below = torch.ones(size, size, dtype=torch.bool, device=gate.device).tril(-1)
         factors = torch.where(below, gate[..., :, None], gate.new_ones(()))
@@ -33,7 +33,7 @@ class _DecayProducts(torch.autograd.Function):
         return products
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:  # noqa: ANN001
+    def backward(ctx, grad: Tensor) -> Tensor:
         (products,) = ctx.saved_tensors
         # d L[p, r] / d g_i = L[p, i] L[i-1, r] for r < i <= p: the product without g_i.
         through = products.mT @ grad.tril()

@@ -52,7 +52,7 @@ class _Iterate(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, schedule: tuple[tuple[float, float, float], ...]) -> Tensor:  # noqa: ANN001
+    def forward(ctx, x: Tensor, schedule: tuple[tuple[float, float, float], ...]) -> Tensor:
         saved = []
         for a, b, c in schedule:
             gram = torch.bmm(x, x.mT)
@@ -64,7 +64,7 @@ class _Iterate(torch.autograd.Function):
         return x
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # noqa: ANN001
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
         for step in reversed(range(len(ctx.schedule))):
             a, b, c = ctx.schedule[step]
             x, gram, polynomial = ctx.saved_tensors[3 * step : 3 * step + 3]

@@ -153,10 +153,7 @@ def _bounded_weights(
     phi = _features(spec, params, state.recent["k"][:, :, :tokens])
     kernel = (phi @ phi.mT).abs()
     rho = (kernel @ state.applied[:, :, :tokens].abs()[..., None]).squeeze(-1)
-    if tokens:
-        shrink = 1 / rho.amax(-1).clamp_min(1)
-    else:
-        shrink = torch.ones_like(state.retained)
+    shrink = 1 / rho.amax(-1).clamp_min(1) if tokens else torch.ones_like(state.retained)
     bounded = {}
     for name, weight in state.weights.items():
         kept = _scale(state.retained, state.reference[name])

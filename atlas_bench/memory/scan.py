@@ -26,7 +26,7 @@ def scan(
 
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, step: Step, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN001
+    def forward(ctx, step: Step, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         state, inputs = tensors[:count], tensors[count:]
         starts, outputs = [], []
         for slices in zip(*(x.unbind(0) for x in inputs), strict=True):
@@ -39,7 +39,7 @@ class _Scan(torch.autograd.Function):
         return (*state, *stacked, *(torch.stack(x) for x in zip(*outputs, strict=True)))
 
     @staticmethod
-    def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN001
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
         count, saved = ctx.count, ctx.saved_tensors
         starts, inputs = saved[:count], saved[count:]
         grad_state = list(grads[:count])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from atlas_bench.models.attention import Attention, AttentionState
 from atlas_bench.models.neural_memory import NeuralMemory, NeuralMemoryState

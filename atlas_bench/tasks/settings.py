@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from atlas_bench.naming import nearest
 from atlas_bench.tasks.babi import SUBTASKS
 from atlas_bench.tasks.babilong import CONVENTIONS, SOURCES, context_tokens
 from atlas_bench.text.corpora import SOURCES as TEXT_SOURCES
-from atlas_bench.naming import nearest
 
 
 @dataclass

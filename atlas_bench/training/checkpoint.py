@@ -42,7 +42,7 @@ def save_checkpoint(
     *,
     best: bool,
 ) -> Path:
-    """Write step ``progress['step']``, point `last` (and `best`) at it, drop what none points at."""
+    """Write step ``progress['step']``, point `last` (and `best`) at it, drop what is old."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"step-{progress['step']:08d}"
     temporary = folder / f".{target.name}.{os.getpid()}"

@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from atlas_bench.interrupts import Interrupted
 from atlas_bench.models.language_model import LanguageModel
@@ -84,7 +84,7 @@ class Trainer:
         self.on_step, self.should_stop = on_step, should_stop
         self.optimizer = build_optimizer(model, settings)
         self.progress = Progress()
-        self.stages = [(int(length), noise) for length, noise in settings.curriculum.stages]
+        self.stages = [(stage.length, stage.noise) for stage in settings.curriculum.stages]
 
     def resume(self, directory: Path) -> None:
         """Go on from a checkpoint: weights, optimizer, progress; later metrics are dropped."""
@@ -272,7 +272,7 @@ def learning_rate(settings: TrainingSettings, step: int, share: float) -> float:
 
 
 def write_share(model: LanguageModel) -> Tensor:
-    """Mean of rate x weight over layers, heads and tokens: how much is written (0 for attention)."""
+    """Mean of rate x weight over layers, heads and tokens: how much is written."""
     shares = []
     for gates in model.gates:
         if "weight" in gates:

@@ -5,16 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 
-# (tokens of a stream, share of them that is noise): noise first, then length.
-STAGES = [[64, 0.0], [64, 0.3], [64, 0.6], [128, 0.8], [256, 0.9], [512, 0.9], [1024, 0.9],
-          [2048, 0.9], [2048, 0.97]]  # fmt: skip
+@dataclass
+class Stage:
+    """Streams of ``length`` tokens, a share ``noise`` of which is noise."""
+
+    length: int = 64
+    noise: float = 0.0
+
+
+def default_stages() -> list[Stage]:
+    """Noise first, at a length where everything is near; then length."""
+    stages = [(64, 0.0), (64, 0.3), (64, 0.6), (128, 0.8)]
+    stages += [(256, 0.9), (512, 0.9), (1024, 0.9), (2048, 0.9), (2048, 0.97)]
+    return [Stage(length, noise) for length, noise in stages]
 
 
 @dataclass
 class CurriculumSettings:
     """Streams get noisier, then longer, whenever the answers' accuracy passes the threshold."""
 
-    stages: list[list[float]] = field(default_factory=lambda: [list(stage) for stage in STAGES])
+    stages: list[Stage] = field(default_factory=default_stages)
     threshold: float = 0.85  # running accuracy on answers that ends a stage
     patience: int = 15  # steps a stage lasts at least
 
@@ -63,11 +73,13 @@ def check_training(settings: TrainingSettings) -> None:
     if len(settings.betas) != 2 or not all(0 <= beta < 1 for beta in settings.betas):
         raise ValueError(f"training.betas={settings.betas} must be two numbers in 0..1, 1 excluded")
     stages = settings.curriculum.stages
-    for stage in stages:
-        if len(stage) != 2 or stage[0] < 64 or stage[0] % 1 or not 0 <= stage[1] < 1:
+    for index, stage in enumerate(stages):
+        if stage.length < 64 or not 0 <= stage.noise < 1:
             raise ValueError(
-                f"training.curriculum.stages={stage} is not [tokens, share of noise] with 64 "
-                f"tokens or more and a share in 0..1, 1 excluded"
+                f"training.curriculum.stages[{index}]={stage.length} tokens, {stage.noise} noise "
+                f"must have 64 tokens or more and a share in 0..1, 1 excluded"
             )
     if not stages:
-        raise ValueError("training.curriculum.stages is empty; name at least one, as [64, 0.0]")
+        raise ValueError(
+            "training.curriculum.stages is empty; name at least one, as {length: 64, noise: 0.0}"
+        )

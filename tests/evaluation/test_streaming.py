@@ -58,7 +58,7 @@ def test_greedy_answers_are_the_models_own_and_stop_at_the_end_token() -> None:
     assert cut == answer[: answer.index(stop)]
 
 
-def test_a_cache_that_cannot_fit_is_refused_with_its_bytes(monkeypatch) -> None:  # noqa: ANN001
+def test_a_cache_that_cannot_fit_is_refused_with_its_bytes(monkeypatch) -> None:
     monkeypatch.setattr(streaming, "free_memory", lambda device: 100_000)
     model = build(ATTENTION)
     needed = model.state_bytes(1, 2000)

@@ -80,7 +80,7 @@ class Case:
     def parameters(self) -> MemoryParameters:
         return MemoryParameters(self.weights, self.scales)
 
-    def run(self, form, start: int = 0, end: int | None = None, state=None):  # noqa: ANN001, ANN201
+    def run(self, form, start: int = 0, end: int | None = None, state=None):
         """``form`` is `reference` or `chunked`; tokens start..end of the case."""
         part = {name: tensor[:, start:end] for name, tensor in self.inputs.items()}
         gates = Gates(part["retain"], part["rate"], part["momentum"], part["weight"])

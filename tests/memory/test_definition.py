@@ -32,7 +32,7 @@ def network(spec: MemorySpec, weights: dict[str, Tensor], phi: Tensor, x: Tensor
     return y + x if x.shape[-1] == y.shape[-1] else y
 
 
-def objective(spec: MemorySpec, weights: dict[str, Tensor], phi: Tensor, k: Tensor, v: Tensor):  # noqa: ANN201
+def objective(spec: MemorySpec, weights: dict[str, Tensor], phi: Tensor, k: Tensor, v: Tensor):
     out = network(spec, weights, phi, k)
     if spec.objective == "l2":
         return 0.5 * (out - v).square().sum(-1)
@@ -88,7 +88,7 @@ def test_reference_is_autograd_of_the_objective(
 
 
 @pytest.mark.parametrize("form", [reference, chunked])
-def test_titans(form) -> None:  # noqa: ANN001
+def test_titans(form) -> None:
     """S_t = eta S - theta grad, M_t = (1 - alpha) M + S (Titans Eq 13-14), for a linear memory."""
     spec = MemorySpec(network="matrix", optimizer="momentum", rate_inside=True, chunk=1)
     case = Case(spec, length=8)
@@ -110,7 +110,7 @@ def test_titans(form) -> None:  # noqa: ANN001
 
 
 @pytest.mark.parametrize("form", [reference, chunked])
-def test_gated_delta_rule(form) -> None:  # noqa: ANN001
+def test_gated_delta_rule(form) -> None:
     """Matrix, l2, c = 1, b = 1: M_t = M (alpha - beta k k') + beta v k', at alpha M of Eq 11."""
     spec = MemorySpec(network="matrix", optimizer="gd", chunk=1)
     case = Case(spec, length=8)
@@ -241,7 +241,7 @@ def test_newton_schulz_of_zero_and_its_gradient() -> None:
 
 
 @pytest.mark.parametrize("form", [reference, chunked])
-def test_bounded_step_survives_repeated_keys_at_high_rates(form) -> None:  # noqa: ANN001
+def test_bounded_step_survives_repeated_keys_at_high_rates(form) -> None:
     """The case that overshoots without the safeguard: c = 8, b = 32, rate 1, one key."""
     largest = {}
     for bounded in (False, True):

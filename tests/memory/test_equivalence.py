@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers import Case, relative_error, spec_strategy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from helpers import Case, relative_error, spec_strategy
 
 from atlas_bench.memory import MemorySpec, chunked, reference
 
@@ -33,7 +33,7 @@ REPRESENTATIVE = [
 ]
 
 
-def assert_same(case: Case, found, expected, tolerance: float) -> None:  # noqa: ANN001
+def assert_same(case: Case, found, expected, tolerance: float) -> None:
     (y, state), (y_expected, state_expected) = found, expected
     assert relative_error(y, y_expected) < tolerance
     for tensor, wanted in zip(state.tensors(), state_expected.tensors(), strict=True):
@@ -67,7 +67,7 @@ def test_any_split_into_calls_is_the_same(spec: MemorySpec, cuts: list[int]) -> 
 
 @pytest.mark.parametrize("spec", REPRESENTATIVE, ids=str)
 @pytest.mark.parametrize("form", [reference, chunked])
-def test_token_by_token_is_the_same(spec: MemorySpec, form) -> None:  # noqa: ANN001
+def test_token_by_token_is_the_same(spec: MemorySpec, form) -> None:
     case = Case(spec, length=13)
     state, parts = None, []
     for t in range(13):
@@ -78,7 +78,7 @@ def test_token_by_token_is_the_same(spec: MemorySpec, form) -> None:  # noqa: AN
 
 @pytest.mark.parametrize("spec", REPRESENTATIVE, ids=str)
 @pytest.mark.parametrize("form", [reference, chunked])
-def test_nothing_sees_the_future_and_everything_matters(spec: MemorySpec, form) -> None:  # noqa: ANN001
+def test_nothing_sees_the_future_and_everything_matters(spec: MemorySpec, form) -> None:
     length, moved = 12, 5
     case = Case(spec, length=length)
     y, _ = case.run(form)

@@ -21,7 +21,7 @@ def small() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
     return model, optimizer
 
 
-def test_model_and_optimizer_come_back_bit_for_bit(tmp_path) -> None:  # noqa: ANN001
+def test_model_and_optimizer_come_back_bit_for_bit(tmp_path) -> None:
     model, optimizer = small()
     folder = checkpoint.save_checkpoint(tmp_path, model, optimizer, {"step": 3}, best=True)
     other, other_optimizer = small()
@@ -36,7 +36,7 @@ def test_model_and_optimizer_come_back_bit_for_bit(tmp_path) -> None:  # noqa: A
     assert checkpoint.read_progress(folder) == {"step": 3}
 
 
-def test_keeps_last_and_best_and_nothing_else(tmp_path) -> None:  # noqa: ANN001
+def test_keeps_last_and_best_and_nothing_else(tmp_path) -> None:
     model, optimizer = small()
     for step in range(1, 5):
         checkpoint.save_checkpoint(tmp_path, model, optimizer, {"step": step}, best=step == 2)
@@ -46,7 +46,7 @@ def test_keeps_last_and_best_and_nothing_else(tmp_path) -> None:  # noqa: ANN001
     assert checkpoint.find_checkpoint(tmp_path, checkpoint.BEST).name == "step-00000002"
 
 
-def test_a_kill_while_writing_leaves_the_last_checkpoint(tmp_path, monkeypatch) -> None:  # noqa: ANN001
+def test_a_kill_while_writing_leaves_the_last_checkpoint(tmp_path, monkeypatch) -> None:
     model, optimizer = small()
     checkpoint.save_checkpoint(tmp_path, model, optimizer, {"step": 1}, best=True)
 
@@ -59,7 +59,7 @@ def test_a_kill_while_writing_leaves_the_last_checkpoint(tmp_path, monkeypatch) 
     assert checkpoint.find_checkpoint(tmp_path).name == "step-00000001"
 
 
-def test_what_is_no_checkpoint_is_named(tmp_path) -> None:  # noqa: ANN001
+def test_what_is_no_checkpoint_is_named(tmp_path) -> None:
     with pytest.raises(checkpoint.CheckpointError, match="nowhere is no checkpoint"):
         checkpoint.find_checkpoint(tmp_path / "nowhere")
     model, optimizer = small()

@@ -14,13 +14,18 @@ from atlas_bench.interrupts import Interrupted
 from atlas_bench.models.language_model import LanguageModel, build_model
 from atlas_bench.models.settings import MemorySettings, ModelSettings, ScaleSettings
 from atlas_bench.training.loop import Trainer, TrainingError, build_optimizer, learning_rate
-from atlas_bench.training.settings import CurriculumSettings, TrainingSettings, check_training
+from atlas_bench.training.settings import (
+    CurriculumSettings,
+    Stage,
+    TrainingSettings,
+    check_training,
+)
 
 SETTINGS = TrainingSettings(
     tokens=3072, batch_tokens=256, checkpoint_every=4, warmup_steps=2, learning_rate=1e-2,
     min_streams=1,
     curriculum=CurriculumSettings(
-        stages=[[64, 0.0], [64, 0.5], [128, 0.5]], threshold=0.0, patience=3
+        stages=[Stage(64, 0.0), Stage(64, 0.5), Stage(128, 0.5)], threshold=0.0, patience=3
     ),
 )  # fmt: skip
 
@@ -42,7 +47,7 @@ def model(seed: int = 0) -> LanguageModel:
     return build_model(ModelSettings(memory=memory), scale, vocab_size=32, seed=seed)
 
 
-def trainer(folder: Path, **options) -> Trainer:  # noqa: ANN003
+def trainer(folder: Path, **options) -> Trainer:
     return Trainer(
         model(), copy_streams, options.pop("settings", SETTINGS), folder=folder,
         end_id=31, device=torch.device("cpu"), **options,
@@ -140,8 +145,8 @@ def test_schedule_and_weight_decay_groups() -> None:
         ({"tokens": 0}, "training.tokens=0"),
         ({"learning_rate": 0.0}, "training.learning_rate=0.0 must be above 0"),
         ({"betas": [0.9]}, "two numbers"),
-        ({"curriculum": CurriculumSettings(stages=[[64, 1.0]])}, "training.curriculum.stages"),
-        ({"curriculum": CurriculumSettings(stages=[[8, 0.5]])}, "64 tokens or more"),
+        ({"curriculum": CurriculumSettings(stages=[Stage(64, 1.0)])}, "training.curriculum.stages"),
+        ({"curriculum": CurriculumSettings(stages=[Stage(8, 0.5)])}, "64 tokens or more"),
         ({"curriculum": CurriculumSettings(stages=[])}, "is empty"),
     ],
 )

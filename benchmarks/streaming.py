@@ -1,0 +1,76 @@
+"""Peak memory and tokens/s of streaming evaluation at growing lengths, one process a length.
+
+    python benchmarks/streaming.py [--model atlas] [--lengths 64k 256k 1M]
+
+Every length is measured in a process of its own, so that no peak is inherited; one BABILong sample
+each, with an untrained model of scale=tiny (the cost does not depend on the weights).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+
+
+def measure(model: str, length: str) -> dict:
+    """Tokens/s and peak resident bytes of one sample."""
+    from hydra import compose, initialize_config_dir
+
+    from atlas_bench.config import folder_of, register_schema, to_settings
+    from atlas_bench.evaluation.streaming import Prompt, generate
+    from atlas_bench.models.language_model import build_model
+    from atlas_bench.tasks.babilong import babilong_tokenizer, evaluation_samples, load_noise
+
+    register_schema()
+    with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
+        settings = to_settings(compose("config", [f"model={model}"]))
+    tokenizer = babilong_tokenizer()
+    network = build_model(
+        settings.model, settings.scale, vocab_size=tokenizer.vocab_size, seed=0
+    ).eval()
+    noise = load_noise(tokenizer, split="test")
+    (sample,) = evaluation_samples("qa1", length, 1, 42, noise=noise, tokenizer=tokenizer)
+    prompt = Prompt(sample.context_ids, sample.question_ids, 0)
+    hardware = settings.hardware
+    found = generate(
+        network, [prompt], max_new=2, end_id=tokenizer.end_id,
+        piece=hardware.piece_tokens, batch_tokens=hardware.batch_tokens,
+    )  # fmt: skip
+    return {
+        "length": length,
+        "tokens": found.tokens_read,
+        "tokens_per_second": round(found.tokens_per_second),
+        "peak_memory_bytes": found.peak_memory_bytes,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="atlas")
+    parser.add_argument("--lengths", nargs="+", default=["64k", "256k", "1M"])
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure(arguments.model, arguments.one)))
+        return
+    rows = []
+    for length in arguments.lengths:
+        command = [sys.executable, __file__, "--model", arguments.model, "--one", length]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        rows.append(json.loads(done.stdout))
+    first = rows[0]
+    print("| length | tokens/s | to first | peak memory, MiB | to first |")
+    print("|---|---|---|---|---|")
+    for row in rows:
+        speed = row["tokens_per_second"] / first["tokens_per_second"]
+        memory = row["peak_memory_bytes"] / first["peak_memory_bytes"]
+        print(
+            f"| {row['length']} | {row['tokens_per_second']:,} | {speed:.2f} | "
+            f"{row['peak_memory_bytes'] / 2**20:.0f} | {memory:.2f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
