@@ -66,7 +66,9 @@ class NeuralMemory(nn.Module):
         spec = self.spec = model.memory.spec()
         heads = self.heads = scale.memory_heads or scale.heads
         self.value_dim = scale.width // heads
-        self.key_dim = scale.memory_key_dim or self.value_dim
+        # Only an expanding phi needs small keys; without one, equal sizes give the residual.
+        small = scale.memory_key_dim if spec.features != "identity" else None
+        self.key_dim = small or self.value_dim
         self.splits = [heads * self.key_dim, heads * self.key_dim, scale.width, scale.width]
         self.projections = nn.Linear(scale.width, sum(self.splits), bias=False)
         self.convolution = nn.Parameter(torch.zeros(sum(self.splits), CONVOLUTION))

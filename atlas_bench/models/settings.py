@@ -54,7 +54,7 @@ class ScaleSettings:
     layers: int = 2
     heads: int = 4
     memory_heads: int | None = None
-    memory_key_dim: int | None = None  # size of a key before phi; None is width / memory_heads
+    memory_key_dim: int | None = None  # of a key before an expanding phi; None: as the values
     tie_embeddings: bool = True
 
 

@@ -189,7 +189,7 @@ class Trainer:
                 )
                 loss = loss + settings.language_modelling_weight * modelling
         writing = write_share(self.model)
-        if settings.write_penalty:
+        if settings.write_penalty and self.progress.stage:
             loss = loss + settings.write_penalty * writing
         wanted = targets[answers]
         telling = wanted != self.end_id  # the end of an answer is easy and says nothing

@@ -25,8 +25,8 @@ class CurriculumSettings:
     """Streams get noisier, then longer, whenever the answers' accuracy passes the threshold."""
 
     stages: list[Stage] = field(default_factory=default_stages)
-    threshold: float = 0.85  # running accuracy on answers that ends a stage
-    patience: int = 15  # steps a stage lasts at least
+    threshold: float = 0.95  # running accuracy on answers that ends a stage
+    patience: int = 20  # steps a stage lasts at least
 
 
 @dataclass
@@ -44,7 +44,9 @@ class TrainingSettings:
     betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
     clip: float = 1.0  # norm of the gradient
     language_modelling_weight: float = 0.1
-    write_penalty: float = 0.03  # price on the mean of rate x weight: noise is not worth writing
+    # Price on the mean of rate x weight, from the second stage on: noise is not worth writing. A
+    # memory that has not learnt to use what it writes would stop writing.
+    write_penalty: float = 0.3
     question_every: int = 20  # tokens between two questions of a stream, on average
     checkpoint_every: int = 100  # steps
     curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)

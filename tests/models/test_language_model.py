@@ -92,6 +92,29 @@ def test_matched_parameter_counts(name: str, width: int) -> None:
     assert abs(counts[0] / counts[1] - 1) < 0.01
 
 
+TABLE_7 = {  # ATLAS Table 7: width, layers, heads; 12 L d^2 without embeddings, +-15 %
+    "170m": (768, 12, 16),
+    "340m": (1024, 24, 16),
+    "760m": (1536, 24, 16),
+    "1.3b": (2048, 18, 8),
+}
+
+
+@pytest.mark.parametrize("name", ["atlas", "titans"])
+@pytest.mark.parametrize("size", TABLE_7)
+def test_every_model_matches_the_transformer_at_every_scale(name: str, size: str) -> None:
+    width, layers, heads = TABLE_7[size]
+    scale = ScaleSettings(width=width, layers=layers, heads=heads, memory_key_dim=16)
+    with torch.device("meta"):
+        ours, transformer = (
+            count_parameters(build_model(PRESETS[preset], scale, vocab_size=32000, seed=0))
+            for preset in (name, "transformer")
+        )
+    assert abs(ours / transformer - 1) < 0.01
+    blocks = transformer - 32000 * width
+    assert abs(blocks / (12 * layers * width**2) - 1) < 0.15
+
+
 def test_a_mixer_larger_than_the_budget_is_refused() -> None:
     memory = MemorySettings(features="polynomial", degree=3, optimizer="gd")
     scale = ScaleSettings(memory_heads=1, memory_key_dim=32)

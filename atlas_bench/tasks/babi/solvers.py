@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 
 from atlas_bench.tasks.babi.stories import COUNTS, DROPS, GETS, GIVES, MOVES
-from atlas_bench.tasks.babi.worlds import OPPOSITE, check_subtask
+from atlas_bench.tasks.babi.telling import OPPOSITE
+from atlas_bench.tasks.babi.worlds import check_subtask
 
 
 def _any(words: Sequence[str]) -> str:
