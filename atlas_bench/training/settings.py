@@ -25,8 +25,8 @@ class CurriculumSettings:
     """Streams get noisier, then longer, whenever the answers' accuracy passes the threshold."""
 
     stages: list[Stage] = field(default_factory=default_stages)
-    threshold: float = 0.95  # running accuracy on answers that ends a stage
-    patience: int = 20  # steps a stage lasts at least
+    threshold: float = 0.85  # running accuracy on answers that ends a stage
+    patience: int = 40  # steps a stage lasts at least
 
 
 @dataclass

@@ -9,6 +9,7 @@ from atlas_bench.tasks.babi.stories import (
     Statement,
     Story,
     read_stories,
+    template,
 )
 from atlas_bench.tasks.babi.worlds import SUBTASKS, generate_questions, generate_story, wording
 
@@ -24,5 +25,6 @@ __all__ = [
     "generate_story",
     "read_stories",
     "solve",
+    "template",
     "wording",
 ]

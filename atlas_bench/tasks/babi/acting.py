@@ -2,11 +2,12 @@
 
 Rules and numbers are measured on the real training files. An action is drawn, person and kind
 alike likely, until one is possible. After every second statement a question is asked whenever
-one of the last five statements can be asked about (no exception in 13,000 places).
+one of the last five statements can be asked about (5 exceptions in 16,755 places, all in qa3).
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import deque
 from collections.abc import Callable, Collection
@@ -48,9 +49,9 @@ ACTIONS = {
     "qa1": Actions(),
     "qa2": Actions(get=1, drop=1),
     "qa3": Actions(get=1, drop=1, get_there=0.2),
-    "qa5": Actions(get=1, drop=0.9, give=3.5, people=GIVERS, drop_there=0.17),
+    "qa5": Actions(get=1, drop=0.9, give=4, people=GIVERS, drop_there=0.17),
     "qa6": Actions(get=1, drop=1),
-    "qa7": Actions(get=1, drop=1, give=3.5),
+    "qa7": Actions(get=1, drop=1, give=4),
     "qa8": Actions(get=1, drop=1, drop_there=0.17),
 }
 
@@ -80,8 +81,8 @@ class World:
     touched: dict[str, int] = field(default_factory=dict)  # object: its last get, give or drop
     # object: each place its last holder brought it to, and the move that did
     carried_to: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
-    # object: the move that tells where it is; None while it has not moved since it was taken
-    placed_by: dict[str, int | None] = field(default_factory=dict)
+    # object: the move that tells where it is, once it has moved since it was taken
+    placed_by: dict[str, int] = field(default_factory=dict)
     # person: gets, drops and gives, with the object of each
     history: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
     last_give: tuple[int, Event] | None = None
@@ -91,19 +92,15 @@ class World:
             self.place[person] = self.rng.choice(PLACES)
         for thing in OBJECTS:
             self.lies[thing] = self.rng.choice(PLACES)
+        odds = (1.0, self.actions.get, self.actions.drop, self.actions.give)
+        self._cumulative = tuple(itertools.accumulate(odds))
 
     def step(self) -> str:
         """One random possible action, as a sentence."""
-        odds = {
-            self._move: 1.0,
-            self._get: self.actions.get,
-            self._drop: self.actions.drop,
-            self._give: self.actions.give,
-        }
-        tries, weights = tuple(odds), tuple(odds.values())
+        tries = (self._move, self._get, self._drop, self._give)
         while True:
             person = self.rng.choice(self.actions.people)
-            found = self.rng.choices(tries, weights)[0](person)
+            found = self.rng.choices(tries, cum_weights=self._cumulative)[0](person)
             if found is not None:
                 break
         sentence, event = found
@@ -148,7 +145,8 @@ class World:
         thing = self.rng.choice(held)
         del self.holder[thing]
         self.lies[thing] = self.place[person]
-        self.placed_by[thing] = self.moved.get(person)
+        if person in self.moved:
+            self.placed_by[thing] = self.moved[person]
         self._touch(person, thing)
         there = self._there(self.actions.drop_there)
         sentence = f"{person} {self.rng.choice(DROPS)} the {thing}{there}."
@@ -176,7 +174,7 @@ class World:
     def _take(self, person: str, thing: str) -> None:
         self.holder[thing] = person
         self.carried_to[thing] = []
-        self.placed_by[thing] = None
+        self.placed_by.pop(thing, None)
         self._touch(person, thing)
 
     def _touch(self, person: str, thing: str) -> None:
@@ -207,7 +205,7 @@ def _where_is_person(world: World) -> Query | None:
 
 
 def _where_is_object(world: World) -> Query | None:
-    thing = _thing(world, lambda thing: world.placed_by[thing] is not None)
+    thing = _thing(world, world.placed_by.__contains__)
     if thing is None:
         return None
     place = world.lies[thing] if thing in world.lies else world.place[world.holder[thing]]

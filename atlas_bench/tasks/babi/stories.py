@@ -6,6 +6,7 @@ the words are facts.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,33 +91,62 @@ class Story:
                 yield Question(tuple(facts), line.text, line.answer, line.supports)
 
 
+def template(sentence: str) -> str:
+    """The sentence with names as P, places as L and objects as O: "P went to the L."."""
+    return _VARYING.sub(lambda found: _KINDS[found[0].lower()], sentence.strip())
+
+
+_KINDS = {
+    **{name.lower(): "P" for name in PERSON_NAMES},
+    **{place: "L" for place in (*PLACES, *TOWN)},
+    **{thing: "O" for thing in OBJECTS},
+}
+_VARYING = re.compile(rf"\b(?:{'|'.join(_KINDS)})\b", re.IGNORECASE)
+
+
 def read_stories(path: str | Path) -> Iterator[Question]:
     """The questions of a bAbI file (``ID statement`` / ``ID question <tab> answer <tab> IDs``).
 
-    Raises ValueError naming the file and the line where one is not of this form.
+    Raises ValueError naming the file and the line where one is not of this form: IDs count from 1
+    in every story, and supporting IDs name statements above.
     """
     facts: list[str] = []
     index_of: dict[int, int] = {}
-    with Path(path).open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            head, _, rest = line.rstrip("\n").partition(" ")
-            fields = rest.split("\t")
-            if not head.isdigit() or not rest or len(fields) not in (1, 3):
-                raise ValueError(
-                    f"{path}, line {number}: {line.strip()[:60]!r} is neither 'ID statement' nor "
-                    f"'ID question<tab>answer<tab>supporting IDs'"
-                )
-            identifier = int(head)
+    last = 0
+    for number, line in enumerate(Path(path).read_bytes().splitlines(), 1):
+        try:
+            identifier, fields = _fields(line, last)
             if identifier == 1:
                 facts, index_of = [], {}
+            last = identifier
             if len(fields) == 1:
                 index_of[identifier] = len(facts)
                 facts.append(fields[0])
                 continue
-            try:
-                supports = tuple(index_of[int(word)] for word in fields[2].split())
-            except (KeyError, ValueError) as error:
-                raise ValueError(
-                    f"{path}, line {number}: supporting IDs {fields[2]!r} name no statement above"
-                ) from error
-            yield Question(tuple(facts), fields[0], fields[1], supports)
+            supports = _supports(fields[2], index_of)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from error
+        yield Question(tuple(facts), fields[0], fields[1], supports)
+
+
+def _fields(line: bytes, last: int) -> tuple[int, list[str]]:
+    """The ID of a line, and its one (statement) or three fields (question, answer, IDs)."""
+    text = line.decode("utf-8")
+    head, _, rest = text.partition(" ")
+    fields = rest.split("\t")
+    whole = len(fields) in (1, 3) and all(field.strip() for field in fields[:2])
+    if not (head.isascii() and head.isdigit() and whole):
+        raise ValueError(
+            f"{text.strip()[:60]!r} is neither 'ID statement' nor "
+            "'ID question<tab>answer<tab>supporting IDs'"
+        )
+    if int(head) not in (1, last + 1):
+        raise ValueError(f"ID {head} follows ID {last}; a story counts 1, 2, 3, ...")
+    return int(head), fields
+
+
+def _supports(words: str, index_of: dict[int, int]) -> tuple[int, ...]:
+    try:
+        return tuple(index_of[int(word)] for word in words.split())
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"supporting IDs {words!r} name no statement above") from error
