@@ -28,9 +28,9 @@ from atlas_bench.models.settings import ModelSettings, ScaleSettings
 
 CONVOLUTION = 4  # tokens, as in Titans and Miras
 
-# What the gates start at. Retention just under 1 (a memory of hundreds of tokens that can still
-# learn to keep for ever), half of what is seen is written, momentum that forgets within a chunk.
-INITIAL = {"retain": 0.98, "rate": 0.5, "momentum": 0.5, "weight": 0.5}
+# What the gates start at, before their squashing function: with 4, sigmoid keeps 98 % a token and
+# hard_sigmoid all of it for most tokens; half of what is seen is written.
+INITIAL = {"retain": 4.0, "rate": 0.0, "momentum": 0.0, "weight": 0.0}
 INITIAL_STEP = 0.5
 
 
@@ -49,13 +49,6 @@ class NeuralMemoryState:
 def gate_function(spec: MemorySpec, x: Tensor) -> Tensor:
     """sigmoid, or clamp(x / 6 + 1/2, 0, 1), which reaches exactly 0 and 1."""
     return F.hardsigmoid(x) if spec.gate == "hard_sigmoid" else torch.sigmoid(x)
-
-
-def gate_bias(spec: MemorySpec, value: float) -> float:
-    """The x at which the gate function gives ``value``."""
-    if spec.gate == "hard_sigmoid":
-        return 6 * (value - 0.5)
-    return math.log(value / (1 - value))
 
 
 class NeuralMemory(nn.Module):
@@ -106,7 +99,7 @@ class NeuralMemory(nn.Module):
             self.projections.weight[:keys] = self.projections.weight[keys : 2 * keys]
             bias = self.gate.bias.split([size * self.heads for size in self.gates.values()])
             for name, part in zip(self.gates, bias, strict=True):
-                part.fill_(gate_bias(self.spec, INITIAL[name]))
+                part.fill_(INITIAL[name])
 
     @property
     def parameters_of_memory(self) -> MemoryParameters:

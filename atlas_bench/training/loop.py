@@ -135,7 +135,7 @@ class Trainer:
             group["lr"] = rate
         streams = max(settings.min_streams, settings.batch_tokens // length)
         micro = max(1, streams // settings.accumulate)
-        sums = {"loss": 0.0, "answer_loss": 0.0, "answer_accuracy": 0.0, "writing": 0.0}
+        sums = {"loss": 0.0, "answer_loss": 0.0, "answer_accuracy": 0.0, "memory_change": 0.0}
         self.optimizer.zero_grad(set_to_none=True)
         for _ in range(settings.accumulate):
             batch = self.streams(length, noise, progress.streams, micro)
@@ -170,7 +170,7 @@ class Trainer:
         }
 
     def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross-entropy on answers, a little language modelling, and the price on writing."""
+        """Cross-entropy on answers, a little language modelling, and the price on changes."""
         settings = self.settings
         tokens = torch.from_numpy(batch.tokens).to(self.device, torch.long)
         answers = torch.from_numpy(batch.answer_mask).to(self.device)
@@ -188,9 +188,9 @@ class Trainer:
                     others.flatten(0, 1), targets[:, first::LM_STRIDE].flatten()
                 )
                 loss = loss + settings.language_modelling_weight * modelling
-        writing = write_share(self.model)
-        if settings.write_penalty and self.progress.stage:
-            loss = loss + settings.write_penalty * writing
+        change = change_of_memory(self.model)
+        if settings.change_penalty and self.progress.stage:
+            loss = loss + settings.change_penalty * change
         wanted = targets[answers]
         telling = wanted != self.end_id  # the end of an answer is easy and says nothing
         correct = (logits.argmax(-1) == wanted)[telling].float().mean()
@@ -198,7 +198,7 @@ class Trainer:
             "loss": loss.detach(),
             "answer_loss": answer_loss.detach(),
             "answer_accuracy": correct,
-            "writing": writing.detach(),
+            "memory_change": change.detach(),
         }
 
     def _advance_curriculum(self, accuracy: float) -> None:
@@ -271,15 +271,18 @@ def learning_rate(settings: TrainingSettings, step: int, share: float) -> float:
     )
 
 
-def write_share(model: LanguageModel) -> Tensor:
-    """Mean of rate x weight over layers, heads and tokens: how much is written."""
-    shares = []
+def change_of_memory(model: LanguageModel) -> Tensor:
+    """Mean over layers, heads and tokens of rate x weight (written) plus 1 - retain (forgotten)."""
+    changes = []
     for gates in model.gates:
         if "weight" in gates:
             weight = gates["weight"]
             weight = weight.mean(-1) if weight.dim() == 4 else weight
-            shares.append((weight * gates["rate"] if "rate" in gates else weight).float().mean())
-    return torch.stack(shares).mean() if shares else model.embedding.weight.new_zeros(())
+            change = (weight * gates["rate"] if "rate" in gates else weight).float().mean()
+            if "retain" in gates:
+                change = change + (1 - gates["retain"]).float().mean()
+            changes.append(change)
+    return torch.stack(changes).mean() if changes else model.embedding.weight.new_zeros(())
 
 
 def _truncate_metrics(path: Path, step: int) -> None:

@@ -44,9 +44,9 @@ class TrainingSettings:
     betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
     clip: float = 1.0  # norm of the gradient
     language_modelling_weight: float = 0.1
-    # Price on the mean of rate x weight, from the second stage on: noise is not worth writing. A
-    # memory that has not learnt to use what it writes would stop writing.
-    write_penalty: float = 0.3
+    # Price on the mean of rate x weight and of 1 - retain, from the second stage on: noise is worth
+    # neither writing nor forgetting. Before it, the memory would learn never to write.
+    change_penalty: float = 0.3
     question_every: int = 20  # tokens between two questions of a stream, on average
     checkpoint_every: int = 100  # steps
     curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
@@ -67,7 +67,7 @@ def check_training(settings: TrainingSettings) -> None:
     for name in ("learning_rate", "clip"):
         if getattr(settings, name) <= 0:
             raise ValueError(f"training.{name}={getattr(settings, name)} must be above 0")
-    for name in ("warmup_steps", "weight_decay", "language_modelling_weight", "write_penalty"):
+    for name in ("warmup_steps", "weight_decay", "language_modelling_weight", "change_penalty"):
         if getattr(settings, name) < 0:
             raise ValueError(f"training.{name}={getattr(settings, name)} must not be negative")
     if not 0 <= settings.final_rate <= 1:

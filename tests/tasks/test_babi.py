@@ -1,11 +1,15 @@
-"""bAbI: solvers against the real files, our worlds against solvers, templates and world rules."""
+"""bAbI: the simulator against the real files, the solvers against both, the reader."""
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
+import subprocess
+import sys
 from collections import Counter
-from itertools import islice
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,213 +19,438 @@ from atlas_bench.tasks.babi import (
     PERSON_NAMES,
     SUBTASKS,
     Query,
+    Question,
     Statement,
     generate_questions,
     generate_story,
     read_stories,
     solve,
+    template,
     wording,
 )
 
-REAL = Path(__file__).parents[2].parent / "shared" / "data" / "babi"
+ROOT = Path(__file__).parents[2]
+REAL = ROOT.parent / "shared" / "data" / "babi"
 needs_real = pytest.mark.skipif(
-    not REAL.is_dir(),
-    reason=f"the real bAbI files are not at {REAL} (they are not in the repository)",
+    not REAL.is_dir(), reason="the real bAbI files are not in ../shared/data/babi"
 )
-NAMES = "Mary|John|Daniel|Sandra|Bill|Fred|Jeff|Julie"
-PLACES = "bathroom|bedroom|garden|hallway|kitchen|office|cinema|park|school"
-THINGS = "apple|football|milk"
-MOVE = re.compile(
-    rf"({NAMES}) (?:went to|went back to|travelled to|journeyed to|moved to) the (\w+)\."
-)
-GET = re.compile(rf"({NAMES}) (?:got|grabbed|took|picked up) the (\w+)(?: there)?\.")
-DROP = re.compile(rf"({NAMES}) (?:dropped|left|put down|discarded) the (\w+)(?: there)?\.")
-GIVE = re.compile(rf"({NAMES}) (?:gave|handed|passed) the (\w+) to (\w+)\.")
-# Real answers that the published rules do not give (published data ambiguous there).
-ALLOWED_ERRORS = {"qa5": 0.005}
+ALL_TWENTY = [f"qa{number}" for number in range(1, 21)]
+ACTED = ("qa1", "qa2", "qa3", "qa5", "qa6", "qa7", "qa8")
+MOVES = ("went to", "went back to", "travelled to", "journeyed to", "moved to")
+VERBS = {
+    **dict.fromkeys(MOVES, "move"),
+    **dict.fromkeys(("got", "grabbed", "took", "picked up"), "get"),
+    **dict.fromkeys(("dropped", "left", "put down", "discarded"), "drop"),
+    **dict.fromkeys(("gave", "handed", "passed"), "give"),
+    **{words: words for words in ("is in", "is no longer in", "is not in", "is either in")},
+}
+STATEMENT = re.compile(rf"(\w+) ({'|'.join(VERBS)}) the (\w+)(?: there| to (\w+)| or the (\w+))?\.")
+COMPASS = re.compile(r"The (\w+) is (north|south|east|west) of the (\w+)\.")
+OPPOSITE = {"north": "south", "south": "north", "east": "west", "west": "east"}
 
 
-def template(sentence: str) -> str:
-    for letter, words in (("P", NAMES), ("L", PLACES), ("O", THINGS)):
-        sentence = re.sub(rf"\b(?:{words})\b", letter, sentence)
-    return sentence
+@cache
+def real(subtask: str) -> list[Question]:
+    return list(read_stories(REAL / f"{subtask}_train.txt"))
 
 
-def real_file(subtask: str) -> Path:
-    return REAL / f"{subtask}_train.txt"
+@cache
+def generated(subtask: str) -> list[Question]:
+    return list(itertools.islice(generate_questions(subtask, random.Random(7)), 4000))
 
 
-def kind(sentence: str) -> str:
-    for name, form in (("move", MOVE), ("get", GET), ("drop", DROP), ("give", GIVE)):
-        if form.fullmatch(sentence):
-            return name
-    return re.sub(r".* (is|is no longer|is not|is either) .*", r"\1", template(sentence))
+SOURCES = [pytest.param(real, marks=needs_real), generated]
+Source = Callable[[str], list[Question]]
 
 
-@needs_real
+def whole_stories(questions: Sequence[Question]) -> list[tuple[str, ...]]:
+    """The statements of each story: those before its last question."""
+    lasts = [
+        now.facts
+        for now, following in itertools.pairwise(questions)
+        if following.facts[: len(now.facts)] != now.facts
+    ]
+    return [*lasts, questions[-1].facts]
+
+
+def parse(fact: str) -> tuple[str, str, str, str]:
+    """(kind, person, object or place, receiver or second place)."""
+    person, verb, what, *others = STATEMENT.fullmatch(fact).groups()
+    return VERBS[verb], person, what, next(filter(None, others), "")
+
+
+def words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text))
+
+
+# solvers ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("subtask", SUBTASKS)
-def test_solvers_answer_the_real_questions(subtask: str) -> None:
-    questions = list(read_stories(real_file(subtask)))
-    wrong = sum(solve(subtask, q.facts, q.question) != q.answer for q in questions)
-    assert len(questions) == 1000
-    assert wrong <= ALLOWED_ERRORS.get(subtask, 0) * len(questions)
+def test_solver_answers_every_question(subtask: str, source: Source) -> None:
+    wrong = [q for q in source(subtask) if solve(subtask, q.facts, q.question) != q.answer]
+    # of qa5's 1,000 published answers, two are not those of the latest give
+    assert len(wrong) <= (5 if subtask == "qa5" and source is real else 0), wrong
 
 
-@pytest.mark.parametrize("subtask", SUBTASKS)
-def test_solvers_answer_2000_generated_questions(subtask: str) -> None:
-    questions = islice(generate_questions(subtask, random.Random(1)), 2000)
-    wrong = [q for q in questions if solve(subtask, q.facts, q.question) != q.answer]
-    assert not wrong, wrong[0]
-
-
-@needs_real
-@pytest.mark.parametrize("subtask", SUBTASKS)
-def test_every_generated_sentence_has_a_real_template_and_real_words(subtask: str) -> None:
-    text = real_file(subtask).read_text(encoding="utf-8")
-    real = list(read_stories(real_file(subtask)))
-    templates = {template(fact) for q in real for fact in q.facts}
-    templates |= {template(q.question) for q in real}
-    words = set(re.findall(r"[\w.?,]+", text))
-    drawn = random.Random(2)
-    for _ in range(400):
-        for line in generate_story(subtask, drawn).lines:
-            assert template(line.text) in templates
-            assert set(re.findall(r"[\w.?]+", line.text)) <= words
-            if isinstance(line, Query):
-                assert set(line.answer.split(",")) <= words | set(LABELS[subtask])
-
-
-@needs_real
-@pytest.mark.parametrize("subtask", SUBTASKS)
-def test_statement_shares_and_rhythm_are_the_real_ones(subtask: str) -> None:
-    def shares(stories: list[list[str]]) -> Counter:
-        counted = Counter(kind(fact) for facts in stories for fact in facts)
-        total = counted.total()
-        return Counter({name: count / total for name, count in counted.items()})
-
-    real = [list(q.facts) for q in read_stories(real_file(subtask))]
-    per_story = 1 if subtask == "qa4" else 5
-    drawn = random.Random(3)
-    ours = [generate_story(subtask, drawn) for _ in range(300)]
-    told = [[line.text for line in story.lines if isinstance(line, Statement)] for story in ours]
-    found, wanted = shares(told), shares(real[per_story - 1 :: per_story])
-    for name in found | wanted:
-        assert abs(found[name] - wanted[name]) < 0.03, name
-    asked = [sum(isinstance(line, Query) for line in story.lines) for story in ours]
-    assert set(asked) == {per_story}
-
-
-@needs_real
-@pytest.mark.parametrize("subtask", SUBTASKS)
-def test_supports_are_told_apart_as_in_the_data(subtask: str) -> None:
-    """The supporting statements alone answer the question (where the data's alone do)."""
-    if subtask in ("qa2", "qa3", "qa7", "qa8"):
-        sizes = Counter(len(q.supports) for q in read_stories(real_file(subtask)))
-        drawn = islice(generate_questions(subtask, random.Random(4)), 500)
-        found = Counter(len(set(q.supports)) for q in drawn)
-        assert set(found) <= set(sizes) | {1, 2}
-        return
-    for q in islice(generate_questions(subtask, random.Random(4)), 500):
-        facts = [q.facts[index] for index in q.supports]
-        assert solve(subtask, facts, q.question) == q.answer
-
-
-@pytest.mark.parametrize("subtask", ["qa1", "qa2", "qa3", "qa5", "qa6", "qa7", "qa8"])
-def test_world_rules(subtask: str) -> None:
-    """Get only what lies where one is, drop only what one holds, give only to who is there."""
-    drawn = random.Random(5)
-    for _ in range(150):
-        place: dict[str, str] = {}
-        holder: dict[str, str] = {}
-        lies: dict[str, str] = {}  # objects dropped at a known place
-        for line in generate_story(subtask, drawn).lines:
-            if isinstance(line, Query):
-                continue
-            if found := MOVE.fullmatch(line.text):
-                assert place.get(found[1]) != found[2]
-                place[found[1]] = found[2]
-            elif found := GET.fullmatch(line.text):
-                person, thing = found.groups()
-                assert thing not in holder
-                if thing in lies and person in place:
-                    assert lies[thing] == place[person]
-                holder[thing] = person
-            elif found := DROP.fullmatch(line.text):
-                person, thing = found.groups()
-                assert holder.pop(thing) == person
-                lies.pop(thing, None)
-                if person in place:
-                    lies[thing] = place[person]
-            elif found := GIVE.fullmatch(line.text):
-                giver, thing, receiver = found.groups()
-                assert holder[thing] == giver
-                assert giver != receiver
-                if giver in place and receiver in place:
-                    assert place[giver] == place[receiver]
-                holder[thing] = receiver
-            else:
-                raise AssertionError(f"unknown statement {line.text!r}")
-
-
-@pytest.mark.parametrize("subtask", SUBTASKS)
-def test_stories_are_decided_by_the_seed_and_as_long_as_asked(subtask: str) -> None:
-    one, two, other = (generate_story(subtask, random.Random(seed)) for seed in (7, 7, 8))
-    assert one == two
-    assert one != other
-    long = generate_story(subtask, random.Random(7), questions=37)
-    assert sum(isinstance(line, Query) for line in long.lines) == 37
-    assert all(set(q.answer.lower().split(",")) <= set(LABELS[subtask]) for q in long.questions())
-
-
-@pytest.mark.parametrize("subtask", SUBTASKS)
-def test_wording_covers_the_subtask(subtask: str) -> None:
-    known = set(re.findall(r"\w+", " ".join(wording(subtask))))
-    for q in islice(generate_questions(subtask, random.Random(9)), 300):
-        said = " ".join((*q.facts, q.question, q.answer))
-        assert set(re.findall(r"\w+", said)) <= known
-
-
-def test_labels_and_names_are_complete() -> None:
-    assert len(LABELS) == 20
-    assert all(label == label.lower() for labels in LABELS.values() for label in labels)
-    assert {"Mary", "Yann", "Gertrude", "Bernhard"} <= PERSON_NAMES
-
-
-@pytest.mark.parametrize("subtask", ["qa0", "qa11", "QA1", "qa1 "])
-def test_an_unknown_subtask_is_named_with_the_nearest(subtask: str) -> None:
-    for call in (
-        lambda: generate_story(subtask, random.Random(0)),
-        lambda: solve(subtask, [], "Where is Mary?"),
-    ):
-        with pytest.raises(ValueError, match=re.escape(subtask)):
-            call()
-    with pytest.raises(ValueError, match="did you mean qa1"):
-        generate_story("qa1x", random.Random(0))
+GAVE = ("Bill gave the milk to Fred.", "Fred passed the milk to Jeff.")
+CARRY = ("Mary got the milk.", "Mary moved to the office.", "Mary went to the garden.")
+AGAIN = ("Mary went to the kitchen.", "Mary went to the garden.")
+EITHER = ("Bill is either in the park or the school.",)
+DROP = ("Mary got the milk.", "Mary got the apple.", "Mary left the milk.", "Mary took the milk.")
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("subtask", "facts", "question", "answer"),
     [
-        ("Mary went.\n", "line 1"),
-        ("1 Mary moved to the office.\n2 Where is Mary?\toffice\n", "line 2"),
-        (
-            "1 Mary moved to the office.\n2 Where is Mary?\toffice\t7\n",
-            "line 2: supporting IDs '7'",
-        ),
+        ("qa2", (*CARRY, "Mary left the milk.", *AGAIN[:1]), "Where is the milk? ", "garden"),
+        ("qa3", CARRY + AGAIN, "Where was the milk before the garden? ", "kitchen"),
+        ("qa5", GAVE, "Who gave the milk? ", "Fred"),
+        ("qa5", GAVE, "Who did Bill give the milk to? ", "Fred"),
+        ("qa7", GAVE, "How many objects is Fred carrying? ", "none"),
+        ("qa8", DROP, "What is Mary carrying? ", "milk,apple"),
+        ("qa9", ("John is no longer in the office.",), "Is John in the office? ", "no"),
+        ("qa10", EITHER, "Is Bill in the park? ", "maybe"),
+        ("qa10", EITHER, "Is Bill in the office? ", "no"),
     ],
 )
-def test_a_malformed_file_names_its_line(content: str, said: str, tmp_path: Path) -> None:
-    path = tmp_path / "qa1.txt"
-    path.write_text(content)
-    with pytest.raises(ValueError, match=said) as caught:
-        list(read_stories(path))
-    assert str(path) in str(caught.value)
+def test_solver_by_hand(subtask: str, facts: tuple[str, ...], question: str, answer: str) -> None:
+    assert solve(subtask, facts, question) == answer
 
 
-def test_what_the_facts_do_not_say_is_not_answered() -> None:
+def test_solver_refuses_what_does_not_follow() -> None:
     with pytest.raises(ValueError, match="does not follow"):
-        solve("qa1", ["John moved to the office."], "Where is Mary? ")
+        solve("qa1", ("John went to the office.",), "Where is Mary? ")
     with pytest.raises(ValueError, match="no rule reads"):
-        solve("qa1", ["Once upon a time."], "Where is Mary? ")
+        solve("qa1", ("John flew to the office.",), "Where is John? ")
     with pytest.raises(ValueError, match="no rule answers"):
-        solve("qa1", ["John moved to the office."], "Why?")
+        solve("qa1", ("John went to the office.",), "Why is John? ")
+
+
+# wording and distributions ---------------------------------------------------------------------
+
+
+@needs_real
+@pytest.mark.parametrize("subtask", SUBTASKS)
+def test_generated_wording_is_that_of_the_data(subtask: str) -> None:
+    def forms(questions: list[Question]) -> tuple[set[str], set[str], set[str]]:
+        facts = {fact for story in whole_stories(questions) for fact in story}
+        asked = {q.question for q in questions}
+        vocabulary = words(" ".join([*facts, *asked, *(q.answer for q in questions)]))
+        # the question form keeps its trailing space
+        forms = {template(text) + text[len(text.rstrip()) :] for text in asked}
+        return {template(fact) for fact in facts}, forms, vocabulary
+
+    assert forms(generated(subtask)) == forms(real(subtask))
+
+
+def told_kinds(questions: list[Question]) -> list[tuple[str, str]]:
+    told = itertools.chain.from_iterable(whole_stories(questions))
+    return [("compass" if COMPASS.fullmatch(fact) else parse(fact)[0], fact) for fact in told]
+
+
+def theres(questions: list[Question], kind: str) -> list[bool]:
+    return [" there" in fact for told, fact in told_kinds(questions) if told == kind]
+
+
+MEASURES: dict[str, Callable[[list[Question]], Iterable[object]]] = {
+    "kinds of statement": lambda questions: (kind for kind, _ in told_kinds(questions)),
+    "there after get": lambda questions: theres(questions, "get"),
+    "there after drop": lambda questions: theres(questions, "drop"),
+    "labels": lambda questions: (q.answer for q in questions),
+    "question forms": lambda questions: (template(q.question) for q in questions),
+    "age of the latest support": lambda questions: (
+        len(q.facts) - max(q.supports) for q in questions
+    ),
+}
+
+
+@needs_real
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("subtask", SUBTASKS)
+def test_generated_data_is_distributed_as_real_data(subtask: str, measure: str) -> None:
+    ours, theirs = (Counter(MEASURES[measure](source(subtask))) for source in (generated, real))
+    points = 3
+    if subtask in ("qa2", "qa3") and measure == "labels":
+        # Places are uniform in our worlds. The 200 real stories of qa2 say "garden" 21 % of the
+        # time, those of qa3 "bathroom" 20 %: half the answers repeat the one before, so by chance.
+        points = 5
+    for item in ours.keys() | theirs.keys():
+        share, real_share = (100 * c[item] / c.total() for c in (ours, theirs))
+        assert share == pytest.approx(real_share, abs=points), item
+
+
+@needs_real
+@pytest.mark.parametrize("subtask", SUBTASKS)
+def test_generated_stories_have_the_rhythm_of_real_ones(subtask: str) -> None:
+    ours, theirs = generated(subtask), real(subtask)
+    for measure in (lambda q: len(q.facts), lambda q: len(q.supports)):
+        mean = sum(map(measure, theirs)) / len(theirs)
+        assert sum(map(measure, ours)) / len(ours) == pytest.approx(mean, rel=0.1)
+    assert max(len(q.facts) for q in ours) >= 0.6 * max(len(q.facts) for q in theirs)
+    # a question is about one of the last five statements
+    assert all(1 <= len(q.facts) - max(q.supports) <= 5 for q in ours + theirs)
+
+
+# supports --------------------------------------------------------------------------------------
+
+
+def expected_supports(subtask: str, q: Question) -> tuple[int, ...]:
+    """What the data names as supporting facts, found from the text alone."""
+    if subtask == "qa4":
+        named = words(q.question) & set(LABELS["qa4"]) | {q.answer}
+        return tuple(i for i, fact in enumerate(q.facts) if named <= words(fact))
+    told = [(i, *parse(fact)) for i, fact in enumerate(q.facts)]
+    asked = re.findall(r"[A-Z]\w+(?= carrying| in)|(?<=Where is )[A-Z]\w+", q.question)
+    if subtask in ("qa1", "qa6", "qa9", "qa10"):
+        about = [i for i, kind, who, *_ in told if who == asked[-1] and kind not in ("get", "drop")]
+        return (about[-1],)
+    if subtask in ("qa7", "qa8"):
+        person = asked[-1]
+        mine = [
+            (i, what) for i, kind, who, what, to in told if kind != "move" and person in (who, to)
+        ]
+        things = list(dict.fromkeys(what for _, what in mine))
+        if subtask == "qa8":
+            mine.sort(key=lambda entry: things.index(entry[1]))
+        return tuple(i for i, _ in mine)
+    if subtask == "qa5":
+        named = words(q.question) & {"Bill", "Fred", "Jeff", "Mary", "apple", "football", "milk"}
+        gives = [i for i, kind, *parts in told if kind == "give" and named | {q.answer} <= {*parts}]
+        return (gives[-1],)
+    thing, *before = re.findall(r"the (\w+)", q.question)
+    touch, kind, person = [t for t in told if t[1] != "move" and t[3] == thing][-1][:3]
+    end = touch if kind == "drop" else len(told)
+    moves = [(i, what) for i, kind, who, what, _ in told[:end] if kind == "move" and who == person]
+    if subtask == "qa2":
+        return touch, moves[-1][0]
+    latest = max(n for n, (_, place) in enumerate(moves) if place == before[0])
+    return touch, moves[latest][0], moves[latest - 1][0]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("subtask", SUBTASKS)
+def test_supports_follow_the_rule(subtask: str, source: Source) -> None:
+    wrong = [q for q in source(subtask) if expected_supports(subtask, q) != q.supports]
+    assert len(wrong) <= (5 if subtask == "qa5" and source is real else 0), wrong
+
+
+# world rules -----------------------------------------------------------------------------------
+
+
+def resolve(values: dict[str, str], place: str) -> str:
+    while place in values:
+        place = values[place]
+    return place
+
+
+def equal(values: dict[str, str], one: str, other: str) -> bool:
+    """Two places are one; a place not told yet ("?Mary") takes the other's value."""
+    one, other = resolve(values, one), resolve(values, other)
+    if one[0] == "?" and one != other:
+        values[one] = other
+    elif other[0] == "?" and one != other:
+        values[other] = one
+    return resolve(values, one) == resolve(values, other)
+
+
+def acting_violations(facts: Sequence[str]) -> list[str]:
+    """Statements that the rules of a world of actions forbid."""
+    values: dict[str, str] = {}
+    holder: dict[str, str] = {}
+    place: dict[str, str] = {}  # of people and of objects that lie somewhere
+    found = []
+    for fact in facts:
+        kind, person, what, to = parse(fact)
+        here = place.setdefault(person, f"?{person}")
+        if kind == "move":
+            right = resolve(values, here) != what
+            place[person] = what
+        elif kind == "get":
+            right = what not in holder
+            right &= equal(values, here, place.setdefault(what, f"?{what}"))
+            holder[what] = person
+        elif kind == "drop":
+            right = holder.pop(what, None) == person
+            place[what] = here
+        else:
+            right = holder.get(what) == person != to
+            right &= equal(values, here, place.setdefault(to, f"?{to}"))
+            holder[what] = to
+        found += [] if right else [fact]
+    return found
+
+
+def claim_violations(facts: Sequence[str]) -> list[str]:
+    """Everyone goes elsewhere with each statement; a negation names the place just left."""
+    at: dict[str, tuple[bool, str]] = {}
+    found = []
+    for fact in facts:
+        kind, person, what, other = parse(fact)
+        inside, last = at.pop(person, (None, ""))
+        negation = kind in ("is no longer in", "is not in")
+        if inside is True and (what == last) != negation and not other:
+            found.append(fact)
+        if inside is False and negation and what == last:
+            found.append(fact)
+        if not other:
+            at[person] = (not negation, what)
+    return found
+
+
+def compass_violations(facts: Sequence[str]) -> list[str]:
+    """Two statements, three places in a row."""
+    told = [COMPASS.fullmatch(fact).groups() for fact in facts]
+    (middle,) = {told[0][0], told[0][2]} & {told[1][0], told[1][2]}
+    seen = [way if of == middle else OPPOSITE[way] for _, way, of in told]
+    return [] if len(seen) == 2 and seen[0] == OPPOSITE[seen[1]] else list(facts)
+
+
+def violations(subtask: str, facts: Sequence[str]) -> list[str]:
+    if subtask in ACTED:
+        return acting_violations(facts)
+    return compass_violations(facts) if subtask == "qa4" else claim_violations(facts)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("subtask", SUBTASKS)
+def test_stories_keep_the_rules_of_their_world(subtask: str, source: Source) -> None:
+    for story in whole_stories(source(subtask)):
+        assert not violations(subtask, story), story
+
+
+OFFICE = "Mary went to the office."
+
+
+@pytest.mark.parametrize(
+    ("subtask", "facts"),
+    [
+        ("qa1", [OFFICE, "Mary moved to the office."]),
+        ("qa2", ["Mary got the milk there.", "John got the milk there."]),
+        ("qa2", ["Mary dropped the milk."]),
+        ("qa2", [OFFICE, "Mary got the milk there.", "Mary left the milk.",
+                 "John went to the garden.", "John took the milk there."]),
+        ("qa5", ["Mary got the milk there.", "Fred got the apple there.", OFFICE,
+                 "Fred went to the garden.", "Mary gave the milk to Fred."]),
+        ("qa9", [OFFICE, "Mary is not in the garden."]),
+        ("qa4", ["The office is north of the garden.", "The hallway is north of the garden."]),
+    ],
+)  # fmt: skip
+def test_rule_checker_sees_violations(subtask: str, facts: list[str]) -> None:
+    assert violations(subtask, facts)
+
+
+# stories, reader, names ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("subtask", SUBTASKS)
+def test_story_is_decided_by_the_generator_state(subtask: str) -> None:
+    one, again = (generate_story(subtask, random.Random(3)) for _ in range(2))
+    assert one == again != generate_story(subtask, random.Random(4))
+
+
+@pytest.mark.parametrize("subtask", SUBTASKS)
+@pytest.mark.parametrize("questions", [None, 1, 40])
+def test_story_has_the_questions_wanted(subtask: str, questions: int | None) -> None:
+    story = generate_story(subtask, random.Random(5), questions=questions)
+    asked = list(story.questions())
+    assert len(asked) == (questions or (1 if subtask == "qa4" else 5))
+    assert isinstance(story.lines[-1], Query)
+    if subtask != "qa4":  # a long qa4 is many stories, its last two statements count
+        assert not violations(subtask, asked[-1].facts)
+        for q in asked:
+            assert solve(subtask, q.facts, q.question) == q.answer
+
+
+@pytest.mark.parametrize("subtask", SUBTASKS)
+def test_generated_questions_are_those_of_new_stories(subtask: str) -> None:
+    stream = itertools.islice(generate_questions(subtask, random.Random(6)), 20)
+    rng = random.Random(6)
+    stories = (generate_story(subtask, rng).questions() for _ in range(20))
+    assert list(stream) == list(itertools.islice(itertools.chain.from_iterable(stories), 20))
+
+
+@pytest.mark.parametrize("subtask", SUBTASKS)
+def test_reader_gives_back_a_written_story(subtask: str, tmp_path: Path) -> None:
+    story = generate_story(subtask, random.Random(8))
+    ids = [n for n, line in enumerate(story.lines, 1) if isinstance(line, Statement)]
+    path = tmp_path / "story.txt"
+    written = [
+        f"{n} {line.text}"
+        if isinstance(line, Statement)
+        else f"{n} {line.text}\t{line.answer}\t{' '.join(str(ids[i]) for i in line.supports)}"
+        for n, line in enumerate(story.lines, 1)
+    ]
+    path.write_text("\n".join(written * 2) + "\n", encoding="utf-8")
+    assert list(read_stories(path)) == list(story.questions()) * 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["Mary left.", "2", "", "x A.", "2 Who? \tMary", "2 Who? \tMary\t1\t1", "2 Who? \tMary\t7",
+     "2 Who? \tMary\tone", "2 Who? \t\t1", "5 Mary left.", "²  Mary left.", b"2 caf\xe9."],
+)  # fmt: skip
+def test_reader_names_file_and_line_of_a_malformed_one(line: str | bytes, tmp_path: Path) -> None:
+    path = tmp_path / "broken.txt"
+    raw = line if isinstance(line, bytes) else line.encode()
+    path.write_bytes(b"1 Mary went to the office.\n" + raw + b"\n3 Mary left.\n")
+    with pytest.raises(ValueError, match=r"broken\.txt, line 2: "):
+        list(read_stories(path))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda name: generate_story(name, random.Random()),
+        lambda name: generate_questions(name, random.Random()),
+        lambda name: solve(name, (), "Where is Mary? "),
+        wording,
+    ],
+)
+def test_unknown_subtask_is_named_with_the_nearest(call: object) -> None:
+    with pytest.raises(ValueError, match=r"qa_5 .*did you mean qa5\?"):
+        call("qa_5")
+
+
+@pytest.mark.parametrize("questions", [0, -1])
+def test_a_story_without_questions_is_refused(questions: int) -> None:
+    with pytest.raises(ValueError, match="questions"):
+        generate_story("qa1", random.Random(), questions=questions)
+
+
+@needs_real
+@pytest.mark.parametrize("subtask", ALL_TWENTY)
+def test_labels_and_names_cover_the_real_files(subtask: str) -> None:
+    answers = " ".join(q.answer.lower() for q in real(subtask))
+    answers = answers.replace(",", " ") if subtask == "qa8" else answers
+    assert set(answers.split()) == set(LABELS[subtask])
+    if subtask in ("qa4", "qa17", "qa18", "qa19"):
+        return  # nobody acts here
+    # plurals start the rules of qa15 ("Mice are afraid of wolves."), times and connectives others
+    others = {"Mice", "Wolves", "Cats", "Sheep", "This", "Yesterday", "Then", "After", "Afterwards",
+              "Following"}  # fmt: skip
+    firsts = {fact.split()[0] for story in whole_stories(real(subtask)) for fact in story}
+    assert firsts - others <= PERSON_NAMES
+
+
+@needs_real
+@pytest.mark.parametrize("subtask", SUBTASKS)
+def test_wording_covers_the_words_and_forms_of_the_data(subtask: str) -> None:
+    sentences = wording(subtask)
+    texts = [text for q in real(subtask) for text in (*q.facts, q.question, q.answer)]
+    assert words(" ".join(texts)) <= words(" ".join(sentences))
+    # a verb is missing "there" now and then; every form without it has to be there
+    forms = {template(text).replace(" there", "") for text in texts}
+    assert forms <= {template(sentence).replace(" there", "") for sentence in sentences}
+
+
+def test_template() -> None:
+    assert template("Mary put down the milk there.") == "P put down the O there."
+    assert template("Is Bill in the park? ") == "Is P in the L?"
+
+
+def test_package_imports_neither_torch_nor_numpy() -> None:
+    code = "import sys, atlas_bench.tasks.babi; print({'torch', 'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr

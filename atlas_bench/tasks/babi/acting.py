@@ -51,8 +51,8 @@ ACTIONS = {
     "qa3": Actions(get=1, drop=1, get_there=0.2),
     "qa5": Actions(get=1, drop=0.9, give=4, people=GIVERS, drop_there=0.17),
     "qa6": Actions(get=1, drop=1),
-    "qa7": Actions(get=1, drop=1, give=4),
-    "qa8": Actions(get=1, drop=1, drop_there=0.17),
+    "qa7": Actions(get=1, drop=1, give=4, drop_there=0.22),
+    "qa8": Actions(get=1, drop=1, drop_there=0.15),
 }
 
 

@@ -91,17 +91,17 @@ class Story:
                 yield Question(tuple(facts), line.text, line.answer, line.supports)
 
 
+_KINDS = {
+    **{name.lower(): "P" for name in PERSON_NAMES},
+    **dict.fromkeys((*PLACES, *TOWN), "L"),
+    **dict.fromkeys(OBJECTS, "O"),
+}
+_VARYING = re.compile(rf"\b(?:{'|'.join(_KINDS)})\b", re.IGNORECASE)
+
+
 def template(sentence: str) -> str:
     """The sentence with names as P, places as L and objects as O: "P went to the L."."""
     return _VARYING.sub(lambda found: _KINDS[found[0].lower()], sentence.strip())
-
-
-_KINDS = {
-    **{name.lower(): "P" for name in PERSON_NAMES},
-    **{place: "L" for place in (*PLACES, *TOWN)},
-    **{thing: "O" for thing in OBJECTS},
-}
-_VARYING = re.compile(rf"\b(?:{'|'.join(_KINDS)})\b", re.IGNORECASE)
 
 
 def read_stories(path: str | Path) -> Iterator[Question]:
