@@ -395,22 +395,30 @@ def test_reader_names_file_and_line_of_a_malformed_one(line: str | bytes, tmp_pa
     path = tmp_path / "broken.txt"
     raw = line if isinstance(line, bytes) else line.encode()
     path.write_bytes(b"1 Mary went to the office.\n" + raw + b"\n3 Mary left.\n")
-    with pytest.raises(ValueError, match=r"broken\.txt, line 2: "):
+    with pytest.raises(ValueError, match=r"broken\.txt, line 2: ") as caught:
         list(read_stories(path))
+    assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda name: generate_story(name, random.Random()),
-        lambda name: generate_questions(name, random.Random()),
-        lambda name: solve(name, (), "Where is Mary? "),
-        wording,
-    ],
-)
-def test_unknown_subtask_is_named_with_the_nearest(call: object) -> None:
-    with pytest.raises(ValueError, match=r"qa_5 .*did you mean qa5\?"):
-        call("qa_5")
+def test_reader_wants_stories_to_start_at_1(tmp_path: Path) -> None:
+    path = tmp_path / "broken.txt"
+    for first in ("Mary went.", "2 Mary went to the office."):
+        path.write_text(first + "\n", encoding="utf-8")
+        with pytest.raises(ValueError, match="line 1: "):
+            list(read_stories(path))
+
+
+@pytest.mark.parametrize("subtask", ["qa_5", "qa0", "qa11", "QA1", "qa1 "])
+def test_unknown_subtask_is_named_with_the_nearest(subtask: str) -> None:
+    for call in (
+        lambda: generate_story(subtask, random.Random()),
+        lambda: generate_questions(subtask, random.Random()),
+        lambda: solve(subtask, (), "Where is Mary? "),
+        lambda: wording(subtask),
+    ):
+        with pytest.raises(ValueError, match=f"^{subtask} is not one of") as caught:
+            call()
+        assert subtask != "qa_5" or "did you mean qa5?" in str(caught.value)
 
 
 @pytest.mark.parametrize("questions", [0, -1])
@@ -432,6 +440,16 @@ def test_labels_and_names_cover_the_real_files(subtask: str) -> None:
               "Following"}  # fmt: skip
     firsts = {fact.split()[0] for story in whole_stories(real(subtask)) for fact in story}
     assert firsts - others <= PERSON_NAMES
+
+
+def test_labels_and_names_are_complete() -> None:
+    assert set(LABELS) == set(ALL_TWENTY)
+    assert all(label == label.lower() for labels in LABELS.values() for label in labels)
+    assert {"Mary", "Julie", "Yann", "Gertrude", "Bernhard"} <= PERSON_NAMES
+    for subtask in SUBTASKS:
+        assert {part for q in generated(subtask) for part in q.answer.lower().split(",")} <= set(
+            LABELS[subtask]
+        )
 
 
 @needs_real

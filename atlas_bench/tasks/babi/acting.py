@@ -49,10 +49,10 @@ ACTIONS = {
     "qa1": Actions(),
     "qa2": Actions(get=1, drop=1),
     "qa3": Actions(get=1, drop=1, get_there=0.2),
-    "qa5": Actions(get=1, drop=0.9, give=4, people=GIVERS, drop_there=0.17),
+    "qa5": Actions(get=1.1, drop=1, give=4.2, people=GIVERS, drop_there=0.17),
     "qa6": Actions(get=1, drop=1),
     "qa7": Actions(get=1, drop=1, give=4, drop_there=0.22),
-    "qa8": Actions(get=1, drop=1, drop_there=0.15),
+    "qa8": Actions(get=1.07, drop=1.1, drop_there=0.15),
 }
 
 
