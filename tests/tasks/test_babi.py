@@ -458,9 +458,8 @@ def test_wording_covers_the_words_and_forms_of_the_data(subtask: str) -> None:
     sentences = wording(subtask)
     texts = [text for q in real(subtask) for text in (*q.facts, q.question, q.answer)]
     assert words(" ".join(texts)) <= words(" ".join(sentences))
-    # a verb is missing "there" now and then; every form without it has to be there
-    forms = {template(text).replace(" there", "") for text in texts}
-    assert forms <= {template(sentence).replace(" there", "") for sentence in sentences}
+    forms = {template(text) for text in texts if text.rstrip()[-1] in ".?"}
+    assert forms <= {template(sentence) for sentence in sentences}
 
 
 def test_template() -> None:

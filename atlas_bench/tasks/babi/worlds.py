@@ -66,7 +66,7 @@ def wording(subtask: str) -> list[str]:
     """Sentences with every name, place, object, verb and question form of the subtask."""
     check_subtask(subtask)
     rng = random.Random(f"wording {subtask}")  # seeded by text: alike on every machine
-    story = generate_story(subtask, rng, questions=200)
+    story = generate_story(subtask, rng, questions=400)
     sentences = [line.text.strip() for line in story.lines]
     answers = [line.answer for line in story.lines if isinstance(line, Query)]
     seen = {answer.lower() for answer in answers}
