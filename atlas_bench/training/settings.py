@@ -46,7 +46,7 @@ class TrainingSettings:
     language_modelling_weight: float = 0.1
     # Price on the mean of rate x weight and of 1 - retain, from the second stage on: noise is worth
     # neither writing nor forgetting. Before it, the memory would learn never to write.
-    change_penalty: float = 0.3
+    change_penalty: float = 1.0
     question_every: int = 20  # tokens between two questions of a stream, on average
     checkpoint_every: int = 100  # steps
     curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
