@@ -124,18 +124,20 @@ class NeuralMemory(nn.Module):
     def forward(
         self, x: Tensor, state: NeuralMemoryState
     ) -> tuple[Tensor, NeuralMemoryState, dict[str, Tensor]]:
-        """(B, T, width) and the past -> (B, T, width), the past with these tokens, the gates."""
+        """(B, T, width) and the past -> (B, T, width), the past with these tokens, the gates.
+
+        The gates are given back as they opened, in 0..1, before the learnt step scales them.
+        """
         mixed, tail = self._convolve(self.projections(x), state.tail)
         q, k, v, output_gate = F.silu(mixed).split(self.splits, -1)
         q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in (q, k, v))
         q, k = F.normalize(q, dim=-1, eps=1e-6), F.normalize(k, dim=-1, eps=1e-6)
-        gates = self._gates(x)
-        y, memory = chunked(
-            self.spec, self.parameters_of_memory, q, k, v, Gates(**gates), state.memory
-        )
+        opened = self._gates(x)
+        gates = Gates(**self._stepped(opened))
+        y, memory = chunked(self.spec, self.parameters_of_memory, q, k, v, gates, state.memory)
         y = F.rms_norm(y, (self.value_dim,), eps=1e-6) * self.norm.to(y.dtype)
         y = self.out(y.flatten(2) * output_gate)
-        return y, NeuralMemoryState(tail, memory), gates
+        return y, NeuralMemoryState(tail, memory), opened
 
     def _convolve(self, x_BTC: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
         known = torch.cat([tail.to(x_BTC.dtype), x_BTC], 1)
@@ -153,10 +155,12 @@ class NeuralMemory(nn.Module):
             [size * self.heads for size in self.gates.values()], -1
         )
         gates = dict(zip(self.gates, parts, strict=True))
-        step = self.log_step.exp()
         if self.spec.window_weights == "pair":
             gates["weight"] = gates["weight"].unflatten(-1, (self.heads, self.spec.window))
-            step = step[:, None] if self.spec.rate_inside else step
-        stepped = "weight" if self.spec.rate_inside else "rate"
-        gates[stepped] = gates[stepped] * step.to(x.dtype)
         return gates
+
+    def _stepped(self, gates: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The gate that carries the step, scaled by how far one update of each head may move."""
+        name = "weight" if self.spec.rate_inside else "rate"
+        step = self.log_step.exp().to(gates[name].dtype)
+        return gates | {name: gates[name] * (step[:, None] if gates[name].dim() == 4 else step)}

@@ -272,7 +272,10 @@ def learning_rate(settings: TrainingSettings, step: int, share: float) -> float:
 
 
 def change_of_memory(model: LanguageModel) -> Tensor:
-    """Mean over layers, heads and tokens of rate x weight (written) plus 1 - retain (forgotten)."""
+    """Mean over layers, heads and tokens of rate x weight (written) plus 1 - retain (forgotten).
+
+    Of the gates as they open: a price on the step itself would keep old values from being replaced.
+    """
     changes = []
     for gates in model.gates:
         if "weight" in gates:
