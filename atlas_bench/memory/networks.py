@@ -32,10 +32,11 @@ def init_parameters(
 ) -> MemoryParameters:
     """W_0, float32, and the feature scales at their start. Shapes: MemoryParameters.
 
-    The hidden size is ``expansion * value_dim``; ``generator=None`` draws from torch's own. Keys
-    have unit norm, so W2 gives hidden features of about unit norm (gelu(x) is near x / 2): one
-    unit step on W1 then writes a whole value, where 1/in variances would write a few percent of
-    it. W1 is small, so that what is read first is what was written.
+    The hidden size is ``expansion * value_dim``; ``generator=None`` draws from torch's own.
+    Variances are 1/in. For `muon`, whose updates have the same norm whatever the gradient's, W2
+    gives hidden features of about unit norm for a key of unit norm (gelu(x) is near x / 2), so
+    that one update writes a whole value, and W1 is small, so that what is read first is what was
+    written. Gradient steps of that size diverge (seen with `momentum` within 128 tokens).
     """
     inputs = feature_dim(spec, key_dim)
     hidden = spec.expansion * value_dim
@@ -43,7 +44,9 @@ def init_parameters(
     deviations = {"W1": inputs**-0.5}
     if spec.network == "mlp":
         shapes = {"W1": (heads, value_dim, hidden), "W2": (heads, hidden, inputs)}
-        deviations = {"W1": 0.3 * hidden**-0.5, "W2": 2 * hidden**-0.5}
+        deviations = {"W1": hidden**-0.5, "W2": inputs**-0.5}
+        if spec.optimizer == "muon":
+            deviations = {"W1": 0.3 * hidden**-0.5, "W2": 2 * hidden**-0.5}
     weights = {
         name: torch.randn(shape, generator=generator) * deviations[name]
         for name, shape in shapes.items()

@@ -22,7 +22,7 @@ from atlas_bench.training.settings import (
 )
 
 SETTINGS = TrainingSettings(
-    tokens=3072, batch_tokens=256, checkpoint_every=4, warmup_steps=2, learning_rate=1e-2,
+    tokens=3072, batch_tokens=256, checkpoint_every=4, warmup_steps=2, learning_rate=2e-3,
     min_streams=1,
     curriculum=CurriculumSettings(
         stages=[Stage(64, 0.0), Stage(64, 0.5), Stage(128, 0.5)], threshold=0.0, patience=3
@@ -42,7 +42,9 @@ def copy_streams(length: int, noise: float, first: int, count: int) -> SimpleNam
 
 
 def model(seed: int = 0) -> LanguageModel:
-    memory = MemorySettings(optimizer="momentum", chunk=8, bounded_step=True, gate="hard_sigmoid")
+    memory = MemorySettings(
+        network="matrix", optimizer="momentum", chunk=8, bounded_step=True, gate="hard_sigmoid"
+    )
     scale = ScaleSettings(width=16, layers=2, heads=2)
     return build_model(ModelSettings(memory=memory), scale, vocab_size=32, seed=seed)
 
@@ -104,7 +106,7 @@ def test_accumulation_gives_the_same_gradient(tmp_path: Path) -> None:
     assert losses[0]["loss"] == pytest.approx(losses[1]["loss"], rel=1e-4)
 
 
-@pytest.mark.parametrize("broken", ["embedding.weight", "blocks.1.mixer.qkv.weight"])
+@pytest.mark.parametrize("broken", ["embedding.weight", "blocks.1.mixer.projections.weight"])
 def test_what_is_not_finite_is_named_with_the_last_good_checkpoint(
     tmp_path: Path, broken: str
 ) -> None:
@@ -136,7 +138,7 @@ def test_schedule_and_weight_decay_groups() -> None:
     decayed, free = build_optimizer(model(), settings).param_groups
     shapes = {tuple(parameter.shape) for parameter in free["params"]}
     assert all(parameter.dim() == 2 for parameter in decayed["params"])
-    assert (2, 8, 32) in shapes  # W1 of the initial memory
+    assert (2, 8, 8) in shapes  # W1 of the initial memory
 
 
 @pytest.mark.parametrize(
