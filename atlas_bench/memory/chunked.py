@@ -221,6 +221,7 @@ def _run_linear(spec: MemorySpec, x: _Segment) -> tuple[Tensor, Weights, Weights
                 keep_momentum,
                 sigma,
             ),
+            starts=True,
         )
         weights, momentum = _named(spec, starts)
         reference = weights
@@ -318,7 +319,7 @@ def _run_muon(spec: MemorySpec, x: _Segment) -> tuple[Tensor, Weights, Weights]:
 
     start = (*x.weights.values(), *x.momentum.values())
     start += () if whole else tuple(x.reference.values())
-    last, _, (y,) = scan(step, start, inputs)
+    last, _, (y,) = scan(step, start, inputs, starts=False)
     return (y, *_named(spec, last[: 2 * len(names)]))
 
 

@@ -11,40 +11,52 @@ Step = Callable[[tuple[Tensor, ...], tuple[Tensor, ...]], tuple[tuple, tuple]]
 
 
 def scan(
-    step: Step, state: Sequence[Tensor], inputs: Sequence[Tensor]
+    step: Step, state: Sequence[Tensor], inputs: Sequence[Tensor], *, starts: bool
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
     """``state, output = step(state, inputs_n)`` for every n along dimension 0 of ``inputs``.
 
-    ``step`` must depend on no tensor but its arguments. Returns the last state, the state at the
-    start of every step stacked along dimension 0, and the outputs stacked likewise. Training
-    keeps only the states, so its memory grows with the number of steps, not with their size.
+    ``step`` must depend on no tensor but its arguments. Returns the last state, with ``starts``
+    the state at the start of every step stacked along dimension 0 (without: nothing), and the
+    outputs stacked likewise. Training keeps only the states, so its memory grows with the number
+    of steps, not with their size; without gradients nothing is kept that is not returned.
     """
-    flat = _Scan.apply(step, len(state), *state, *inputs)
+    if inputs[0].shape[0] == 1:  # one step is its own recomputation: leave it to autograd
+        last, output = step(tuple(state), tuple(x[0] for x in inputs))
+        first = tuple(x[None] for x in state) if starts else ()
+        return last, first, tuple(x[None] for x in output)
     count = len(state)
-    return flat[:count], flat[count : 2 * count], flat[2 * count :]
+    flat = _Scan.apply(step, count, starts, *state, *inputs)
+    outputs = 2 * count if starts else count
+    return flat[:count], flat[count:outputs], flat[outputs:]
 
 
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, step: Step, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx, step: Step, count: int, return_starts: bool, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
         state, inputs = tensors[:count], tensors[count:]
+        keep = return_starts or any(ctx.needs_input_grad)
         starts, outputs = [], []
         for slices in zip(*(x.unbind(0) for x in inputs), strict=True):
-            starts.append(state)
+            if keep:
+                starts.append(state)
             state, output = step(state, slices)
             outputs.append(output)
-        ctx.step, ctx.count = step, count
+        ctx.step, ctx.count, ctx.return_starts = step, count, return_starts
         stacked = tuple(torch.stack(x) for x in zip(*starts, strict=True))
         ctx.save_for_backward(*stacked, *inputs)
-        return (*state, *stacked, *(torch.stack(x) for x in zip(*outputs, strict=True)))
+        outputs = tuple(torch.stack(x) for x in zip(*outputs, strict=True))
+        return (*state, *stacked, *outputs) if return_starts else (*state, *outputs)
 
     @staticmethod
     def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
         count, saved = ctx.count, ctx.saved_tensors
         starts, inputs = saved[:count], saved[count:]
         grad_state = list(grads[:count])
-        grad_starts, grad_outputs = grads[count : 2 * count], grads[2 * count :]
-        wanted = [count + i for i, x in enumerate(inputs) if ctx.needs_input_grad[2 + count + i]]
+        returned = 2 * count if ctx.return_starts else count
+        grad_starts, grad_outputs = grads[count:returned], grads[returned:]
+        wanted = [count + i for i in range(len(inputs)) if ctx.needs_input_grad[3 + count + i]]
         grad_inputs = [torch.empty_like(inputs[i - count]) for i in wanted]
         for n in reversed(range(starts[0].shape[0])):
             leaves = [x[n].detach().requires_grad_() for x in starts]
@@ -59,10 +71,14 @@ class _Scan(torch.autograd.Function):
             found = torch.autograd.grad(
                 targets, [leaves[i] for i in needed], received, allow_unused=True
             )
-            for i in range(count):
-                grad = grad_starts[i][n]
-                grad_state[i] = grad if found[i] is None else grad + found[i]
+            grad_state = [
+                torch.zeros_like(leaf) if grad is None else grad
+                for leaf, grad in zip(leaves, found[:count], strict=False)
+            ]
+            for i, grad in enumerate(grad_starts):
+                grad_state[i] = grad_state[i] + grad[n]
             for slot, grad in zip(grad_inputs, found[count:], strict=True):
                 slot[n] = 0 if grad is None else grad
         by_index = dict(zip(wanted, grad_inputs, strict=True))
-        return (None, None, *grad_state, *(by_index.get(count + i) for i in range(len(inputs))))
+        of_inputs = (by_index.get(count + i) for i in range(len(inputs)))
+        return (None, None, None, *grad_state, *of_inputs)

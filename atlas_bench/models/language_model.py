@@ -6,7 +6,7 @@ calls never changes what comes out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +67,7 @@ class LanguageModel(nn.Module):
     ) -> None:
         super().__init__()
         check_settings(model, scale)
+        self.chunk = model.memory.chunk
         self.embedding = nn.Embedding(vocab_size, scale.width)
         self.blocks = nn.ModuleList(Block(model, scale, hidden) for _ in range(scale.layers))
         self.norm = nn.RMSNorm(scale.width, eps=1e-6)
@@ -94,6 +95,15 @@ class LanguageModel(nn.Module):
             layers.append(layer)
             self.gates.append(gates)
         return self.norm(x), ModelState(tuple(layers))
+
+    def scale_chunk(self, factor: int) -> None:
+        """From now on take gradients at the start of ``factor`` times as many tokens as configured.
+
+        A larger chunk is a coarser and easier memory; the parameters are the same.
+        """
+        for block in self.blocks:
+            if isinstance(block.mixer, NeuralMemory):
+                block.mixer.spec = replace(block.mixer.spec, chunk=self.chunk * factor)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., width) -> (..., vocabulary)."""

@@ -84,7 +84,7 @@ class Trainer:
         self.on_step, self.should_stop = on_step, should_stop
         self.optimizer = build_optimizer(model, settings)
         self.progress = Progress()
-        self.stages = [(stage.length, stage.noise) for stage in settings.curriculum.stages]
+        self.stages = settings.curriculum.stages
 
     def resume(self, directory: Path) -> None:
         """Go on from a checkpoint: weights, optimizer, progress; later metrics are dropped."""
@@ -112,6 +112,7 @@ class Trainer:
                 if stop and progress.tokens < settings.tokens:
                     raise Interrupted
         self.save()
+        self.model.scale_chunk(1)
         self.model.eval()
         return progress
 
@@ -129,7 +130,9 @@ class Trainer:
     def _step(self) -> dict[str, float]:
         progress, settings = self.progress, self.settings
         started = time.perf_counter()
-        length, noise = self.stages[progress.stage]
+        stage = self.stages[progress.stage]
+        length, noise = stage.length, stage.noise
+        self.model.scale_chunk(stage.chunk_factor)
         rate = learning_rate(settings, progress.step, progress.tokens / settings.tokens)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -236,8 +239,8 @@ class Trainer:
     @torch.no_grad()
     def _first_broken_layer(self) -> str:
         """The first block whose output is not finite on the batch that failed."""
-        length, noise = self.stages[self.progress.stage]
-        batch = self.streams(length, noise, self.progress.streams - 1, 1)
+        stage = self.stages[self.progress.stage]
+        batch = self.streams(stage.length, stage.noise, self.progress.streams - 1, 1)
         x = self.model.embedding(torch.from_numpy(batch.tokens[:, :-1]).to(self.device, torch.long))
         state = self.model.init_state(1)
         for index, (block, layer) in enumerate(zip(self.model.blocks, state.layers, strict=True)):

@@ -11,13 +11,14 @@ class Stage:
 
     length: int = 64
     noise: float = 0.0
+    chunk_factor: int = 1  # the memory's chunk is so many times the model's in this stage
 
 
 def default_stages() -> list[Stage]:
-    """Noise first, at a length where everything is near; then length."""
-    stages = [(64, 0.0), (64, 0.3), (64, 0.6), (128, 0.8)]
-    stages += [(256, 0.9), (512, 0.9), (1024, 0.9), (2048, 0.9), (2048, 0.97)]
-    return [Stage(length, noise) for length, noise in stages]
+    """Noise first, at a length where everything is near; then length. Coarse chunks come first:
+    nothing that is written is overwritten within them, and binding is learnt from that."""
+    noisier = [(128, 0.5), (256, 0.5), (256, 0.9), (512, 0.9), (1024, 0.9), (2048, 0.95)]
+    return [Stage(64, 0.0, 4), Stage(64, 0.3, 4), *(Stage(*stage) for stage in noisier)]
 
 
 @dataclass
@@ -33,9 +34,9 @@ class CurriculumSettings:
 class TrainingSettings:
     """Budget, optimizer and objective."""
 
-    tokens: int = 1_500_000
-    batch_tokens: int = 1024  # tokens a step
-    min_streams: int = 4  # streams a step, however long they are: fewer would be noise
+    tokens: int = 700_000
+    batch_tokens: int = 512  # tokens a step
+    min_streams: int = 2  # streams a step, however long they are: fewer would be noise
     accumulate: int = 1  # micro-batches a step; the same gradient with less memory
     learning_rate: float = 4e-3
     final_rate: float = 0.1  # share of the learning rate that the cosine ends at
@@ -80,6 +81,11 @@ def check_training(settings: TrainingSettings) -> None:
             raise ValueError(
                 f"training.curriculum.stages[{index}]={stage.length} tokens, {stage.noise} noise "
                 f"must have 64 tokens or more and a share in 0..1, 1 excluded"
+            )
+        if stage.chunk_factor < 1:
+            raise ValueError(
+                f"training.curriculum.stages[{index}].chunk_factor={stage.chunk_factor} "
+                f"must be at least 1"
             )
     if not stages:
         raise ValueError(
