@@ -30,7 +30,7 @@ BAD = [
     (["scale.heads=5", "model=transformer"], "scale.heads=5 does not divide", "use one of"),
     (["scale.memory_heads=3"], "scale.memory_heads=3 does not divide", "use one of"),
     (["model.memory.update_every=9"], "model.memory.window=8 is smaller than", "at least 9"),
-    (["model.memory.chunk=60"], "model.memory.chunk=60 is not a multiple of", "use 64"),
+    (["model.memory.chunk=18"], "model.memory.chunk=18 is not a multiple of", "use 20"),
     (["model.memory.optimizer=moun"], "model.memory.optimizer=moun", "did you mean muon?"),
     (["text.source=folder"], "text.source=folder needs text.folder=PATH", ".txt"),
     (["mode=eval"], "mode=eval needs checkpoint=PATH", "checkpoint"),

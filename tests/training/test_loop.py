@@ -25,7 +25,7 @@ SETTINGS = TrainingSettings(
     tokens=3072, batch_tokens=256, checkpoint_every=4, warmup_steps=2, learning_rate=2e-3,
     min_streams=1,
     curriculum=CurriculumSettings(
-        stages=[Stage(64, 0.0), Stage(64, 0.5), Stage(128, 0.5)], threshold=0.0, patience=3
+        stages=[Stage(64, 0.0, 4), Stage(64, 0.5), Stage(128, 0.5)], threshold=0.0, patience=3
     ),
 )  # fmt: skip
 
@@ -65,6 +65,25 @@ def test_learns_and_walks_through_the_curriculum(tmp_path: Path) -> None:
     stages = [(line["length_tokens"], line["noise_share"]) for line in lines]
     assert list(dict.fromkeys(stages)) == [(64, 0.0), (64, 0.5), (128, 0.5)]
     assert progress.tokens >= SETTINGS.tokens
+
+
+def test_a_stage_can_take_gradients_at_coarser_chunks(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    chunks, step = [], run._step
+
+    def watched() -> dict[str, float]:
+        metrics = step()
+        chunks.append([block.mixer.spec.chunk for block in run.model.blocks])
+        return metrics
+
+    run._step = watched
+    run.run()
+    assert chunks[0] == [32, 32] and chunks[3] == chunks[-1] == [8, 8]
+
+    coarse = trainer(tmp_path)
+    coarse.stages = [Stage(64, 0.0, 4)]
+    coarse.run()
+    assert [block.mixer.spec.chunk for block in coarse.model.blocks] == [8, 8]
 
 
 def test_resume_repeats_the_uninterrupted_run_to_the_bit(tmp_path: Path) -> None:
@@ -150,6 +169,7 @@ def test_schedule_and_weight_decay_groups() -> None:
         ({"curriculum": CurriculumSettings(stages=[Stage(64, 1.0)])}, "training.curriculum.stages"),
         ({"curriculum": CurriculumSettings(stages=[Stage(8, 0.5)])}, "64 tokens or more"),
         ({"curriculum": CurriculumSettings(stages=[])}, "is empty"),
+        ({"curriculum": CurriculumSettings(stages=[Stage(64, 0.0, 0)])}, r"chunk_factor=0 must"),
     ],
 )
 def test_impossible_settings_name_the_key(change: dict, said: str) -> None:
