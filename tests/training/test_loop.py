@@ -78,7 +78,8 @@ def test_a_stage_can_take_gradients_at_coarser_chunks(tmp_path: Path) -> None:
 
     run._step = watched
     run.run()
-    assert chunks[0] == [32, 32] and chunks[3] == chunks[-1] == [8, 8]
+    assert chunks[0] == [32, 32]
+    assert chunks[3] == chunks[-1] == [8, 8]
 
     coarse = trainer(tmp_path)
     coarse.stages = [Stage(64, 0.0, 4)]
