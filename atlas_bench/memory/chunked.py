@@ -24,7 +24,7 @@ from torch import Tensor
 from atlas_bench.memory.coefficients import Coefficients, coefficients
 from atlas_bench.memory.features import apply_features
 from atlas_bench.memory.networks import Factors, forward, gradient_factors
-from atlas_bench.memory.newton_schulz import newton_schulz
+from atlas_bench.memory.newton_schulz import orthogonalise, orthogonalise_backward
 from atlas_bench.memory.scan import scan
 from atlas_bench.memory.spec import Gates, MemoryParameters, MemorySpec, MemoryState
 from atlas_bench.memory.state import checked_inputs, initial_state
@@ -301,26 +301,46 @@ def _run_muon(spec: MemorySpec, x: _Segment) -> tuple[Tensor, Weights, Weights]:
         x.v_NGJV,
         rows.read.keep,
         rows.blend,
-        rows.momentum_keep[..., 1:],
+        rows.momentum_keep,
         rows.momentum_blend,
         rows.window_weight,
+        rows.momentum_step[..., -1, :],
+        rows.writes,
     )
-    whole = x.place == 0
     names = spec.weight_names
+    count = len(names)
 
     def step(state: tuple, inputs: tuple) -> tuple[tuple, tuple]:
-        weights, momentum = _named(spec, state[: 2 * len(names)])
-        reference = dict(zip(names, state[2 * len(names) :], strict=False)) or weights
-        y, weights, momentum = _muon_chunk(
-            spec, weights, momentum, reference, inputs, rows.window, x.place
+        writes = inputs[-1]
+        busy = writes.nonzero().flatten() if rows.may_skip else None
+        if busy is None or len(busy) == len(writes):
+            return muon(state, inputs, busy=True)
+        if len(busy) == 0:
+            return muon(state, inputs, busy=False)
+        idle = (~writes).nonzero().flatten()
+        place = torch.cat([busy, idle]).argsort()
+        parts = [
+            muon(tuple(t[index] for t in state), tuple(t[index] for t in inputs), busy=index is busy)
+            for index in (busy, idle)
+        ]
+        return tuple(
+            tuple(torch.cat(pair)[place] for pair in zip(*group, strict=True))
+            for group in zip(*parts, strict=True)
         )
-        passed = (*weights.values(), *momentum.values(), *state[2 * len(names) :])
-        return passed, (y,)
+
+    def muon(state: tuple, inputs: tuple, busy: bool) -> tuple[tuple, tuple]:
+        weights, momentum = _named(spec, state[: 2 * count])
+        reference = dict(zip(names, state[2 * count :], strict=False)) or weights
+        chunk = _muon_chunk if busy else _idle_chunk
+        y, weights, momentum = chunk(
+            spec, weights, momentum, reference, inputs, rows, x.place
+        )
+        return (*weights.values(), *momentum.values(), *state[2 * count :]), (y,)
 
     start = (*x.weights.values(), *x.momentum.values())
-    start += () if whole else tuple(x.reference.values())
+    start += () if x.place == 0 else tuple(x.reference.values())
     last, _, (y,) = scan(step, start, inputs, starts=False)
-    return (y, *_named(spec, last[: 2 * len(names)]))
+    return (y, *_named(spec, last[: 2 * count]))
 
 
 def _muon_chunk(
@@ -329,36 +349,137 @@ def _muon_chunk(
     momentum: Weights,
     reference: Weights,
     inputs: tuple[Tensor, ...],
-    window: Tensor,
+    rows: Coefficients,
     place: int,
 ) -> tuple[Tensor, Weights, Weights]:
     """One segment: S at its update points, orthogonalised as one batch; reads at every version."""
-    q, phi_q, k, phi_k, v, keep, blend, keep_momentum, momentum_blend, window_weight = inputs
+    q, phi_q, k, phi_k, v, keep, blend, keep_momentum, momentum_blend, window_weight, *_ = inputs
     factors = gradient_factors(spec, reference, phi_k, k, v)
-    updates = blend.shape[-1]
-    versions, new_momentum = {}, {}
+    window = rows.window
+    versions, new_weights, new_momentum = {}, {}, {}
     for name, weight in weights.items():
-        versions[name], new_momentum[name] = weight[:, None], momentum[name]
-        if not updates:
+        if not window.shape[0]:
+            versions[name], new_weights[name] = weight[:, None], weight
+            new_momentum[name] = momentum[name]
             continue
-        # G_p from its window's tokens alone, then S_p as sums of the G before it.
         left, right = (
             part.index_select(1, window.flatten()).unflatten(1, window.shape)
             for part in factors[name]
         )
-        gradients = (left * window_weight[..., None]).mT @ right
-        summed = (momentum_blend.to(gradients.dtype) @ gradients.flatten(2)).view_as(gradients)
-        momenta = _times(keep_momentum, momentum[name][:, None]) + summed
-        orthogonal = newton_schulz(
-            momenta, spec.newton_schulz_steps, spec.newton_schulz_coefficients, v.dtype
+        versions[name], new_weights[name], new_momentum[name] = _MuonUpdates.apply(
+            weight,
+            momentum[name],
+            left * window_weight[..., None],
+            right,
+            keep.to(weight.dtype),
+            blend.to(weight.dtype),
+            keep_momentum[:, 1:].to(weight.dtype),
+            momentum_blend.to(weight.dtype),
+            (spec.newton_schulz_steps, spec.newton_schulz_coefficients, v.dtype),
         )
-        moved = (blend.to(orthogonal.dtype) @ orthogonal.flatten(2)).unflatten(
-            -1, orthogonal.shape[2:]
-        )
-        versions[name] = _times(keep, weight[:, None]) - moved
-        new_momentum[name] = momenta[:, -1]
     y = _read_versions(spec, versions, phi_q, q, v.shape[-1], place)
-    return y, {name: w[:, -1] for name, w in versions.items()}, new_momentum
+    return y, new_weights, new_momentum
+
+
+class _MuonUpdates(torch.autograd.Function):
+    """W at every version, and the last W and S, from the window's gradients: one weight's updates.
+
+    W, S (G, O, I); left (G, U, c, O), right (G, U, c, I): the gradients' factors by update;
+    keep (G, P), blend (G, P, U), keep_momentum (G, U), momentum_blend (G, U, U): Coefficients.
+    By hand, because autograd walks through every (G, U, O, I) three times as often.
+    """
+
+    @staticmethod
+    def forward(
+        ctx,
+        weight: Tensor,
+        momentum: Tensor,
+        left: Tensor,
+        right: Tensor,
+        keep: Tensor,
+        blend: Tensor,
+        keep_momentum: Tensor,
+        momentum_blend: Tensor,
+        how: tuple[int, str, torch.dtype],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        groups, updates = left.shape[:2]
+        flat_weight, flat_momentum = weight.flatten(1)[:, None], momentum.flatten(1)[:, None]
+        left, right = left.flatten(0, 1), right.flatten(0, 1)
+        gradients = torch.bmm(left.mT, right).to(weight.dtype).view(groups, updates, -1)
+        # S_p as sums of the window's gradients before it, W_p as sums of the O(S) before it.
+        momenta = torch.bmm(keep_momentum[..., None], flat_momentum)
+        momenta = momenta.baddbmm_(momentum_blend, gradients)
+        orthogonal, (normal, norm, schedule, *iterates) = orthogonalise(
+            momenta.view(-1, *weight.shape[1:]), *how
+        )
+        orthogonal = orthogonal.reshape(groups, updates, -1)
+        versions = torch.bmm(keep[..., None], flat_weight)
+        versions = versions.baddbmm_(blend, orthogonal, alpha=-1)
+        ctx.schedule = schedule
+        ctx.save_for_backward(
+            flat_weight, flat_momentum, left, right, keep, blend, keep_momentum, momentum_blend,
+            gradients, orthogonal, normal, norm, *iterates,
+        )  # fmt: skip
+        last_momentum = momenta[:, -1].view_as(momentum).clone()
+        last_weight = versions[:, -1].view_as(weight).clone()
+        return versions.unflatten(-1, weight.shape[1:]), last_weight, last_momentum
+
+    @staticmethod
+    def backward(
+        ctx, grad_versions: Tensor, grad_weight: Tensor, grad_momentum: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        (
+            weight, momentum, left, right, keep, blend, keep_momentum, momentum_blend,
+            gradients, orthogonal, normal, norm, *iterates,
+        ) = ctx.saved_tensors  # fmt: skip
+        matrix = grad_weight.shape[1:]
+        grad_versions = grad_versions.flatten(2).clone()
+        grad_versions[:, -1] += grad_weight.flatten(1)
+        grad_orthogonal = torch.bmm(blend.mT, grad_versions).neg_()
+        grad_momenta = orthogonalise_backward(
+            grad_orthogonal.view(-1, *matrix), (normal, norm, ctx.schedule, *iterates)
+        ).view_as(gradients)
+        grad_momenta[:, -1] += grad_momentum.flatten(1)
+        grad_gradients = torch.bmm(momentum_blend.mT, grad_momenta)
+        grad_gradients = grad_gradients.view(-1, *matrix).to(left.dtype)
+        factors = (*gradients.shape[:2], -1)
+        return (
+            torch.bmm(keep[:, None], grad_versions).view(-1, *matrix),
+            torch.bmm(keep_momentum[:, None], grad_momenta).view(-1, *matrix),
+            torch.bmm(right, grad_gradients.mT).unflatten(0, factors[:2]),
+            torch.bmm(left, grad_gradients).unflatten(0, factors[:2]),
+            torch.bmm(grad_versions, weight.mT)[..., 0],
+            torch.bmm(grad_versions, orthogonal.mT).neg_(),
+            torch.bmm(grad_momenta, momentum.mT)[..., 0],
+            torch.bmm(grad_momenta, gradients.mT),
+            None,
+        )
+
+
+def _idle_chunk(
+    spec: MemorySpec,
+    weights: Weights,
+    momentum: Weights,
+    reference: Weights,
+    inputs: tuple[Tensor, ...],
+    rows: Coefficients,
+    place: int,
+) -> tuple[Tensor, Weights, Weights]:
+    """One segment whose rates are all 0: W only decays, and nothing needs orthogonalising."""
+    q, phi_q, k, phi_k, v, keep, _, keep_momentum, _, _, sigma, _ = inputs
+    factors = gradient_factors(spec, reference, phi_k, k, v)
+    keep_token = keep.index_select(-1, rows.token_rows)[..., None]
+
+    def linear(name: str, query: Tensor) -> Tensor:
+        return keep_token * (query @ weights[name].to(query.dtype).mT)
+
+    y = forward(spec, linear, phi_q, q, v.shape[-1])
+    new_weights = {name: _times(keep[:, -1], w) for name, w in weights.items()}
+    new_momentum = {
+        name: _times(keep_momentum[:, -1], s) + _outer_sum(factors[name][0], sigma, factors[name][1])
+        for name, s in momentum.items()
+    }
+    return y, new_weights, new_momentum
 
 
 def _read_versions(

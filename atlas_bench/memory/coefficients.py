@@ -82,7 +82,8 @@ class Coefficients:
     ``momentum_keep`` (N, G, P), ``momentum_step`` (N, G, P, J): S_p. ``token_rows`` (X): the row
     every token reads. For `muon`, which forms S_p itself: ``window`` (U, c) the tokens of every
     update's window, ``window_weight`` (N, G, U, c) their weights, ``momentum_blend`` (N, G, U, U)
-    the weight of G_p' in S_p and ``blend`` (N, G, P, U) that of O(S_p') in W_p.
+    the weight of G_p' in S_p and ``blend`` (N, G, P, U) that of O(S_p') in W_p; ``writes`` (N, G)
+    whether any rate is above 0, ``may_skip`` whether those that do not write may be left out.
     ``applied``, ``applied_momentum`` (N, G, J), ``retained`` (N, G): the bounded step's memory.
     """
 
@@ -95,6 +96,8 @@ class Coefficients:
     window_weight: Tensor
     momentum_blend: Tensor
     blend: Tensor
+    writes: Tensor
+    may_skip: bool
     applied: Tensor | None = None
     applied_momentum: Tensor | None = None
     retained: Tensor | None = None
@@ -166,6 +169,10 @@ def coefficients(
         window_weight=window_weight,
         momentum_blend=theta_products,
         blend=_row(blend),
+        writes=(eta != 0).any(-1),
+        # A rate of 0 has no gradient where the gate's function is flat. On a GPU choosing among
+        # groups costs more than it saves.
+        may_skip=device.type == "cpu" and (spec.gate == "hard_sigmoid" or not eta.requires_grad),
         **extra,
     )
 

@@ -23,55 +23,80 @@ COEFFICIENTS: dict[str, tuple[tuple[float, float, float], ...]] = {
 }
 
 
+SMALLEST_NORM = 1e-7  # matrices below it are scaled by its inverse, not to norm 1
+
+
 def newton_schulz(
     x: Tensor, steps: int = 5, coefficients: str = "jordan", compute: torch.dtype | None = None
 ) -> Tensor:
     """Push the singular values of (..., n, m) towards 1; zero stays zero.
 
     ``x`` is float32 or wider and is normalised by its Frobenius norm in that type; the iteration
-    runs on the wide orientation in ``compute`` (None: the type of ``x``), and the result has the
+    runs over the smaller side in ``compute`` (None: the type of ``x``), and the result has the
     type of ``x`` again. ``steps=0`` gives the normalised matrix.
     """
-    dtype = x.dtype
-    tall = x.shape[-2] > x.shape[-1]
-    x = x.mT if tall else x
+    flat = x.reshape(-1, *x.shape[-2:])
+    return _Orthogonalise.apply(flat, steps, coefficients, compute or x.dtype).view(x.shape)
+
+
+def orthogonalise(
+    x: Tensor, steps: int, coefficients: str, compute: torch.dtype
+) -> tuple[Tensor, tuple]:
+    """`newton_schulz` of (N, n, m) without autograd, and what `orthogonalise_backward` needs.
+
+    X <- a X + P X with P = b A + c A^2, A = X X'; where n > m the same with X' X from the right.
+    """
     norm = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)
-    x = (x / norm.clamp_min(1e-7)).to(compute or dtype)
+    normal = x / norm.clamp_min(SMALLEST_NORM)
     triples = COEFFICIENTS[coefficients]
     schedule = tuple(triples[min(step, len(triples) - 1)] for step in range(steps))
-    batch = x.shape[:-2]
-    x = _Iterate.apply(x.reshape(-1, *x.shape[-2:]), schedule)
-    x = x.reshape(*batch, *x.shape[-2:]).to(dtype)
-    return x.mT if tall else x
+    tall = x.shape[-2] > x.shape[-1]
+    y, saved = normal.to(compute), []
+    for a, b, c in schedule:
+        gram = torch.bmm(y.mT, y) if tall else torch.bmm(y, y.mT)
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        saved += [y, gram, polynomial]
+        y = torch.baddbmm(y, *((y, polynomial) if tall else (polynomial, y)), beta=a)
+    return y.to(x.dtype), (normal, norm, schedule, *saved)
 
 
-class _Iterate(torch.autograd.Function):
-    """X <- a X + P X with P = b A + c A^2, A = X X', for every triple of the schedule.
-
-    The backward uses that A and P are symmetric, which halves autograd's products.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, schedule: tuple[tuple[float, float, float], ...]) -> Tensor:
-        saved = []
-        for a, b, c in schedule:
-            gram = torch.bmm(x, x.mT)
-            polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-            saved += [x, gram, polynomial]
-            x = torch.baddbmm(x, polynomial, x, beta=a)
-        ctx.schedule = schedule
-        ctx.save_for_backward(*saved)
-        return x
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        for step in reversed(range(len(ctx.schedule))):
-            a, b, c = ctx.schedule[step]
-            x, gram, polynomial = ctx.saved_tensors[3 * step : 3 * step + 3]
-            # dX = a dY + P dY + (dA + dA') X with dP = dY X', dA = b dP + c (dP A + A dP)
-            outer = torch.bmm(grad, x.mT)
-            outer = outer + outer.mT
-            half = torch.bmm(outer, gram)
-            both = torch.add(half, half.mT).mul_(c).add_(outer, alpha=b)
+def orthogonalise_backward(grad: Tensor, context: tuple) -> Tensor:
+    """The gradient of x from that of the result; A and P are symmetric, which saves products."""
+    normal, norm, schedule, *saved = context
+    tall = normal.shape[-2] > normal.shape[-1]
+    dtype = grad.dtype
+    grad = grad.to(saved[0].dtype) if saved else grad
+    for step in reversed(range(len(schedule))):
+        a, b, c = schedule[step]
+        x, gram, polynomial = saved[3 * step : 3 * step + 3]
+        # dX = a dY + P dY + (dA + dA') X with dP = dY X', dA = b dP + c (dP A + A dP)
+        outer = torch.bmm(x.mT, grad) if tall else torch.bmm(grad, x.mT)
+        outer = outer + outer.mT
+        half = torch.bmm(outer, gram)
+        both = torch.add(half, half.mT).mul_(c).add_(outer, alpha=b)
+        if tall:
+            grad = torch.baddbmm(grad, grad, polynomial, beta=a).baddbmm_(x, both)
+        else:
             grad = torch.baddbmm(grad, polynomial, grad, beta=a).baddbmm_(both, x)
-        return grad, None
+    grad = grad.to(dtype)
+    # Of x / max(|x|, smallest): the part along x does not move a normalised matrix.
+    along = torch.einsum("nij,nij->n", grad, normal)[:, None, None]
+    along = torch.where(norm > SMALLEST_NORM, along, torch.zeros_like(along))
+    return torch.addcmul(grad, along, normal, value=-1).div_(norm.clamp_min(SMALLEST_NORM))
+
+
+class _Orthogonalise(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx, x: Tensor, steps: int, coefficients: str, compute: torch.dtype
+    ) -> Tensor:
+        y, context = orthogonalise(x, steps, coefficients, compute)
+        normal, norm, ctx.schedule, *saved = context
+        ctx.save_for_backward(normal, norm, *saved)
+        return y
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        normal, norm, *saved = ctx.saved_tensors
+        context = (normal, norm, ctx.schedule, *saved)
+        return orthogonalise_backward(grad, context), None, None, None

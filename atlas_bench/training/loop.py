@@ -275,16 +275,22 @@ def learning_rate(settings: TrainingSettings, step: int, share: float) -> float:
 
 
 def change_of_memory(model: LanguageModel) -> Tensor:
-    """Mean over layers, heads and tokens of rate x weight (written) plus 1 - retain (forgotten).
+    """Mean over layers, heads and tokens of how far W is written (below) plus 1 - retain (forgotten).
 
-    Of the gates as they open: a price on the step itself would keep old values from being replaced.
+    Written is rate x weight, but for `muon` the rate alone: its update has the same norm whatever
+    the weights of the tokens in it, so that a memory which sees nothing (weight 0) at a rate above
+    0 goes on applying its last momentum. Of the gates as they open: a price on the step itself
+    would keep old values from being replaced.
     """
     changes = []
-    for gates in model.gates:
+    for block, gates in zip(model.blocks, model.gates, strict=True):
         if "weight" in gates:
-            weight = gates["weight"]
-            weight = weight.mean(-1) if weight.dim() == 4 else weight
-            change = (weight * gates["rate"] if "rate" in gates else weight).float().mean()
+            written = gates.get("rate")
+            if written is None or block.mixer.spec.optimizer != "muon":
+                weight = gates["weight"]
+                weight = weight.mean(-1) if weight.dim() == 4 else weight
+                written = weight if written is None else weight * written
+            change = written.float().mean()
             if "retain" in gates:
                 change = change + (1 - gates["retain"]).float().mean()
             changes.append(change)

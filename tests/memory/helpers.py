@@ -28,6 +28,7 @@ def spec_strategy() -> st.SearchStrategy[MemorySpec]:
             chunk=every * draw(st.sampled_from([1, 2, 3])),
             retain=draw(st.sampled_from(["none", "scalar", "fixed"])),
             rate_inside=draw(st.booleans()),
+            gate=draw(st.sampled_from(["sigmoid", "hard_sigmoid"])),
             bounded_step=draw(st.booleans()),
             expansion=draw(st.sampled_from([1, 2])),
             newton_schulz_steps=draw(st.sampled_from([1, 3])),
@@ -37,7 +38,11 @@ def spec_strategy() -> st.SearchStrategy[MemorySpec]:
 
 
 class Case:
-    """Parameters, inputs and gates in float64 for one spec; ``leaves`` all require gradients."""
+    """Parameters, inputs and gates in float64 for one spec; ``leaves`` all require gradients.
+
+    With ``gate='hard_sigmoid'`` ``inputs['rate']`` is what the gate is made of, and many
+    tokens have a rate of exactly 0: what the chunk-parallel form may leave out.
+    """
 
     def __init__(
         self, spec: MemorySpec, *, length: int, value_dim: int = 3, seed: int = 0, rate: float = 0.5
@@ -66,6 +71,10 @@ class Case:
             "momentum": gate(*shape),
             "weight": gate(*shape, *pair),
         }
+        if spec.gate == "hard_sigmoid":  # long runs are closed, at different times in every head
+            closed = torch.zeros(shape, dtype=torch.bool)
+            closed[0, length // 4 :, 0] = closed[:, length // 2 :, 1] = True
+            self.inputs["rate"][closed] -= 4.0
         self.weights = start.weights
         self.scales = start.feature_scales
         for tensor in self.leaves.values():
@@ -83,7 +92,10 @@ class Case:
     def run(self, form, start: int = 0, end: int | None = None, state=None):
         """``form`` is `reference` or `chunked`; tokens start..end of the case."""
         part = {name: tensor[:, start:end] for name, tensor in self.inputs.items()}
-        gates = Gates(part["retain"], part["rate"], part["momentum"], part["weight"])
+        rate = part["rate"]
+        if self.spec.gate == "hard_sigmoid":
+            rate = torch.nn.functional.hardsigmoid(rate)
+        gates = Gates(part["retain"], rate, part["momentum"], part["weight"])
         return form(self.spec, self.parameters, part["q"], part["k"], part["v"], gates, state)
 
     def gradients(self, y: Tensor) -> dict[str, Tensor]:

@@ -30,6 +30,7 @@ REPRESENTATIVE = [
     ),
     MemorySpec(network="mlp", optimizer="muon", window=4, update_every=4, chunk=4, objective="dot"),
     MemorySpec(network="mlp", optimizer="gd", window=2, update_every=2, chunk=6, bounded_step=True),
+    MemorySpec(network="mlp", optimizer="muon", window=3, chunk=3, gate="hard_sigmoid"),
 ]
 
 
@@ -91,7 +92,8 @@ def test_nothing_sees_the_future_and_everything_matters(spec: MemorySpec, form) 
             changed.inputs[name][:, moved] *= 0.5
         y_changed, _ = changed.run(form)
         difference = (y_changed - y).flatten(2).abs().amax((0, 2))
-        assert difference[:moved].max() == 0, f"{name} leaked into the past"
+        # Not 0: a rate that opens inside a chunk changes by which products the chunk is read.
+        assert difference[:moved].max() < 1e-14, f"{name} leaked into the past"
         assert difference[moved:].max() > 1e-9, f"{name} has no effect"
     for name, grad in case.gradients(y).items():
         if name not in unused:
