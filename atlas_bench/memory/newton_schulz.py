@@ -87,9 +87,7 @@ def orthogonalise_backward(grad: Tensor, context: tuple) -> Tensor:
 
 class _Orthogonalise(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx, x: Tensor, steps: int, coefficients: str, compute: torch.dtype
-    ) -> Tensor:
+    def forward(ctx, x: Tensor, steps: int, coefficients: str, compute: torch.dtype) -> Tensor:
         y, context = orthogonalise(x, steps, coefficients, compute)
         normal, norm, ctx.schedule, *saved = context
         ctx.save_for_backward(normal, norm, *saved)

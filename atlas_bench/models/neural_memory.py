@@ -32,7 +32,15 @@ CONVOLUTION = 4  # tokens, as in Titans and Miras
 # what is seen is written. A memory that starts by keeping everything (4.0) learnt to bind names
 # to places in none of 470 thousand tokens, where this start needs 340 thousand (BABILong qa1).
 INITIAL = {"retain": 2.9, "rate": 0.0, "momentum": 0.0, "weight": 0.0}
-INITIAL_STEP = 0.5
+
+
+def initial_step(spec: MemorySpec) -> float:
+    """How far the first updates may move, after the sizes that TTT starts with (2407.04620).
+
+    A gradient step on two layers moves what is read by the product of their norms: from 0.5 Titans
+    diverged within a hundred training steps. An orthogonalised update has the norm it is given.
+    """
+    return 0.5 if spec.network == "matrix" or spec.optimizer == "muon" else 0.1
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ class NeuralMemory(nn.Module):
         self.norm = nn.Parameter(torch.ones(heads, self.value_dim))
         self.out = nn.Linear(scale.width, scale.width, bias=False)
         # Rates are a gate in [0, 1] times a learnt scale: how far one update may move.
-        self.log_step = nn.Parameter(torch.full((heads,), math.log(INITIAL_STEP)))
+        self.log_step = nn.Parameter(torch.full((heads,), math.log(initial_step(spec))))
         start = init_parameters(spec, heads=heads, key_dim=self.key_dim, value_dim=self.value_dim)
         self.initial = nn.ParameterDict({n: nn.Parameter(w) for n, w in start.weights.items()})
         scales = start.feature_scales

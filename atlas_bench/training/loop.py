@@ -192,8 +192,9 @@ class Trainer:
                 )
                 loss = loss + settings.language_modelling_weight * modelling
         change = change_of_memory(self.model)
-        if settings.change_penalty and self.progress.stage:
-            loss = loss + settings.change_penalty * change
+        price = settings.change_penalty * self.stages[self.progress.stage].price
+        if price:
+            loss = loss + price * change
         wanted = targets[answers]
         telling = wanted != self.end_id  # the end of an answer is easy and says nothing
         correct = (logits.argmax(-1) == wanted)[telling].float().mean()
@@ -275,7 +276,7 @@ def learning_rate(settings: TrainingSettings, step: int, share: float) -> float:
 
 
 def change_of_memory(model: LanguageModel) -> Tensor:
-    """Mean over layers, heads and tokens of how far W is written (below) plus 1 - retain (forgotten).
+    """Mean over layers, heads and tokens of written (below) plus forgotten, 1 - retain.
 
     Written is rate x weight, but for `muon` the rate alone: its update has the same norm whatever
     the weights of the tokens in it, so that a memory which sees nothing (weight 0) at a rate above
@@ -291,6 +292,10 @@ def change_of_memory(model: LanguageModel) -> Tensor:
                 weight = weight.mean(-1) if weight.dim() == 4 else weight
                 written = weight if written is None else weight * written
             change = written.float().mean()
+            if os.environ.get("PRICE") == "w":
+                change = change + gates["weight"].float().mean()
+            if os.environ.get("PRICE") == "rw":
+                change = change + (gates["rate"] * gates["weight"]).float().mean()
             if "retain" in gates:
                 change = change + (1 - gates["retain"]).float().mean()
             changes.append(change)

@@ -12,6 +12,7 @@ class Stage:
     length: int = 64
     noise: float = 0.0
     chunk_factor: int = 1  # the memory's chunk is so many times the model's in this stage
+    price: float = 1.0  # share of the change penalty that this stage charges
 
 
 def default_stages() -> list[Stage]:
@@ -86,6 +87,10 @@ def check_training(settings: TrainingSettings) -> None:
             raise ValueError(
                 f"training.curriculum.stages[{index}].chunk_factor={stage.chunk_factor} "
                 f"must be at least 1"
+            )
+        if stage.price < 0:
+            raise ValueError(
+                f"training.curriculum.stages[{index}].price={stage.price} must not be negative"
             )
     if not stages:
         raise ValueError(

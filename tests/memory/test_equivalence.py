@@ -8,7 +8,7 @@ from helpers import Case, relative_error, spec_strategy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas_bench.memory import MemorySpec, chunked, reference
+from atlas_bench.memory import MemorySpec, chunked, chunked_muon, reference
 
 # Newton-Schulz multiplies rounding by up to 3.4 a step, and gradients flow through many of them.
 TOLERANCE = {"gd": 1e-10, "momentum": 1e-10, "muon": 1e-9}
@@ -52,6 +52,30 @@ def assert_same(case: Case, found, expected, tolerance: float) -> None:
 def test_chunked_equals_reference(spec: MemorySpec, length: int, value_dim: int) -> None:
     case = Case(spec, length=length, value_dim=value_dim)
     assert_same(case, case.run(chunked), case.run(reference), TOLERANCE[spec.optimizer])
+
+
+@pytest.mark.parametrize("spec", [s for s in REPRESENTATIVE if s.optimizer == "muon"], ids=str)
+def test_recomputing_in_the_backward_pass_changes_nothing(
+    spec: MemorySpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = Case(spec, length=13)
+    kept = case.run(chunked)
+    monkeypatch.setattr(chunked_muon, "KEPT_BYTES", 0)
+    recomputed = case.run(chunked)
+    assert "_ScanBackward" in _graph_nodes(recomputed[0].grad_fn)
+    assert "_ScanBackward" not in _graph_nodes(kept[0].grad_fn)
+    assert_same(case, recomputed, kept, 1e-14)
+
+
+def _graph_nodes(last) -> set[str]:
+    """The names of all autograd nodes behind ``last``."""
+    seen, waiting = set(), [last]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [before for before, _ in node.next_functions]
+    return {type(node).__name__ for node in seen}
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)

@@ -13,7 +13,13 @@ import torch
 from atlas_bench.interrupts import Interrupted
 from atlas_bench.models.language_model import LanguageModel, build_model
 from atlas_bench.models.settings import MemorySettings, ModelSettings, ScaleSettings
-from atlas_bench.training.loop import Trainer, TrainingError, build_optimizer, learning_rate
+from atlas_bench.training.loop import (
+    Trainer,
+    TrainingError,
+    build_optimizer,
+    change_of_memory,
+    learning_rate,
+)
 from atlas_bench.training.settings import (
     CurriculumSettings,
     Stage,
@@ -126,6 +132,34 @@ def test_accumulation_gives_the_same_gradient(tmp_path: Path) -> None:
     assert losses[0]["loss"] == pytest.approx(losses[1]["loss"], rel=1e-4)
 
 
+def test_the_price_is_charged_by_the_stage_that_has_one(tmp_path: Path) -> None:
+    penalties = {}
+    for price in (0.0, 2.0):
+        settings = TrainingSettings(
+            **{
+                **vars(SETTINGS),
+                "change_penalty": 0.5,
+                "language_modelling_weight": 0.0,
+                "curriculum": CurriculumSettings(stages=[Stage(64, 0.0, 1, price)]),
+            }
+        )
+        metrics = trainer(tmp_path, settings=settings)._step()
+        penalties[price] = metrics["loss"] - metrics["answer_loss"]
+        assert metrics["memory_change"] > 0
+    assert penalties[0.0] == pytest.approx(0.0, abs=1e-6)
+    assert penalties[2.0] == pytest.approx(2.0 * 0.5 * metrics["memory_change"], rel=1e-4)
+
+
+@pytest.mark.parametrize(("optimizer", "written"), [("momentum", 0.5 * 0.25), ("muon", 0.5)])
+def test_change_of_memory_counts_what_moves_it(optimizer: str, written: float) -> None:
+    memory = MemorySettings(network="mlp", optimizer=optimizer, window=2)
+    scale = ScaleSettings(width=16, layers=1, heads=2)
+    network = build_model(ModelSettings(memory=memory), scale, vocab_size=32, seed=0)
+    gate = torch.ones(1, 8, 2)
+    network.gates = [{"rate": 0.5 * gate, "weight": 0.25 * gate, "retain": 0.9 * gate}]
+    assert change_of_memory(network).item() == pytest.approx(written + 0.1)
+
+
 @pytest.mark.parametrize("broken", ["embedding.weight", "blocks.1.mixer.projections.weight"])
 def test_what_is_not_finite_is_named_with_the_last_good_checkpoint(
     tmp_path: Path, broken: str
@@ -171,6 +205,7 @@ def test_schedule_and_weight_decay_groups() -> None:
         ({"curriculum": CurriculumSettings(stages=[Stage(8, 0.5)])}, "64 tokens or more"),
         ({"curriculum": CurriculumSettings(stages=[])}, "is empty"),
         ({"curriculum": CurriculumSettings(stages=[Stage(64, 0.0, 0)])}, r"chunk_factor=0 must"),
+        ({"curriculum": CurriculumSettings(stages=[Stage(64, 0.0, 1, -1.0)])}, r"price=-1.0 must"),
     ],
 )
 def test_impossible_settings_name_the_key(change: dict, said: str) -> None:
