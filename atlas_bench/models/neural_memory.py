@@ -2,7 +2,9 @@
 
 What the papers leave open is chosen as follows. Projections with a causal depthwise convolution
 of 4 and SiLU on q, k, v, q and k L2-normalised (Titans section 4.4); gates are scalars per head
-from one linear map; the output is RMS-normalised per head and gated (Miras section 5.4).
+from one linear map and the same convolution, without which the first layer could not tell the end
+of a fact from the end of any sentence; the output is RMS-normalised per head and gated (Miras
+section 5.4).
 
 Legend: B batch, T tokens, H memory heads, K key size, V value size.
 """
@@ -73,9 +75,10 @@ class NeuralMemory(nn.Module):
         self.key_dim = small or self.value_dim
         self.splits = [heads * self.key_dim, heads * self.key_dim, scale.width, scale.width]
         self.projections = nn.Linear(scale.width, sum(self.splits), bias=False)
-        self.convolution = nn.Parameter(torch.zeros(sum(self.splits), CONVOLUTION))
         self.gates = self._gate_sizes(spec)
         self.gate = nn.Linear(scale.width, sum(self.gates.values()) * heads)
+        channels = sum(self.splits) + self.gate.out_features
+        self.convolution = nn.Parameter(torch.zeros(channels, CONVOLUTION))
         self.norm = nn.Parameter(torch.ones(heads, self.value_dim))
         self.out = nn.Linear(scale.width, scale.width, bias=False)
         # Rates are a gate in [0, 1] times a learnt scale: how far one update may move.
@@ -104,6 +107,9 @@ class NeuralMemory(nn.Module):
             # convolution's reach: what is asked already resembles what was stored under it, and
             # binding a name to a place is learnt in a third of the steps (BABILong qa1).
             self.convolution.fill_(0.5)
+            gates = self.convolution[sum(self.splits) :]  # start as the token's own
+            gates.zero_()
+            gates[:, -1] = 1.0
             keys = self.splits[1]
             self.projections.weight[:keys] = self.projections.weight[keys : 2 * keys]
             bias = self.gate.bias.split([size * self.heads for size in self.gates.values()])
@@ -136,11 +142,12 @@ class NeuralMemory(nn.Module):
 
         The gates are given back as they opened, in 0..1, before the learnt step scales them.
         """
-        mixed, tail = self._convolve(self.projections(x), state.tail)
+        mixed, tail = self._convolve(torch.cat([self.projections(x), self.gate(x)], -1), state.tail)
+        mixed, opening = mixed.split([sum(self.splits), self.gate.out_features], -1)
         q, k, v, output_gate = F.silu(mixed).split(self.splits, -1)
         q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in (q, k, v))
         q, k = F.normalize(q, dim=-1, eps=1e-6), F.normalize(k, dim=-1, eps=1e-6)
-        opened = self._gates(x)
+        opened = self._gates(opening)
         gates = Gates(**self._stepped(opened))
         y, memory = chunked(self.spec, self.parameters_of_memory, q, k, v, gates, state.memory)
         y = F.rms_norm(y, (self.value_dim,), eps=1e-6) * self.norm.to(y.dtype)
@@ -158,8 +165,8 @@ class NeuralMemory(nn.Module):
         return y, known[:, length:]
 
     def _gates(self, x: Tensor) -> dict[str, Tensor]:
-        """Every gate the spec uses, (B, T, H) or (B, T, H, c)."""
-        parts = gate_function(self.spec, self.gate(x)).split(
+        """Every gate the spec uses, (B, T, H) or (B, T, H, c), from what it is made of."""
+        parts = gate_function(self.spec, x).split(
             [size * self.heads for size in self.gates.values()], -1
         )
         gates = dict(zip(self.gates, parts, strict=True))

@@ -292,10 +292,6 @@ def change_of_memory(model: LanguageModel) -> Tensor:
                 weight = weight.mean(-1) if weight.dim() == 4 else weight
                 written = weight if written is None else weight * written
             change = written.float().mean()
-            if os.environ.get("PRICE") == "w":
-                change = change + gates["weight"].float().mean()
-            if os.environ.get("PRICE") == "rw":
-                change = change + (gates["rate"] * gates["weight"]).float().mean()
             if "retain" in gates:
                 change = change + (1 - gates["retain"]).float().mean()
             changes.append(change)

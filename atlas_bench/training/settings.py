@@ -16,10 +16,11 @@ class Stage:
 
 
 def default_stages() -> list[Stage]:
-    """Noise first, at a length where everything is near; then length. Coarse chunks come first:
-    nothing that is written is overwritten within them, and binding is learnt from that."""
-    noisier = [(128, 0.5), (256, 0.5), (256, 0.9), (512, 0.9), (1024, 0.9), (2048, 0.95)]
-    return [Stage(64, 0.0, 4), Stage(64, 0.3, 4), *(Stage(*stage) for stage in noisier)]
+    """Facts alone until they are answered: with coarse chunks, in which nothing that is written is
+    overwritten, then with the model's own. Then noise and its price, then length."""
+    facts = [Stage(64, 0.0, chunk_factor=4, price=0.0), Stage(128, 0.0, price=0.0)]
+    noisier = [(256, 0.5), (512, 0.8), (1024, 0.9)]
+    return facts + [Stage(*stage) for stage in noisier]
 
 
 @dataclass
@@ -27,7 +28,7 @@ class CurriculumSettings:
     """Streams get noisier, then longer, whenever the answers' accuracy passes the threshold."""
 
     stages: list[Stage] = field(default_factory=default_stages)
-    threshold: float = 0.85  # running accuracy on answers that ends a stage
+    threshold: float = 0.92  # running accuracy on answers that ends a stage
     patience: int = 40  # steps a stage lasts at least
 
 
@@ -35,7 +36,7 @@ class CurriculumSettings:
 class TrainingSettings:
     """Budget, optimizer and objective."""
 
-    tokens: int = 700_000
+    tokens: int = 1_000_000
     batch_tokens: int = 512  # tokens a step
     min_streams: int = 2  # streams a step, however long they are: fewer would be noise
     accumulate: int = 1  # micro-batches a step; the same gradient with less memory
@@ -45,11 +46,11 @@ class TrainingSettings:
     weight_decay: float = 0.01
     betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
     clip: float = 1.0  # norm of the gradient
-    language_modelling_weight: float = 0.1
-    # Price on the mean of rate x weight and of 1 - retain, from the second stage on: noise is worth
-    # neither writing nor forgetting. Before it, the memory would learn never to write.
+    language_modelling_weight: float = 0.02
+    # Price on the mean of what is written and forgotten, in the stages that charge it: noise is worth
+    # neither. Charged before facts are answered, it teaches never to write.
     change_penalty: float = 1.0
-    question_every: int = 20  # tokens between two questions of a stream, on average
+    question_every: int = 10  # tokens between two questions of a stream, on average
     checkpoint_every: int = 100  # steps
     curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
 
