@@ -38,7 +38,7 @@ class HardwareSettings:
     threads: int | None = None  # of a CPU; null leaves the choice to torch
     compile: bool = False  # torch.compile the model for training
     piece_tokens: int = 2048  # tokens a sequence reads at once in evaluation
-    batch_tokens: int = 65536  # tokens of context evaluated together, at least one sample
+    batch_tokens: int = 262144  # tokens of context evaluated together, at least one sample
 
 
 @dataclass

@@ -18,9 +18,13 @@ class Stage:
 def default_stages() -> list[Stage]:
     """Facts alone until they are answered: with coarse chunks, in which nothing that is written is
     overwritten, then with the model's own. Then noise and its price, then length."""
-    facts = [Stage(64, 0.0, chunk_factor=4, price=0.0), Stage(128, 0.0, price=0.0)]
-    noisier = [(256, 0.5), (512, 0.8), (1024, 0.9)]
-    return facts + [Stage(*stage) for stage in noisier]
+    return [
+        Stage(64, 0.0, chunk_factor=4, price=0.0),
+        Stage(128, 0.0, price=0.0),
+        Stage(256, 0.5),
+        Stage(512, 0.8),
+        Stage(1024, 0.9, price=3.0),
+    ]
 
 
 @dataclass
