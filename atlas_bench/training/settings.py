@@ -51,8 +51,8 @@ class TrainingSettings:
     betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
     clip: float = 1.0  # norm of the gradient
     language_modelling_weight: float = 0.02
-    # Price on the mean of what is written and forgotten, in the stages that charge it: noise is worth
-    # neither. Charged before facts are answered, it teaches never to write.
+    # Price on the mean of what is written and forgotten, in the stages that charge it: noise is
+    # worth neither. Charged before facts are answered, it teaches never to write.
     change_penalty: float = 1.0
     question_every: int = 10  # tokens between two questions of a stream, on average
     checkpoint_every: int = 100  # steps
