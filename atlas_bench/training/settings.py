@@ -22,8 +22,8 @@ def default_stages() -> list[Stage]:
         Stage(64, 0.0, chunk_factor=4, price=0.0),
         Stage(128, 0.0, price=0.0),
         Stage(256, 0.5),
-        Stage(512, 0.8),
-        Stage(1024, 0.9, price=3.0),
+        Stage(512, 0.8, price=3.0),
+        Stage(1024, 0.9, price=10.0),
     ]
 
 
