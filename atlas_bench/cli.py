@@ -93,7 +93,7 @@ def _checked(arguments: Sequence[str]) -> list[str]:
     settings = to_settings(config)
     if settings.resume is False or any(override.is_sweep_override() for override in parsed):
         return []
-    from atlas_bench.run import folder_to_resume
+    from atlas_bench.resume import folder_to_resume
 
     folder = folder_to_resume(settings)
     if folder is None:

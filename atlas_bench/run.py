@@ -4,55 +4,38 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
-import json
-import logging
 import platform
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from atlas_bench import __version__
-from atlas_bench.config import NOT_IDENTITY, ConfigError, RunSettings, as_dict, identity
-from atlas_bench.evaluation.streaming import DoesNotFit, Prompt, generate
+from atlas_bench.config import ConfigError, RunSettings, as_dict
+from atlas_bench.console import progress_bars
+from atlas_bench.evaluation.scoring import evaluate
+from atlas_bench.evaluation.streaming import DoesNotFit
 from atlas_bench.interrupts import Interrupted, StopSignal
 from atlas_bench.models.language_model import LanguageModel, build_model, count_parameters
 from atlas_bench.report.plots import plot_accuracy, plot_training
-from atlas_bench.report.records import Record, Score, wilson_interval, write_record
+from atlas_bench.report.records import Record, Score, write_record
 from atlas_bench.report.tables import rich_tables
 from atlas_bench.tasks.babi import LABELS
 from atlas_bench.tasks.babilong import (
     NoisePool,
-    Sample,
     StreamGenerator,
     babilong_tokenizer,
-    evaluation_samples,
-    exact_match,
     load_noise,
-    parse_length,
-    published_metric,
 )
 from atlas_bench.text.tokenizer import Tokenizer
 from atlas_bench.training import checkpoint
 from atlas_bench.training.loop import Trainer, TrainingError
 from atlas_bench.wandb_logger import RunLogger
 
-log = logging.getLogger(__name__)
 PACKAGES = ("torch", "numpy", "tokenizers", "hydra-core", "wandb", "datasets", "safetensors")
 
 
@@ -125,7 +108,11 @@ def _execute(
             progress = train(run)
             trained = {"seconds": progress.seconds, "tokens": progress.tokens}
         notes: list[str] = []
-        scores = [] if settings.mode == "train" else evaluate(run, notes)
+        scores = []
+        if settings.mode != "train":
+            generated = settings.task.source == "generated"
+            noise = _noise(settings, run.tokenizer, "test") if generated else None
+            scores = evaluate(run, noise, notes)
     except BaseException:
         run.logger.close(failed=True)
         raise
@@ -206,7 +193,7 @@ def train(run: Run):
         source = checkpoint.find_checkpoint(run.folder)
         trainer.resume(source)
         run.console.print(f"resuming at step {trainer.progress.step} from {source}")
-    with _progress(run.console) as bars:
+    with progress_bars(run.console) as bars:
         task = bars.add_task(
             "training", total=settings.training.tokens, completed=trainer.progress.tokens, note=""
         )
@@ -256,149 +243,6 @@ def _noise(settings: RunSettings, tokenizer: Tokenizer, split: str) -> NoisePool
         return load_noise(tokenizer, split=split, source=text.source, folder=text.folder)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-        disable=not console.is_terminal,
-    )
-
-
-# evaluation --------------------------------------------------------------------------------
-
-
-def evaluate(run: Run, notes: list[str]) -> list[Score]:
-    """Scores of every subtask and length; a length that does not fit is skipped with a note."""
-    task = run.settings.task
-    run.model.eval()
-    noise = _noise(run.settings, run.tokenizer, "test") if task.source == "generated" else None
-    scores: list[Score] = []
-    # Draw one sample of everything first: a length that no story fits must not cost an evaluation.
-    for subtask in task.subtasks:
-        for length in task.lengths:
-            next(_samples(run, noise, subtask, length, 1))
-    with _progress(run.console) as bars:
-        for subtask in task.subtasks:
-            for length in task.lengths:
-                bar = bars.add_task(f"{subtask} {length}", total=task.samples, note="")
-                try:
-                    found = _evaluate_length(
-                        run, noise, subtask, length, partial(bars.advance, bar)
-                    )
-                except DoesNotFit as error:
-                    notes.append(f"{subtask} {length}: {error}")
-                    run.console.print(f"[yellow]{subtask} {length}: {error}[/yellow]")
-                    continue
-                scores += found
-                if run.stop():
-                    raise Interrupted
-    return scores
-
-
-def _samples(
-    run: Run, noise: NoisePool | None, subtask: str, length: str, count: int
-) -> Iterator[Sample]:
-    task = run.settings.task
-    try:
-        yield from evaluation_samples(
-            subtask,
-            length,
-            count,
-            task.seed,
-            noise=noise,
-            tokenizer=run.tokenizer,
-            convention=task.length_convention,
-            source=task.source,
-        )
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-
-
-def _evaluate_length(
-    run: Run,
-    noise: NoisePool | None,
-    subtask: str,
-    length: str,
-    on_prompt: Callable[[], None],
-) -> list[Score]:
-    """Both metrics on the same answers, with what reading the contexts cost."""
-    task, hardware, tokenizer = run.settings.task, run.settings.hardware, run.tokenizer
-    asked: list[tuple[str, str, int]] = []  # question, answer, context tokens; never the context
-
-    def prompts() -> Iterator[Prompt]:
-        for index, sample in enumerate(_samples(run, noise, subtask, length, task.samples)):
-            asked.append((sample.question, sample.answer, sample.length_tokens))
-            question = np.append(sample.question_ids, tokenizer.answer_id)
-            yield Prompt(sample.context_ids, question, index)
-
-    found = generate(
-        run.model,
-        prompts(),
-        max_new=task.max_new_tokens,
-        end_id=tokenizer.end_id,
-        piece=hardware.piece_tokens,
-        batch_tokens=hardware.batch_tokens,
-        on_prompt=on_prompt,
-        should_stop=run.stop,
-    )
-    outputs = [tokenizer.decode(tokens).strip() for tokens in found.tokens]
-    _append_predictions(run.folder, subtask, length, asked, outputs)
-    pairs = list(zip(asked, outputs, strict=True))
-    correct = {
-        "exact_match": sum(exact_match(answer, output) for (_, answer, _), output in pairs),
-        "published_metric": sum(
-            published_metric(subtask, target=answer, output=output, question=question)
-            for (question, answer, _), output in pairs
-        ),
-    }
-    nominal = parse_length(length, task.length_convention)
-    scores = []
-    for metric, count in correct.items():
-        low, high = wilson_interval(count, len(pairs))
-        scores.append(
-            Score(
-                subtask=subtask,
-                length_tokens=nominal,
-                length_name=length,
-                metric=metric,
-                value=count / len(pairs),
-                samples=len(pairs),
-                ci_low=low,
-                ci_high=high,
-                tokens_per_second=round(found.tokens_per_second, 1),
-                peak_memory_bytes=found.peak_memory_bytes,
-                measured_tokens_mean=round(sum(tokens for *_, tokens in asked) / len(asked), 1),
-            )
-        )
-    return scores
-
-
-def _append_predictions(
-    folder: Path,
-    subtask: str,
-    length: str,
-    asked: list[tuple[str, str, int]],
-    outputs: list[str],
-) -> None:
-    """Every answer as given, so that any metric can be computed again from the run's folder."""
-    with (folder / "predictions.jsonl").open("a", encoding="utf-8") as file:
-        for (question, target, tokens), output in zip(asked, outputs, strict=True):
-            row = {
-                "subtask": subtask,
-                "length": length,
-                "context_tokens": tokens,
-                "question": question,
-                "target": target,
-                "output": output,
-            }
-            file.write(json.dumps(row) + "\n")
 
 
 # record ------------------------------------------------------------------------------------
@@ -474,50 +318,3 @@ def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"
-
-
-# resuming ----------------------------------------------------------------------------------
-
-
-def folder_to_resume(settings: RunSettings) -> Path | None:
-    """The run folder that ``resume`` means; None where ``resume=true`` finds no unfinished run.
-
-    Raises ConfigError where a given folder cannot be gone on with.
-    """
-    mine = identity(as_dict(settings))
-    if isinstance(settings.resume, str):
-        folder = Path(settings.resume)
-        if not (folder / "config.json").is_file():
-            raise ConfigError(f"resume={folder} is no run's folder: it has no config.json")
-        theirs = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if identity(theirs) != mine:
-            raise ConfigError(
-                f"resume={folder} was started with another config: "
-                f"{_first_difference(theirs, as_dict(settings))}"
-            )
-        return folder
-    unfinished = []
-    for path in Path(settings.output_dir).rglob("config.json"):
-        folder = path.parent
-        if (folder / "record.json").exists() or not (folder / "checkpoints/last.json").exists():
-            continue
-        try:
-            theirs = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError):
-            continue
-        if identity(theirs) == mine:
-            unfinished.append((path.stat().st_mtime, folder))
-    return max(unfinished)[1] if unfinished else None
-
-
-def _first_difference(theirs: dict, ours: dict, prefix: str = "") -> str:
-    for key, value in ours.items():
-        if not prefix and key in NOT_IDENTITY:
-            continue
-        other = theirs.get(key)
-        if isinstance(value, dict) and isinstance(other, dict):
-            if found := _first_difference(other, value, f"{prefix}{key}."):
-                return found
-        elif json.dumps(value, default=str) != json.dumps(other, default=str):
-            return f"{prefix}{key} was {other} there and is {value} here"
-    return ""

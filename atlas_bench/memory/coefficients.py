@@ -121,9 +121,8 @@ def coefficients(
     place = state.position % spec.chunk
     ends = [i for i in range(size) if (place + i + 1) % every == 0]
     points = torch.tensor([behind + i for i in ends], dtype=torch.long, device=device)
-    token_rows = torch.tensor(
-        [(place + i + 1) // every - place // every for i in range(size)], device=device
-    )
+    rows = [(place + i + 1) // every - place // every for i in range(size)]
+    token_rows = torch.tensor(rows, device=device)
     valid_NJ = _valid(chunks, tokens, size, padded, device)
 
     alpha = _since_last(windows["retain"], points, every).prod(-1)
@@ -170,8 +169,7 @@ def coefficients(
         momentum_blend=theta_products,
         blend=_row(blend),
         writes=(eta != 0).any(-1),
-        # A rate of 0 has no gradient where the gate's function is flat. On a GPU choosing among
-        # groups costs more than it saves.
+        # A rate of 0 has no gradient where its gate is flat; a GPU loses by choosing among groups.
         may_skip=device.type == "cpu" and (spec.gate == "hard_sigmoid" or not eta.requires_grad),
         **extra,
     )
