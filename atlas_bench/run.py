@@ -64,6 +64,7 @@ class Run:
     console: Console
     logger: RunLogger
     stop: StopSignal
+    commit: str | None  # of the code that runs, read before anything can change it
 
 
 def execute(settings: RunSettings, folder: Path) -> Path:
@@ -168,7 +169,16 @@ def _prepare(settings: RunSettings, folder: Path, stop: StopSignal) -> Run:
     )
     logger = RunLogger(settings.logger.mode, project=settings.logger.project)
     return Run(
-        settings, folder, device, precision, tokenizer, model.to(device), console, logger, stop
+        settings,
+        folder,
+        device,
+        precision,
+        tokenizer,
+        model.to(device),
+        console,
+        logger,
+        stop,
+        _git_commit(),
     )
 
 
@@ -269,7 +279,7 @@ def _record(
         train_seconds=round(trained["seconds"], 2),
         train_tokens=int(trained["tokens"]),
         versions=versions(),
-        git_commit=_git_commit(),
+        git_commit=run.commit,
         device=_device_name(run.device),
         tokenizer={
             "name": run.tokenizer.name,
