@@ -53,6 +53,7 @@ class Progress:
     streams: int = 0
     stage: int = 0
     stage_steps: int = 0
+    stage_tokens: int = 0
     accuracy: float = 0.0
     best_stage: int = -1
     best_accuracy: float = 0.0
@@ -144,6 +145,7 @@ class Trainer:
             batch = self.streams(length, noise, progress.streams, micro)
             progress.streams += micro
             progress.tokens += batch.answer_mask.size
+            progress.stage_tokens += batch.answer_mask.size
             loss, parts = self._loss(batch)
             if not torch.isfinite(loss):
                 raise TrainingError(self._not_finite("loss"))
@@ -209,14 +211,14 @@ class Trainer:
         progress, curriculum = self.progress, self.settings.curriculum
         progress.accuracy = SMOOTHING * progress.accuracy + (1 - SMOOTHING) * accuracy
         progress.stage_steps += 1
-        passed = progress.accuracy >= curriculum.threshold
-        if (
-            passed
+        passed = (
+            progress.accuracy >= curriculum.threshold
             and progress.stage_steps >= curriculum.patience
-            and progress.stage + 1 < len(self.stages)
-        ):
+        )
+        spent = progress.stage_tokens >= curriculum.longest * self.settings.tokens
+        if (passed or spent) and progress.stage + 1 < len(self.stages):
             progress.stage += 1
-            progress.stage_steps = 0
+            progress.stage_steps = progress.stage_tokens = 0
 
     def _not_finite(self, what: str) -> str:
         """One sentence: the step, the first parameter concerned and where to go on from."""

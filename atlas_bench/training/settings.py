@@ -29,11 +29,13 @@ def default_stages() -> list[Stage]:
 
 @dataclass
 class CurriculumSettings:
-    """Streams get noisier, then longer, whenever the answers' accuracy passes the threshold."""
+    """Streams get noisier, then longer, whenever the answers' accuracy passes the threshold, or
+    when a stage has had its share: a model that does not get there still meets every length."""
 
     stages: list[Stage] = field(default_factory=default_stages)
     threshold: float = 0.92  # running accuracy on answers that ends a stage
     patience: int = 40  # steps a stage lasts at least
+    longest: float = 0.2  # share of training.tokens after which a stage ends all the same
 
 
 @dataclass
@@ -81,6 +83,10 @@ def check_training(settings: TrainingSettings) -> None:
         raise ValueError(f"training.final_rate={settings.final_rate} must lie in 0..1")
     if len(settings.betas) != 2 or not all(0 <= beta < 1 for beta in settings.betas):
         raise ValueError(f"training.betas={settings.betas} must be two numbers in 0..1, 1 excluded")
+    if settings.curriculum.longest <= 0:
+        raise ValueError(
+            f"training.curriculum.longest={settings.curriculum.longest} must be above 0"
+        )
     stages = settings.curriculum.stages
     for index, stage in enumerate(stages):
         if stage.length < 64 or not 0 <= stage.noise < 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -71,6 +72,15 @@ def test_learns_and_walks_through_the_curriculum(tmp_path: Path) -> None:
     stages = [(line["length_tokens"], line["noise_share"]) for line in lines]
     assert list(dict.fromkeys(stages)) == [(64, 0.0), (64, 0.5), (128, 0.5)]
     assert progress.tokens >= SETTINGS.tokens
+
+
+def test_a_stage_ends_when_it_had_its_share(tmp_path: Path) -> None:
+    curriculum = replace(SETTINGS.curriculum, threshold=1.1, longest=0.25)
+    run = trainer(tmp_path, settings=replace(SETTINGS, curriculum=curriculum))
+    run.run()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    stages = [(line["length_tokens"], line["noise_share"]) for line in lines]
+    assert [stages.count(stage) for stage in dict.fromkeys(stages)] == [3, 3, 6]
 
 
 def test_a_stage_can_take_gradients_at_coarser_chunks(tmp_path: Path) -> None:
@@ -204,6 +214,7 @@ def test_schedule_and_weight_decay_groups() -> None:
         ({"curriculum": CurriculumSettings(stages=[Stage(64, 1.0)])}, "training.curriculum.stages"),
         ({"curriculum": CurriculumSettings(stages=[Stage(8, 0.5)])}, "64 tokens or more"),
         ({"curriculum": CurriculumSettings(stages=[])}, "is empty"),
+        ({"curriculum": CurriculumSettings(longest=0.0)}, "training.curriculum.longest"),
         ({"curriculum": CurriculumSettings(stages=[Stage(64, 0.0, 0)])}, r"chunk_factor=0 must"),
         ({"curriculum": CurriculumSettings(stages=[Stage(64, 0.0, 1, -1.0)])}, r"price=-1.0 must"),
     ],
