@@ -5,7 +5,9 @@ Inside a chunk gradients are frozen at W_t', so W and S at every update point p 
     W_p = A_p W - B_p S - sum_j C_pj u_j          S_p = Theta_p S + sum_j sigma_pj u_j
 
 of the weights at the chunk's start and the tokens' gradients, which are outer products
-u_j = left_j right_j: `chunked_linear.py` for `gd` and `momentum`, `chunked_muon.py` for `muon`.
+u_j = left_j right_j: `chunked_linear.py` for `gd` and `momentum`, `chunked_channel.py` where every
+feature has its own keep-rate, `chunked_muon.py` for `muon`. The exact delta rule, whose chunks are
+single tokens, runs over blocks of them in `chunked_delta.py`.
 
 Legend: N chunks, G batch x heads, U update points of a chunk, P = U + 1, J tokens it learns from
 (the window before it and its own), X its own tokens, D features, K key, V value, O and I the
@@ -14,9 +16,13 @@ rows and columns of a weight.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from atlas_bench.memory import chunked_delta
+from atlas_bench.memory.chunked_channel import run_channel
 from atlas_bench.memory.chunked_linear import run_linear
 from atlas_bench.memory.chunked_muon import run_muon
 from atlas_bench.memory.coefficients import Coefficients, coefficients
@@ -45,13 +51,14 @@ def chunked(
         inputs = checked_inputs(spec, params, q, k, v, gates)
         state = initial_state(spec, params, inputs) if state is None else state
         length, done, outputs = q.shape[1], 0, []
+        run = chunked_delta.BLOCK if spec.is_delta_rule else spec.chunk
         while done < length:
-            place = state.position % spec.chunk
-            whole = (length - done) // spec.chunk
+            place = 0 if spec.is_delta_rule else state.position % run
+            whole = (length - done) // run
             if place or not whole:
-                chunks, size = 1, min(spec.chunk - place, length - done)
+                chunks, size = 1, min(run - place, length - done)
             else:
-                chunks, size = whole, spec.chunk
+                chunks, size = whole, run
             part = {n: x[:, :, done : done + chunks * size] for n, x in inputs.items()}
             y, state = _segment(spec, params, part, state, chunks, size)
             outputs.append(y)
@@ -90,22 +97,25 @@ def _segment(
 
     tokens = {name: windows(x) for name, x in known.items()}
     q_NGXK, phi_k_NGJD = _windows(part["q"], chunks, size, 0), features(tokens["k"])
+    rows = None
+    if not spec.is_delta_rule:
+        rows = coefficients(spec, tokens, phi_k_NGJD, state, size, pad)
     segment = Segment(
         q_NGXK=q_NGXK,
         phi_q_NGXD=features(q_NGXK),
         k_NGJK=tokens["k"],
         phi_k_NGJD=phi_k_NGJD,
         v_NGJV=tokens["v"],
-        rows=coefficients(spec, tokens, phi_k_NGJD, state, size, pad),
+        tokens=tokens,
+        rows=rows,
         weights=grouped(state.weights),
         momentum=grouped(state.momentum),
         reference=grouped(state.reference),
         place=state.position % spec.chunk,
     )
-    run = run_muon if spec.optimizer == "muon" else run_linear
-    y_NGXV, weights, momentum = run(spec, segment)
+    y_NGXV, weights, momentum = _form(spec)(spec, segment)
     y = y_NGXV.transpose(0, 1).reshape(batch, heads, length, -1)
-    new = _next_state(spec, state, known, segment.rows, length)
+    new = _next_state(spec, state, known, rows, length)
     unflatten = lambda group: {n: w.unflatten(0, (batch, heads)) for n, w in group.items()}  # noqa: E731
     weights = unflatten(weights)
     return y, MemoryState(
@@ -114,6 +124,14 @@ def _segment(
         reference=weights if new["position"] % spec.chunk == 0 else state.reference,
         **new,
     )
+
+
+def _form(spec: MemorySpec) -> Callable:
+    if spec.is_delta_rule:
+        return chunked_delta.run_delta
+    if spec.retain == "channel":
+        return run_channel
+    return run_muon if spec.optimizer == "muon" else run_linear
 
 
 def _windows(x_BHT: Tensor, chunks: int, size: int, behind: int) -> Tensor:
@@ -130,7 +148,7 @@ def _next_state(
     spec: MemorySpec,
     state: MemoryState,
     known: dict[str, Tensor],
-    rows: Coefficients,
+    rows: Coefficients | None,
     length: int,
 ) -> dict:
     """All fields of the state after the segment but its weights."""

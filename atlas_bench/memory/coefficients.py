@@ -84,6 +84,7 @@ class Coefficients:
     update's window, ``window_weight`` (N, G, U, c) their weights, ``momentum_blend`` (N, G, U, U)
     the weight of G_p' in S_p and ``blend`` (N, G, P, U) that of O(S_p') in W_p; ``writes`` (N, G)
     whether any rate is above 0, ``may_skip`` whether those that do not write may be left out.
+    ``channel_keep`` (N, G, D, U): the keep-rates per feature, for which the others hold 1.
     ``applied``, ``applied_momentum`` (N, G, J), ``retained`` (N, G): the bounded step's memory.
     """
 
@@ -98,6 +99,7 @@ class Coefficients:
     blend: Tensor
     writes: Tensor
     may_skip: bool
+    channel_keep: Tensor | None = None
     applied: Tensor | None = None
     applied_momentum: Tensor | None = None
     retained: Tensor | None = None
@@ -115,7 +117,7 @@ def coefficients(
 
     ``windows``: the gates as (N, G, J). ``padded``: tokens in front of the sequence's first.
     """
-    chunks, groups, tokens = windows["retain"].shape
+    chunks, _, tokens = windows["rate"].shape
     device = phi_k_NGJD.device
     behind, every = tokens - size, spec.update_every
     place = state.position % spec.chunk
@@ -125,7 +127,12 @@ def coefficients(
     token_rows = torch.tensor(rows, device=device)
     valid_NJ = _valid(chunks, tokens, size, padded, device)
 
-    alpha = _since_last(windows["retain"], points, every).prod(-1)
+    retain = windows["retain"]
+    channel_keep = None
+    if retain.dim() == 4:  # per feature: chunked_channel.py, and 1 here
+        channel_keep = _since_last(retain.movedim(-1, 2), points, every).prod(-1)
+        retain = torch.ones_like(retain[..., 0])
+    alpha = _since_last(retain, points, every).prod(-1)
     theta = _since_last(windows["momentum"], points, every).prod(-1)
     eta = _since_last(windows["rate"], points, every).mean(-1)
     gamma = _window_matrix(spec, windows["weight"], points, tokens, valid_NJ)
@@ -168,6 +175,7 @@ def coefficients(
         window_weight=window_weight,
         momentum_blend=theta_products,
         blend=_row(blend),
+        channel_keep=channel_keep,
         writes=(eta != 0).any(-1),
         # A rate of 0 has no gradient where its gate is flat; a GPU loses by choosing among groups.
         may_skip=device.type == "cpu" and (spec.gate == "hard_sigmoid" or not eta.requires_grad),

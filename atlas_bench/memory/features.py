@@ -1,4 +1,4 @@
-"""Feature maps phi of queries and keys (ATLAS Eq 5, 22), exact and of finite size."""
+"""Feature maps phi of queries and keys (ATLAS Eq 5, 22), of finite size; all but `sketch` exact."""
 
 from __future__ import annotations
 
@@ -7,16 +7,24 @@ import math
 from functools import lru_cache
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from atlas_bench.memory.spec import MemoryParameters, MemorySpec
 
 
 def feature_dim(spec: MemorySpec, key_dim: int) -> int:
-    """D, the size of phi(x) for a key of ``key_dim``: C(key_dim + p, p) for degree p."""
+    """D, the size of phi(x) for a key of ``key_dim``: C(key_dim + p, p) for degree p, less one
+    without the constant; for `sketch` key_dim + (p - 1) sketch_size, and the constant."""
     if spec.features == "identity":
         return key_dim
-    return math.comb(key_dim + spec.degree, spec.degree) - (not spec.constant_feature)
+    if spec.features == "sketch":
+        return spec.constant_feature + key_dim + (spec.degree - 1) * spec.sketch_size
+    return math.comb(key_dim + spec.degree, spec.degree) - (not _has_constant(spec))
+
+
+def _has_constant(spec: MemorySpec) -> bool:
+    """`taylor` is the series of exp, which starts at 1."""
+    return spec.constant_feature or spec.features == "taylor"
 
 
 def initial_feature_scales(spec: MemorySpec, heads: int) -> Tensor | None:
@@ -25,6 +33,17 @@ def initial_feature_scales(spec: MemorySpec, heads: int) -> Tensor | None:
         return None
     scales = [math.factorial(i) ** -0.5 for i in range(spec.degree + 1)]
     return torch.tensor(scales).expand(heads, -1).clone()
+
+
+def random_tables(spec: MemorySpec, key_dim: int, generator: Generator | None) -> Tensor | None:
+    """The count sketches of `sketch`, (degree, d_k, sketch_size): in every row one random sign at
+    one random place. ``None`` for features that need no tables."""
+    if spec.features != "sketch":
+        return None
+    shape = (spec.degree, key_dim)
+    place = torch.randint(spec.sketch_size, shape, generator=generator)
+    sign = 2.0 * torch.randint(2, shape, generator=generator) - 1
+    return torch.zeros(*shape, spec.sketch_size).scatter_(2, place[..., None], sign[..., None])
 
 
 @lru_cache(maxsize=32)
@@ -50,14 +69,18 @@ def _monomials(key_dim: int, degree: int, constant: bool) -> tuple[list[Tensor],
 
 
 def apply_features(spec: MemorySpec, params: MemoryParameters, x: Tensor) -> Tensor:
-    """phi(x): (B, T, H, d_k) -> (B, T, H, D).
+    """phi(x): (B, T, H, d_k) -> (B, T, H, D), with a_i = params.coefficients[:, i].
 
-    ``polynomial``: all distinct monomials up to ``degree`` with their multinomial weights, so
-    phi(q).phi(k) = sum_i a_i (q.k)^i exactly (ATLAS Eq 5), a_i = params.coefficients[:, i].
+    ``polynomial``, ``taylor``: all distinct monomials up to ``degree`` with their multinomial
+    weights, so phi(q).phi(k) = sum_i a_i (q.k)^i exactly (ATLAS Eq 5, 22); `taylor` always has
+    a_0. ``sketch``: a TensorSketch (Pham and Pagh 2013) of the same kernel, right on average over
+    its tables, whose size does not grow with d_k^degree; degrees 0 and 1 are exact.
     """
     if spec.features == "identity":
         return x
-    selections, degrees, weights = _monomials(x.shape[-1], spec.degree, spec.constant_feature)
+    if spec.features == "sketch":
+        return _sketch(spec, params, x)
+    selections, degrees, weights = _monomials(x.shape[-1], spec.degree, _has_constant(spec))
     extended = torch.cat([torch.ones_like(x[..., :1]), x], -1)
     # A product with a 0/1 matrix is a gather whose backward is also a product: fast everywhere.
     product = None
@@ -66,3 +89,21 @@ def apply_features(spec: MemorySpec, params: MemoryParameters, x: Tensor) -> Ten
         product = factor if product is None else product * factor
     scales = params.feature_scales.to(x)[:, degrees.to(x.device)] * weights.to(x)
     return product * scales
+
+
+def _sketch(spec: MemorySpec, params: MemoryParameters, x: Tensor) -> Tensor:
+    """The sketch of x^(i) is the circular convolution of i count sketches of x."""
+    if not x.numel():  # which an FFT refuses
+        return x.new_zeros(*x.shape[:-1], feature_dim(spec, x.shape[-1]))
+    scales = params.feature_scales.to(x)
+    wide = x if x.dtype == torch.float64 else x.float()  # no FFT in lower precision
+    parts = [torch.ones_like(x[..., :1]) * scales[:, :1]] if spec.constant_feature else []
+    parts.append(x * scales[:, 1:2])
+    product = None
+    for degree in range(1, spec.degree + 1):
+        counted = torch.fft.rfft(wide @ params.tables[degree - 1].to(wide))
+        product = counted if product is None else product * counted
+        if degree > 1:
+            sketched = torch.fft.irfft(product, n=spec.sketch_size).to(x.dtype)
+            parts.append(sketched * scales[:, degree : degree + 1])
+    return torch.cat(parts, -1)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from atlas_bench.memory.features import feature_dim, initial_feature_scales
+from atlas_bench.memory.features import feature_dim, initial_feature_scales, random_tables
 from atlas_bench.memory.spec import MemoryParameters, MemorySpec
 
 Factors = dict[str, tuple[Tensor, Tensor]]
@@ -36,22 +36,28 @@ def init_parameters(
     Variances are 1/in. For `muon`, whose updates have the same norm whatever the gradient's, W2
     gives hidden features of about unit norm for a key of unit norm (gelu(x) is near x / 2), so
     that one update writes a whole value, and W1 is small, so that what is read first is what was
-    written. Gradient steps of that size diverge (seen with `momentum` within 128 tokens).
+    written. Gradient steps of that size diverge (seen with `momentum` within 128 tokens). W3,
+    which multiplies the hidden features, then shares their size with W2.
     """
     inputs = feature_dim(spec, key_dim)
     hidden = spec.expansion * value_dim
-    shapes = {"W1": (heads, value_dim, inputs)}
-    deviations = {"W1": inputs**-0.5}
-    if spec.network == "mlp":
-        shapes = {"W1": (heads, value_dim, hidden), "W2": (heads, hidden, inputs)}
-        deviations = {"W1": hidden**-0.5, "W2": inputs**-0.5}
-        if spec.optimizer == "muon":
-            deviations = {"W1": 0.3 * hidden**-0.5, "W2": 2 * hidden**-0.5}
+    if spec.network == "matrix":
+        shapes = {"W1": (heads, value_dim, inputs)}
+        deviations = {"W1": inputs**-0.5}
+    else:
+        up = (heads, hidden, inputs)
+        shapes = {"W1": (heads, value_dim, hidden), "W2": up, "W3": up}
+        deviations = {"W1": hidden**-0.5, "W2": inputs**-0.5, "W3": inputs**-0.5}
+    if spec.optimizer == "muon" and spec.network != "matrix":
+        unit = 2 * hidden**-0.5 if spec.network == "mlp" else (4 / hidden) ** 0.25
+        deviations = {"W1": 0.3 * hidden**-0.5, "W2": unit, "W3": unit}
     weights = {
-        name: torch.randn(shape, generator=generator) * deviations[name]
-        for name, shape in shapes.items()
+        name: torch.randn(shapes[name], generator=generator) * deviations[name]
+        for name in spec.weight_names
     }
-    return MemoryParameters(weights, initial_feature_scales(spec, heads))
+    return MemoryParameters(
+        weights, initial_feature_scales(spec, heads), random_tables(spec, key_dim, generator)
+    )
 
 
 def gelu(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,6 +65,23 @@ def gelu(x: Tensor) -> tuple[Tensor, Tensor]:
     cumulative = 0.5 * (1 + torch.erf(x * math.sqrt(0.5)))
     density = torch.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
     return x * cumulative, torch.addcmul(cumulative, x, density)
+
+
+NORM_EPSILON = 1e-6
+
+
+def normalise(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Layer norm over the last dimension, and 1 / the deviation it divided by."""
+    centred = x - x.mean(-1, keepdim=True)
+    scale = torch.rsqrt(centred.square().mean(-1, keepdim=True) + NORM_EPSILON)
+    return centred * scale, scale
+
+
+def normalise_backward(grad: Tensor, normal: Tensor, scale: Tensor) -> Tensor:
+    """The gradient of `normalise`'s input. The mean and the deviation depend on the input too:
+    the parts of ``grad`` along 1 and along the result drop out."""
+    along = (grad * normal).mean(-1, keepdim=True)
+    return (grad - grad.mean(-1, keepdim=True) - normal * along) * scale
 
 
 def gradient_factors(
@@ -76,15 +99,28 @@ def gradient_factors(
     if spec.network == "matrix":
         error = linear("W1", phi_GJD) - v_GJV if spec.objective == "l2" else -v_GJV
         return {"W1": (error, phi_GJD)}
-    hidden, slope = gelu(linear("W2", phi_GJD))
-    if spec.objective == "l2":
-        error = linear("W1", hidden) - v_GJV
-        if k_GJK.shape[-1] == v_GJV.shape[-1]:
-            error = error + k_GJK
-    else:
-        error = -v_GJV
-    back = (error @ weights["W1"].to(error.dtype)) * slope
-    return {"W1": (error, hidden), "W2": (back, phi_GJD)}
+    activated, slope = gelu(linear("W2", phi_GJD))
+    multiplier = linear("W3", phi_GJD) if spec.network == "gated_mlp" else None
+    hidden = activated if multiplier is None else activated * multiplier
+    error = -v_GJV
+    if spec.objective == "l2" or spec.branch_norm:
+        branch = linear("W1", hidden)
+        if spec.branch_norm:
+            branch, scale = normalise(branch)
+        if spec.objective == "l2":
+            error = branch - v_GJV
+            if k_GJK.shape[-1] == v_GJV.shape[-1]:
+                error = error + k_GJK
+        if spec.branch_norm:
+            error = normalise_backward(error, branch, scale)
+    back = error @ weights["W1"].to(error.dtype)
+    if multiplier is None:
+        return {"W1": (error, hidden), "W2": (back * slope, phi_GJD)}
+    return {
+        "W1": (error, hidden),
+        "W2": (back * multiplier * slope, phi_GJD),
+        "W3": (back * activated, phi_GJD),
+    }
 
 
 def forward(
@@ -92,10 +128,16 @@ def forward(
 ) -> Tensor:
     """M(phi(q)): (G, X, V), where ``linear(name, x)`` multiplies by the weights that x sees.
 
-    matrix: W1 phi(q). mlp: q + W1 gelu(W2 phi(q)) (ATLAS Eq 42); the residual is on the
-    unexpanded query and exists only where the key and value sizes agree.
+    matrix: W1 phi(q). mlp: q + W1 gelu(W2 phi(q)) (ATLAS Eq 42). gated_mlp: q + W1 (gelu(W2
+    phi(q)) * W3 phi(q)) (ATLAS Eq 43). The residual is on the unexpanded query and exists only
+    where the key and value sizes agree; with ``branch_norm`` the other term is normalised.
     """
     if spec.network == "matrix":
         return linear("W1", phi_GXD)
-    output = linear("W1", torch.nn.functional.gelu(linear("W2", phi_GXD)))
+    hidden = torch.nn.functional.gelu(linear("W2", phi_GXD))
+    if spec.network == "gated_mlp":
+        hidden = hidden * linear("W3", phi_GXD)
+    output = linear("W1", hidden)
+    if spec.branch_norm:
+        output = normalise(output)[0]
     return output + q_GXK if q_GXK.shape[-1] == values else output

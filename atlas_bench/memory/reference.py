@@ -81,7 +81,8 @@ def _write(
         if spec.optimizer == "muon":
             how = (spec.newton_schulz_steps, spec.newton_schulz_coefficients, token["v"].dtype)
             step = {n: newton_schulz(s, *how) for n, s in step.items()}
-        weights = {n: _scale(alpha, weights[n]) - _scale(eta, step[n]) for n in weights}
+        decay = _scale if alpha.dim() == 2 else _scale_inputs
+        weights = {n: decay(alpha, weights[n]) - _scale(eta, step[n]) for n in weights}
         if spec.is_bounded:
             padded = torch.zeros_like(applied)
             padded[:, :, kept - gamma.shape[2] :] = gamma
@@ -109,6 +110,10 @@ def _write(
 
 def _scale(gate_BH: Tensor, weight_BHOI: Tensor) -> Tensor:
     return gate_BH.to(weight_BHOI.dtype)[..., None, None] * weight_BHOI
+
+
+def _scale_inputs(gate_BHI: Tensor, weight_BHOI: Tensor) -> Tensor:
+    return gate_BHI.to(weight_BHOI.dtype)[..., None, :] * weight_BHOI
 
 
 def _window_weights(spec: MemorySpec, recent: dict[str, Tensor]) -> Tensor:

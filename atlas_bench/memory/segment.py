@@ -21,7 +21,8 @@ class Segment:
     k_NGJK: Tensor
     phi_k_NGJD: Tensor
     v_NGJV: Tensor
-    rows: Coefficients
+    tokens: dict[str, Tensor]  # the gates, (N, G, J)
+    rows: Coefficients | None  # None for the exact delta rule, which needs none
     weights: Weights
     momentum: Weights
     reference: Weights

@@ -10,12 +10,12 @@ from torch import Tensor
 from atlas_bench.naming import nearest
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "network": ("matrix", "mlp"),
-    "features": ("identity", "polynomial"),
+    "network": ("matrix", "mlp", "gated_mlp"),
+    "features": ("identity", "polynomial", "taylor", "sketch"),
     "objective": ("l2", "dot"),
     "window_weights": ("token", "pair"),
     "optimizer": ("gd", "momentum", "muon"),
-    "retain": ("none", "scalar", "fixed"),
+    "retain": ("none", "scalar", "channel", "fixed"),
     "gate": ("sigmoid", "hard_sigmoid"),
     "newton_schulz_coefficients": ("jordan", "polar_express"),
 }
@@ -27,7 +27,9 @@ class MemorySpec:
 
     ``rate_inside`` puts the step inside the momentum: the window weight carries it and the rate
     gate is not used (eta = 1). ``retain='fixed'`` is a keep-rate that does not depend on the
-    token; to this package it is the same tensor as ``scalar``.
+    token; to this package it is the same tensor as ``scalar``. ``channel`` has one for every
+    feature, which only the input side of a `matrix` has a place for. ``branch_norm`` normalises
+    what is added to the residual (TTT's LN, 2407.04620), without a gain of its own.
 
     Raises ValueError, with the field's name, for a value outside the family.
     """
@@ -47,6 +49,8 @@ class MemorySpec:
     gate: str = "sigmoid"
     bounded_step: bool = False
     expansion: int = 4
+    branch_norm: bool = False
+    sketch_size: int = 256  # of `sketch`: features a degree above 1
     newton_schulz_steps: int = 5
     newton_schulz_coefficients: str = "jordan"
 
@@ -57,12 +61,25 @@ class MemorySpec:
                 raise ValueError(
                     f"memory.{name}={value} is not one of {', '.join(valid)}{nearest(value, valid)}"
                 )
-        for name in ("degree", "window", "update_every", "chunk", "expansion"):
+        for name in ("degree", "window", "update_every", "chunk", "expansion", "sketch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"memory.{name}={getattr(self, name)} must be at least 1")
         if self.newton_schulz_steps < 0:
             raise ValueError(
                 f"memory.newton_schulz_steps={self.newton_schulz_steps} must not be negative"
+            )
+        if self.branch_norm and self.network == "matrix":
+            raise ValueError(
+                "memory.branch_norm=true needs a branch beside the residual; use "
+                "memory.network=mlp or gated_mlp"
+            )
+        if self.retain == "channel" and (
+            self.network != "matrix" or self.optimizer == "muon" or self.bounded_step
+        ):
+            raise ValueError(
+                "memory.retain=channel is defined for memory.network=matrix with "
+                "memory.optimizer=gd or momentum and memory.bounded_step=false; use "
+                "memory.retain=scalar with the others"
             )
         if self.window < self.update_every:
             raise ValueError(
@@ -87,7 +104,18 @@ class MemorySpec:
 
     @property
     def weight_names(self) -> tuple[str, ...]:
-        return ("W1",) if self.network == "matrix" else ("W1", "W2")
+        return {"matrix": ("W1",), "mlp": ("W1", "W2")}.get(self.network, ("W1", "W2", "W3"))
+
+    @property
+    def is_delta_rule(self) -> bool:
+        """(Gated) DeltaNet: a matrix whose exact recurrence has a closed form over many tokens."""
+        return (
+            self.network == "matrix"
+            and self.objective == "l2"
+            and self.optimizer == "gd"
+            and self.window == self.chunk == 1
+            and self.retain != "channel"
+        )
 
 
 def _next_multiple(value: int, of: int) -> int:
@@ -98,10 +126,10 @@ def _next_multiple(value: int, of: int) -> int:
 class Gates:
     """The data-dependent gates, after their squashing function.
 
-    ``retain`` (alpha), ``rate`` (eta) and ``momentum`` (theta): (B, T, H). ``weight`` (gamma):
-    (B, T, H), or (B, T, H, c) with ``window_weights='pair'``, where ``weight[:, t, :, lag]``
-    weighs token t - lag. What is left out is 1, except that ``momentum`` must be given to an
-    optimizer which has it.
+    ``retain`` (alpha), ``rate`` (eta) and ``momentum`` (theta): (B, T, H), but ``retain`` is
+    (B, T, H, D) with ``retain='channel'``. ``weight`` (gamma): (B, T, H), or (B, T, H, c) with
+    ``window_weights='pair'``, where ``weight[:, t, :, lag]`` weighs token t - lag. What is left
+    out is 1, except that ``momentum`` must be given to an optimizer which has it.
     """
 
     retain: Tensor | None = None
@@ -112,14 +140,16 @@ class Gates:
 
 @dataclass(frozen=True)
 class MemoryParameters:
-    """What the outer loop learns: the initial memory W_0 and the feature scales.
+    """What the outer loop learns, the initial memory W_0 and the feature scales, and tables.
 
     ``weights``: name -> (H, out, in). ``feature_scales``: (H, degree + 1) or None; degree i of
     the polynomial kernel has the coefficient a_i = feature_scales[:, i]**2, so that a_i >= 0.
+    ``tables``: the random signs of `sketch`, (degree, d_k, sketch_size), not learnt; or None.
     """
 
     weights: dict[str, Tensor]
     feature_scales: Tensor | None = None
+    tables: Tensor | None = None
 
     @property
     def coefficients(self) -> Tensor | None:
@@ -128,7 +158,8 @@ class MemoryParameters:
 
     def to(self, dtype: torch.dtype) -> MemoryParameters:
         scales = None if self.feature_scales is None else self.feature_scales.to(dtype)
-        return MemoryParameters({n: w.to(dtype) for n, w in self.weights.items()}, scales)
+        tables = None if self.tables is None else self.tables.to(dtype)
+        return MemoryParameters({n: w.to(dtype) for n, w in self.weights.items()}, scales, tables)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from atlas_bench.memory.spec import Gates, MemoryParameters, MemorySpec, MemoryS
 def checked_inputs(
     spec: MemorySpec, params: MemoryParameters, q: Tensor, k: Tensor, v: Tensor, gates: Gates
 ) -> dict[str, Tensor]:
-    """q, k, v as (B, H, T, d) and the four gates as (B, H, T) or (B, H, T, c), in one dict.
+    """q, k, v as (B, H, T, d) and the four gates, (B, H, T) and what may follow, in one dict.
 
     Gates that the spec does not use become what they mean: retain 1 for `none`, rate 1 for
     ``rate_inside``, momentum 0 for `gd`. Raises ValueError for shapes that do not fit.
@@ -36,6 +36,8 @@ def checked_inputs(
     inputs = {"q": q, "k": k, "v": v}
     for name, gate in wanted.items():
         expected = (*shape, spec.window) if name == "weight" and pair else shape
+        if name == "retain" and spec.retain == "channel":
+            expected = (*shape, params.weights["W1"].shape[-1])
         if gate is None:
             gate = q.new_ones(expected)
         if gate.shape != expected:

@@ -54,6 +54,7 @@ class Progress:
     stage: int = 0
     stage_steps: int = 0
     stage_tokens: int = 0
+    passed: bool = True  # whether the stage before was ended by accuracy
     accuracy: float = 0.0
     best_stage: int = -1
     best_accuracy: float = 0.0
@@ -195,7 +196,7 @@ class Trainer:
                 loss = loss + settings.language_modelling_weight * modelling
         change = change_of_memory(self.model)
         price = settings.change_penalty * self.stages[self.progress.stage].price
-        if price:
+        if price and self.progress.passed:
             loss = loss + price * change
         wanted = targets[answers]
         telling = wanted != self.end_id  # the end of an answer is easy and says nothing
@@ -218,6 +219,7 @@ class Trainer:
         spent = progress.stage_tokens >= curriculum.longest * self.settings.tokens
         if (passed or spent) and progress.stage + 1 < len(self.stages):
             progress.stage += 1
+            progress.passed = passed
             progress.stage_steps = progress.stage_tokens = 0
 
     def _not_finite(self, what: str) -> str:

@@ -12,7 +12,7 @@ class Stage:
     length: int = 64
     noise: float = 0.0
     chunk_factor: int = 1  # the memory's chunk is so many times the model's in this stage
-    price: float = 1.0  # share of the change penalty that this stage charges
+    price: float = 1.0  # share of the change penalty; none to a model that did not pass before
 
 
 def default_stages() -> list[Stage]:

@@ -31,6 +31,17 @@ REPRESENTATIVE = [
     MemorySpec(network="mlp", optimizer="muon", window=4, update_every=4, chunk=4, objective="dot"),
     MemorySpec(network="mlp", optimizer="gd", window=2, update_every=2, chunk=6, bounded_step=True),
     MemorySpec(network="mlp", optimizer="muon", window=3, chunk=3, gate="hard_sigmoid"),
+    MemorySpec(network="matrix", optimizer="gd", chunk=1, bounded_step=True),
+    MemorySpec(network="matrix", objective="dot", retain="channel", chunk=4),
+    MemorySpec(
+        network="matrix", optimizer="momentum", retain="channel", window=3, update_every=2, chunk=4
+    ),
+    MemorySpec(
+        network="gated_mlp", optimizer="muon", window=4, update_every=2, chunk=4, branch_norm=True
+    ),
+    MemorySpec(network="mlp", optimizer="momentum", rate_inside=True, chunk=4, branch_norm=True),
+    MemorySpec(network="matrix", optimizer="muon", rate_inside=True, window=2, chunk=2),
+    MemorySpec(network="gated_mlp", window=3, chunk=4, features="sketch", sketch_size=8),
 ]
 
 

@@ -81,6 +81,10 @@ def test_a_stage_ends_when_it_had_its_share(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     stages = [(line["length_tokens"], line["noise_share"]) for line in lines]
     assert [stages.count(stage) for stage in dict.fromkeys(stages)] == [3, 3, 6]
+    assert not run.progress.passed
+    charged = [line["loss"] - line["answer_loss"] for line in lines]
+    assert min(charged[:3]) > 0.3
+    assert max(charged[3:]) < 0.2, "who did not pass is not charged for what is written"
 
 
 def test_a_stage_can_take_gradients_at_coarser_chunks(tmp_path: Path) -> None:
