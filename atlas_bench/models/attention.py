@@ -1,6 +1,7 @@
 """Softmax attention as a sequence mixer: full or sliding window, with its key-value cache.
 
-Legend: B batch, T tokens of this call, C cached tokens, H heads, E head size, W window.
+Legend: B batch, T tokens of this call, C cached tokens, H heads, E head size, W window, P
+persistent tokens.
 """
 
 from __future__ import annotations
@@ -29,15 +30,24 @@ class AttentionState:
 
 
 class Attention(nn.Module):
-    """Causal multi-head attention with RoPE (2104.09864)."""
+    """Causal multi-head attention with RoPE (2104.09864).
 
-    def __init__(self, model: ModelSettings, scale: ScaleSettings) -> None:
+    ``inner`` is for hybrids, which project the output themselves. Persistent tokens (Titans
+    section 3.3) are learnt keys and values without a position that every query sees.
+    """
+
+    def __init__(self, model: ModelSettings, scale: ScaleSettings, *, inner: bool = False) -> None:
         super().__init__()
         self.heads, self.window = scale.heads, model.attention.window
         self.head_dim = scale.width // scale.heads
         self.rope_base = model.attention.rope_base
         self.qkv = nn.Linear(scale.width, 3 * scale.width, bias=False)
-        self.out = nn.Linear(scale.width, scale.width, bias=False)
+        self.out = None if inner else nn.Linear(scale.width, scale.width, bias=False)
+        self.persistent_tokens = model.attention.persistent_tokens
+        shape = (2, self.heads, self.persistent_tokens, self.head_dim)
+        self.persistent = None
+        if self.persistent_tokens:
+            self.persistent = nn.Parameter(torch.randn(shape) * self.head_dim**-0.5)
 
     def init_state(self, batch: int) -> AttentionState:
         return AttentionState()
@@ -50,18 +60,33 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, state: AttentionState) -> tuple[Tensor, AttentionState]:
         """(B, T, width) and the past -> (B, T, width) and the past with these tokens."""
         batch, length, _ = x.shape
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, self.head_dim)).permute(2, 0, 3, 1, 4)
+        q, k, v = self.project(x)
         positions = torch.arange(state.position, state.position + length, device=x.device)
         q, k = rotate(q, positions, self.rope_base), rotate(k, positions, self.rope_base)
         if state.keys is not None:
             k = torch.cat([state.keys, k], 2)
             v = torch.cat([state.values, v], 2)
-        y = attend(q, k, v, self.window)
+        always = self.persistent_pair(batch, k.dtype) if self.persistent_tokens else None
+        y = attend(q, k, v, self.window, always)
         if self.window is not None:
             kept = min(self.window - 1, k.shape[2])
             k, v = k[:, :, k.shape[2] - kept :], v[:, :, v.shape[2] - kept :]
-        y = self.out(y.transpose(1, 2).reshape(batch, length, -1))
+        y = y.transpose(1, 2).reshape(batch, length, -1)
+        y = y if self.out is None else self.out(y)
         return y, AttentionState(k, v, state.position + length)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, width) -> q, k, v, each (B, H, T, E), not rotated."""
+        parts = self.qkv(x).unflatten(-1, (3, self.heads, self.head_dim))
+        return tuple(parts.permute(2, 0, 3, 1, 4).unbind(0))
+
+    def persistent_pair(self, batch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Keys and values of the persistent tokens, (B, H, P, E)."""
+        if self.persistent is None:
+            none = self.qkv.weight.new_zeros(batch, self.heads, 0, self.head_dim, dtype=dtype)
+            return none, none
+        keys, values = self.persistent.to(dtype).unsqueeze(1).expand(-1, batch, -1, -1, -1)
+        return keys, values
 
 
 def rotate(x_BHTE: Tensor, positions: Tensor, base: float) -> Tensor:
@@ -74,22 +99,36 @@ def rotate(x_BHTE: Tensor, positions: Tensor, base: float) -> Tensor:
     return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
 
 
-def attend(q_BHTE: Tensor, k_BHSE: Tensor, v_BHSE: Tensor, window: int | None) -> Tensor:
-    """Causal attention where the last query stands at the last key; S = cached + T."""
+def attend(
+    q_BHTE: Tensor,
+    k_BHSE: Tensor,
+    v_BHSE: Tensor,
+    window: int | None,
+    always: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """Causal attention where the last query stands at the last key; S = cached + T.
+
+    ``always``: keys and values (B, H, P, E) that every query sees, besides the window.
+    """
     length, total = q_BHTE.shape[2], k_BHSE.shape[2]
     if window is not None and total > 2 * window and length > 1:
-        return _attend_in_blocks(q_BHTE, k_BHSE, v_BHSE, window)
-    if length == total and (window is None or length <= window):
+        return _attend_in_blocks(q_BHTE, k_BHSE, v_BHSE, window, always)
+    if always is None and length == total and (window is None or length <= window):
         return F.scaled_dot_product_attention(q_BHTE, k_BHSE, v_BHSE, is_causal=True)
     at = torch.arange(total - length, total, device=q_BHTE.device)[:, None]
     key = torch.arange(total, device=q_BHTE.device)
     mask = key <= at
     if window is not None:
         mask = mask & (key > at - window)
+    if always is not None:
+        k_BHSE, v_BHSE = (torch.cat(pair, 2) for pair in zip(always, (k_BHSE, v_BHSE), strict=True))
+        mask = F.pad(mask, (always[0].shape[2], 0), value=True)
     return F.scaled_dot_product_attention(q_BHTE, k_BHSE, v_BHSE, attn_mask=mask)
 
 
-def _attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+def _attend_in_blocks(
+    q: Tensor, k: Tensor, v: Tensor, window: int, always: tuple[Tensor, Tensor] | None
+) -> Tensor:
     """Sliding window at cost T x W: each block of W queries sees its own keys and the W before."""
     length, cached = q.shape[2], k.shape[2] - q.shape[2]
     blocks = -(-length // window)
@@ -106,4 +145,8 @@ def _attend_in_blocks(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
     mask = (key <= at) & (key > at - window)
     first = torch.arange(blocks, device=q.device)[:, None, None] == 0
     mask = mask & ~(first & (key < front))
+    if always is not None:
+        spread = (x.unsqueeze(2).expand(-1, -1, blocks, -1, -1) for x in always)
+        k, v = (torch.cat(pair, 3) for pair in zip(spread, (k, v), strict=True))
+        mask = F.pad(mask, (always[0].shape[2], 0), value=True)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).flatten(2, 3)[:, :, :length]

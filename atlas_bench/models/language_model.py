@@ -6,24 +6,39 @@ calls never changes what comes out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import itertools
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atlas_bench.models.attention import Attention, AttentionState
+from atlas_bench.models.hybrids import (
+    HybridState,
+    MemoryAsContext,
+    MemoryAsContextState,
+    MemoryAsGate,
+    MemoryAsLayer,
+)
 from atlas_bench.models.neural_memory import NeuralMemory, NeuralMemoryState
 from atlas_bench.models.settings import ModelSettings, ScaleSettings, check_settings
 
-MIXER_CLASSES = {"attention": Attention, "neural_memory": NeuralMemory}
+MIXER_CLASSES = {
+    "attention": Attention,
+    "neural_memory": NeuralMemory,
+    "memory_as_context": MemoryAsContext,
+    "memory_as_gate": MemoryAsGate,
+    "memory_as_layer": MemoryAsLayer,
+}
+LayerState = AttentionState | NeuralMemoryState | HybridState | MemoryAsContextState
 
 
 @dataclass(frozen=True)
 class ModelState:
     """One state per layer; of constant size for recurrent models."""
 
-    layers: tuple[AttentionState | NeuralMemoryState, ...]
+    layers: tuple[LayerState, ...]
 
     def detach(self) -> ModelState:
         return ModelState(tuple(layer.detach() for layer in self.layers))
@@ -45,14 +60,14 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """x + mixer(norm(x)), then x + feed_forward(norm(x))."""
 
-    def __init__(self, model: ModelSettings, scale: ScaleSettings, hidden: int) -> None:
+    def __init__(self, mixer: str, model: ModelSettings, scale: ScaleSettings, hidden: int) -> None:
         super().__init__()
         self.mixer_norm = nn.RMSNorm(scale.width, eps=1e-6)
-        self.mixer = MIXER_CLASSES[model.mixer](model, scale)
+        self.mixer = MIXER_CLASSES[mixer](model, scale)
         self.feed_forward_norm = nn.RMSNorm(scale.width, eps=1e-6)
         self.feed_forward = FeedForward(scale.width, hidden)
 
-    def forward(self, x: Tensor, state: AttentionState | NeuralMemoryState) -> tuple:
+    def forward(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState, dict]:
         y, state, *gates = self.mixer(self.mixer_norm(x), state)
         x = x + y
         x = x + self.feed_forward(self.feed_forward_norm(x))
@@ -67,9 +82,10 @@ class LanguageModel(nn.Module):
     ) -> None:
         super().__init__()
         check_settings(model, scale)
-        self.chunk = model.memory.chunk
+        self.spec, self.coarse_factor = model.memory.spec(), model.coarse_factor
         self.embedding = nn.Embedding(vocab_size, scale.width)
-        self.blocks = nn.ModuleList(Block(model, scale, hidden) for _ in range(scale.layers))
+        mixers = itertools.islice(itertools.cycle(model.mixers), scale.layers)
+        self.blocks = nn.ModuleList(Block(mixer, model, scale, hidden) for mixer in mixers)
         self.norm = nn.RMSNorm(scale.width, eps=1e-6)
         self.head = None
         if not scale.tie_embeddings:
@@ -96,14 +112,15 @@ class LanguageModel(nn.Module):
             self.gates.append(gates)
         return self.norm(x), ModelState(tuple(layers))
 
-    def scale_chunk(self, factor: int) -> None:
-        """From now on take gradients at the start of ``factor`` times as many tokens as configured.
+    def set_coarse(self, coarse: bool) -> None:
+        """From now on gradients are taken at chunks ``coarse_factor`` times as long, or not any more.
 
         A larger chunk is a coarser and easier memory; the parameters are the same.
         """
-        for block in self.blocks:
-            if isinstance(block.mixer, NeuralMemory):
-                block.mixer.spec = replace(block.mixer.spec, chunk=self.chunk * factor)
+        factor = self.coarse_factor if coarse else 1
+        for module in self.modules():
+            if isinstance(module, NeuralMemory):
+                module.scale_chunk(self.spec.chunk, factor)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., width) -> (..., vocabulary)."""
@@ -144,7 +161,7 @@ def build_model(
     """
     check_settings(model, scale)
     hidden = swiglu_hidden(scale.width)
-    if model.match == "parameters" and model.mixer != "attention":
+    if model.match == "parameters" and model.mixers != ["attention"]:
         hidden = _matched_hidden(model, scale, hidden)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -153,13 +170,15 @@ def build_model(
 
 def _matched_hidden(model: ModelSettings, scale: ScaleSettings, hidden: int) -> int:
     with torch.device("meta"):
-        attention = count_parameters(Attention(model, scale))
-        mixer = count_parameters(MIXER_CLASSES[model.mixer](model, scale))
+        attention = count_parameters(Attention(ModelSettings(), scale))
+        turn = list(itertools.islice(itertools.cycle(model.mixers), scale.layers))
+        counts = {name: count_parameters(MIXER_CLASSES[name](model, scale)) for name in set(turn)}
+    mixer = round(sum(counts[name] for name in turn) / len(turn))
     matched = hidden - round((mixer - attention) / (3 * scale.width))
     if matched < 1:
         raise ValueError(
             f"model.match=parameters cannot match {model.name} at scale.name={scale.name}: its "
-            f"mixer alone has {mixer:,} parameters a layer; lower model.memory.expansion or "
+            f"mixers alone have {mixer:,} parameters a layer; lower model.memory.expansion or "
             f"scale.memory_key_dim, or set model.match=none"
         )
     return matched

@@ -12,7 +12,7 @@ Legend: B batch, T tokens, H memory heads, K key size, V value size.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +23,12 @@ from atlas_bench.memory import (
     MemoryParameters,
     MemorySpec,
     MemoryState,
+    apply_features,
     chunked,
     init_parameters,
 )
+from atlas_bench.memory.features import feature_dim
+from atlas_bench.memory.networks import forward as read
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
 
 CONVOLUTION = 4  # tokens, as in Titans and Miras
@@ -34,15 +37,6 @@ CONVOLUTION = 4  # tokens, as in Titans and Miras
 # what is seen is written. A memory that starts by keeping everything (4.0) learnt to bind names
 # to places in none of 470 thousand tokens, where this start needs 340 thousand (BABILong qa1).
 INITIAL = {"retain": 2.9, "rate": 0.0, "momentum": 0.0, "weight": 0.0}
-
-
-def initial_step(spec: MemorySpec) -> float:
-    """How far the first updates may move, after the sizes that TTT starts with (2407.04620).
-
-    A gradient step on two layers moves what is read by the product of their norms: from 0.5 Titans
-    diverged within a hundred training steps. An orthogonalised update has the norm it is given.
-    """
-    return 0.5 if spec.network == "matrix" or spec.optimizer == "muon" else 0.1
 
 
 @dataclass(frozen=True)
@@ -65,36 +59,48 @@ def gate_function(spec: MemorySpec, x: Tensor) -> Tensor:
 class NeuralMemory(nn.Module):
     """One memory of the family for every head of every sequence."""
 
-    def __init__(self, model: ModelSettings, scale: ScaleSettings) -> None:
+    def __init__(self, model: ModelSettings, scale: ScaleSettings, *, inner: bool = False) -> None:
         super().__init__()
         spec = self.spec = model.memory.spec()
+        self.write_gate, self.longest_chunk = model.write_gate, None
         heads = self.heads = scale.memory_heads or scale.heads
         self.value_dim = scale.width // heads
         # Only an expanding phi needs small keys; without one, equal sizes give the residual.
         small = scale.memory_key_dim if spec.features != "identity" else None
         self.key_dim = small or self.value_dim
-        self.splits = [heads * self.key_dim, heads * self.key_dim, scale.width, scale.width]
+        self.splits = [heads * self.key_dim, heads * self.key_dim, scale.width]
+        if not inner:  # a hybrid gates and projects what the memory gives by itself
+            self.splits.append(scale.width)
         self.projections = nn.Linear(scale.width, sum(self.splits), bias=False)
-        self.gates = self._gate_sizes(spec)
-        self.gate = nn.Linear(scale.width, sum(self.gates.values()) * heads)
-        channels = sum(self.splits) + self.gate.out_features
+        self.gates = self._gate_sizes()
+        opening = sum(self.gates.values()) * heads
+        self.gate = nn.Linear(scale.width, opening) if opening else None
+        channels = sum(self.splits) + opening
         self.convolution = nn.Parameter(torch.zeros(channels, CONVOLUTION))
         self.norm = nn.Parameter(torch.ones(heads, self.value_dim))
-        self.out = nn.Linear(scale.width, scale.width, bias=False)
+        self.out = None if inner else nn.Linear(scale.width, scale.width, bias=False)
         # Rates are a gate in [0, 1] times a learnt scale: how far one update may move.
-        self.log_step = nn.Parameter(torch.full((heads,), math.log(initial_step(spec))))
+        self.log_step = None
+        if self.write_gate:
+            self.log_step = nn.Parameter(torch.full((heads,), math.log(model.initial_step)))
         start = init_parameters(spec, heads=heads, key_dim=self.key_dim, value_dim=self.value_dim)
         self.initial = nn.ParameterDict({n: nn.Parameter(w) for n, w in start.weights.items()})
         scales = start.feature_scales
         self.feature_scales = None if scales is None else nn.Parameter(scales)
+        self.register_buffer("tables", start.tables)
 
-    @staticmethod
-    def _gate_sizes(spec: MemorySpec) -> dict[str, int]:
-        """How many numbers per head and token every gate that the spec uses is made of."""
-        sizes = {"weight": spec.window if spec.window_weights == "pair" else 1}
-        if spec.retain == "scalar":
-            sizes["retain"] = 1
-        if not spec.rate_inside:
+    def _gate_sizes(self) -> dict[str, int]:
+        """How many numbers per head and token every gate that the spec uses is made of.
+
+        In a window of one token its weight would only be a second rate.
+        """
+        spec, sizes = self.spec, {}
+        if self.write_gate and (spec.window > 1 or spec.rate_inside):
+            sizes["weight"] = spec.window if spec.window_weights == "pair" else 1
+        if spec.retain in ("scalar", "channel"):
+            inputs = feature_dim(spec, self.key_dim)
+            sizes["retain"] = inputs if spec.retain == "channel" else 1
+        if self.write_gate and not spec.rate_inside:
             sizes["rate"] = 1
         if spec.has_momentum:
             sizes["momentum"] = 1
@@ -112,13 +118,14 @@ class NeuralMemory(nn.Module):
             gates[:, -1] = 1.0
             keys = self.splits[1]
             self.projections.weight[:keys] = self.projections.weight[keys : 2 * keys]
-            bias = self.gate.bias.split([size * self.heads for size in self.gates.values()])
-            for name, part in zip(self.gates, bias, strict=True):
-                part.fill_(INITIAL[name])
+            if self.gate is not None:
+                bias = self.gate.bias.split([size * self.heads for size in self.gates.values()])
+                for name, part in zip(self.gates, bias, strict=True):
+                    part.fill_(INITIAL[name])
 
     @property
     def parameters_of_memory(self) -> MemoryParameters:
-        return MemoryParameters(dict(self.initial), self.feature_scales)
+        return MemoryParameters(dict(self.initial), self.feature_scales, self.tables)
 
     def init_state(self, batch: int) -> NeuralMemoryState:
         channels = self.convolution.shape[0]
@@ -126,10 +133,21 @@ class NeuralMemory(nn.Module):
             self.projections.weight.new_zeros(batch, CONVOLUTION - 1, channels)
         )
 
-    def state_bytes(self, batch: int, length: int) -> int:
-        """Bytes of the state after ``length`` tokens in float32; does not grow with it."""
+    def scale_chunk(self, chunk: int, factor: int) -> None:
+        """Take gradients at chunks of ``factor * chunk`` tokens, at most ``longest_chunk``."""
+        longest = self.longest_chunk
+        chunk = chunk * factor
+        if longest is not None and longest % chunk:
+            chunk = longest
+        self.spec = replace(self.spec, chunk=chunk)
+
+    def state_bytes(self, batch: int, length: int, copies: int = 0) -> int:
+        """Bytes of the state after ``length`` tokens in float32; does not grow with it.
+
+        ``copies``: of the weights, that a hybrid holds besides.
+        """
         weights = sum(w.numel() for w in self.initial.values())
-        copies = 3 if self.spec.has_momentum else 2
+        copies += 3 if self.spec.has_momentum else 2
         recent = self.spec.window - 1 + (self.spec.chunk if self.spec.is_bounded else 0)
         per_token = self.heads * (self.key_dim + self.value_dim + 6)
         tail = (CONVOLUTION - 1) * self.convolution.shape[0]
@@ -142,17 +160,40 @@ class NeuralMemory(nn.Module):
 
         The gates are given back as they opened, in 0..1, before the learnt step scales them.
         """
-        mixed, tail = self._convolve(torch.cat([self.projections(x), self.gate(x)], -1), state.tail)
-        mixed, opening = mixed.split([sum(self.splits), self.gate.out_features], -1)
-        q, k, v, output_gate = F.silu(mixed).split(self.splits, -1)
+        projected = self.projections(x)
+        if self.gate is not None:
+            projected = torch.cat([projected, self.gate(x)], -1)
+        mixed, tail = self._convolve(projected, state.tail)
+        mixed, opening = mixed.tensor_split([sum(self.splits)], -1)
+        q, k, v, *output_gate = F.silu(mixed).split(self.splits, -1)
         q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in (q, k, v))
         q, k = F.normalize(q, dim=-1, eps=1e-6), F.normalize(k, dim=-1, eps=1e-6)
         opened = self._gates(opening)
         gates = Gates(**self._stepped(opened))
         y, memory = chunked(self.spec, self.parameters_of_memory, q, k, v, gates, state.memory)
-        y = F.rms_norm(y, (self.value_dim,), eps=1e-6) * self.norm.to(y.dtype)
-        y = self.out(y.flatten(2) * output_gate)
+        y = self._normalised(y)
+        if self.out is not None:
+            y = self.out(y * output_gate[0])
         return y, NeuralMemoryState(tail, memory), opened
+
+    def retrieve(self, queries: Tensor, weights: dict[str, Tensor]) -> Tensor:
+        """(B, T, H K) -> (B, T, width), read from weights (B, H, out, in) that do not change.
+
+        ``{}`` stands for the initial weights.
+        """
+        q = F.normalize(F.silu(queries).unflatten(-1, (self.heads, -1)), dim=-1, eps=1e-6)
+        frozen = dict(weights or self.initial)
+
+        def linear(name: str, x_BHTI: Tensor) -> Tensor:
+            return x_BHTI @ frozen[name].to(x_BHTI.dtype).mT
+
+        phi = apply_features(self.spec, self.parameters_of_memory, q).transpose(1, 2)
+        y = read(self.spec, linear, phi, q.transpose(1, 2), self.value_dim)
+        return self._normalised(y.transpose(1, 2))
+
+    def _normalised(self, y_BTHV: Tensor) -> Tensor:
+        y = F.rms_norm(y_BTHV, (self.value_dim,), eps=1e-6) * self.norm.to(y_BTHV.dtype)
+        return y.flatten(2)
 
     def _convolve(self, x_BTC: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
         known = torch.cat([tail.to(x_BTC.dtype), x_BTC], 1)
@@ -170,12 +211,19 @@ class NeuralMemory(nn.Module):
             [size * self.heads for size in self.gates.values()], -1
         )
         gates = dict(zip(self.gates, parts, strict=True))
-        if self.spec.window_weights == "pair":
+        if "weight" in gates and self.spec.window_weights == "pair":
             gates["weight"] = gates["weight"].unflatten(-1, (self.heads, self.spec.window))
+        if self.spec.retain == "channel":
+            gates["retain"] = gates["retain"].unflatten(-1, (self.heads, -1))
+        if self.spec.retain == "fixed":  # RetNet's (2307.08621): 1 - 2^(-5 - head)
+            heads = torch.arange(self.heads, device=x.device, dtype=x.dtype)
+            gates["retain"] = (1 - torch.exp2(-5 - heads)).expand(*x.shape[:2], -1)
         return gates
 
     def _stepped(self, gates: dict[str, Tensor]) -> dict[str, Tensor]:
         """The gate that carries the step, scaled by how far one update of each head may move."""
+        if self.log_step is None:
+            return gates
         name = "weight" if self.spec.rate_inside else "rate"
         step = self.log_step.exp().to(gates[name].dtype)
         return gates | {name: gates[name] * (step[:, None] if gates[name].dim() == 4 else step)}

@@ -8,7 +8,13 @@ from typing import get_type_hints
 from atlas_bench.memory.spec import MemorySpec
 from atlas_bench.naming import nearest
 
-MIXERS = ("attention", "neural_memory")
+MIXERS = (
+    "attention",
+    "neural_memory",
+    "memory_as_context",
+    "memory_as_gate",
+    "memory_as_layer",
+)
 MATCH = ("none", "parameters")
 
 
@@ -32,6 +38,7 @@ class AttentionSettings:
 
     window: int | None = None  # tokens a query sees, itself included; None is full causal
     rope_base: float = 10000.0
+    persistent_tokens: int = 0  # learnt keys and values that every query sees (Titans section 3.3)
 
 
 @dataclass
@@ -39,7 +46,13 @@ class ModelSettings:
     """One preset of conf/model."""
 
     name: str = "atlas"
-    mixer: str = "neural_memory"
+    mixers: list[str] = field(default_factory=lambda: ["neural_memory"])  # of the layers, in turn
+    write_gate: bool = True  # whether a gate says how much a token writes; else all write 1
+    # How far the first updates may move, after TTT's (2407.04620). An orthogonalised update has the
+    # norm it is given; a gradient step on two layers moves by the product of their norms.
+    initial_step: float = 0.5
+    coarse_factor: int = 1  # of the memory's chunk, in coarse stages of training
+    segment: int = 64  # tokens of a segment of memory_as_context
     match: str = "parameters"  # narrow the feed-forward until the Transformer's count is met
     attention: AttentionSettings = field(default_factory=AttentionSettings)
     memory: MemorySettings = field(default_factory=MemorySettings)
@@ -55,15 +68,29 @@ class ScaleSettings:
     heads: int = 4
     memory_heads: int | None = None
     memory_key_dim: int | None = None  # of a key before an expanding phi; None: as the values
+    attention_window: int = 64  # of sliding windows and segments (2048 in ATLAS section 6)
     tie_embeddings: bool = True
 
 
 def check_settings(model: ModelSettings, scale: ScaleSettings) -> None:
     """Raise ValueError in one sentence for a combination that cannot be built."""
-    if model.mixer not in MIXERS:
+    if model.initial_step <= 0:
+        raise ValueError(f"model.initial_step={model.initial_step} must be above 0")
+    if model.coarse_factor < 1:
+        raise ValueError(f"model.coarse_factor={model.coarse_factor} must be at least 1")
+    if not model.mixers:
+        raise ValueError(f"model.mixers is empty; name at least one of {', '.join(MIXERS)}")
+    for mixer in model.mixers:
+        if mixer not in MIXERS:
+            raise ValueError(
+                f"model.mixers={mixer} is not one of {', '.join(MIXERS)}{nearest(mixer, MIXERS)}"
+            )
+    if "memory_as_context" in model.mixers and (
+        model.segment < 1 or model.segment % model.memory.chunk
+    ):
         raise ValueError(
-            f"model.mixer={model.mixer} is not one of {', '.join(MIXERS)}"
-            f"{nearest(model.mixer, MIXERS)}"
+            f"model.segment={model.segment} is not a multiple of model.memory.chunk="
+            f"{model.memory.chunk}: a segment reads the memory where a chunk has ended"
         )
     if model.match not in MATCH:
         raise ValueError(
@@ -79,10 +106,15 @@ def check_settings(model: ModelSettings, scale: ScaleSettings) -> None:
                 f"scale.{name}={heads} does not divide scale.width={scale.width}; "
                 f"use one of {', '.join(map(str, _divisors(scale.width)))}"
             )
-    if model.mixer == "attention" and (scale.width // scale.heads) % 2:
+    if model.mixers != ["neural_memory"] and (scale.width // scale.heads) % 2:
         raise ValueError(
             f"scale.heads={scale.heads} gives heads of odd size {scale.width // scale.heads}, "
             f"which rotary positions cannot rotate in pairs; use fewer or more heads"
+        )
+    if model.attention.persistent_tokens < 0:
+        raise ValueError(
+            f"model.attention.persistent_tokens={model.attention.persistent_tokens} must not be "
+            f"negative"
         )
     window = model.attention.window
     if window is not None and window < 1:

@@ -114,7 +114,7 @@ class Trainer:
                 if stop and progress.tokens < settings.tokens:
                     raise Interrupted
         self.save()
-        self.model.scale_chunk(1)
+        self.model.set_coarse(False)
         self.model.eval()
         return progress
 
@@ -134,7 +134,7 @@ class Trainer:
         started = time.perf_counter()
         stage = self.stages[progress.stage]
         length, noise = stage.length, stage.noise
-        self.model.scale_chunk(stage.chunk_factor)
+        self.model.set_coarse(stage.coarse)
         rate = learning_rate(settings, progress.step, progress.tokens / settings.tokens)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -288,17 +288,19 @@ def change_of_memory(model: LanguageModel) -> Tensor:
     would keep old values from being replaced.
     """
     changes = []
-    for block, gates in zip(model.blocks, model.gates, strict=True):
-        if "weight" in gates:
-            written = gates.get("rate")
-            if written is None or block.mixer.spec.optimizer != "muon":
-                weight = gates["weight"]
-                weight = weight.mean(-1) if weight.dim() == 4 else weight
-                written = weight if written is None else weight * written
-            change = written.float().mean()
-            if "retain" in gates:
-                change = change + (1 - gates["retain"]).float().mean()
-            changes.append(change)
+    for gates in model.gates:
+        terms = []
+        written = gates.get("rate")
+        weight = gates.get("weight")
+        if weight is not None and (written is None or model.spec.optimizer != "muon"):
+            weight = weight.mean(-1) if weight.dim() == 4 else weight
+            written = weight if written is None else weight * written
+        if written is not None:
+            terms.append(written.float().mean())
+        if "retain" in gates:
+            terms.append((1 - gates["retain"]).float().mean())
+        if terms:
+            changes.append(sum(terms))
     return torch.stack(changes).mean() if changes else model.embedding.weight.new_zeros(())
 
 

@@ -11,7 +11,7 @@ class Stage:
 
     length: int = 64
     noise: float = 0.0
-    chunk_factor: int = 1  # the memory's chunk is so many times the model's in this stage
+    coarse: bool = False  # gradients at chunks model.coarse_factor times the memory's
     price: float = 1.0  # share of the change penalty; none to a model that did not pass before
 
 
@@ -19,7 +19,7 @@ def default_stages() -> list[Stage]:
     """Facts alone until they are answered: with coarse chunks, in which nothing that is written is
     overwritten, then with the model's own. Then noise and its price, then length."""
     return [
-        Stage(64, 0.0, chunk_factor=4, price=0.0),
+        Stage(64, 0.0, coarse=True, price=0.0),
         Stage(128, 0.0, price=0.0),
         Stage(256, 0.5),
         Stage(512, 0.8, price=3.0),
@@ -93,11 +93,6 @@ def check_training(settings: TrainingSettings) -> None:
             raise ValueError(
                 f"training.curriculum.stages[{index}]={stage.length} tokens, {stage.noise} noise "
                 f"must have 64 tokens or more and a share in 0..1, 1 excluded"
-            )
-        if stage.chunk_factor < 1:
-            raise ValueError(
-                f"training.curriculum.stages[{index}].chunk_factor={stage.chunk_factor} "
-                f"must be at least 1"
             )
         if stage.price < 0:
             raise ValueError(

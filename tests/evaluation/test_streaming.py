@@ -16,7 +16,7 @@ SCALE = ScaleSettings(width=16, layers=2, heads=2)
 MEMORY = ModelSettings(
     memory=MemorySettings(optimizer="momentum", chunk=8, bounded_step=True, gate="hard_sigmoid")
 )
-ATTENTION = ModelSettings(name="transformer", mixer="attention")
+ATTENTION = ModelSettings(name="transformer", mixers=["attention"])
 
 
 def build(settings: ModelSettings) -> LanguageModel:

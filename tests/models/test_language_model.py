@@ -25,9 +25,9 @@ PRESETS = {
         name="titans",
         memory=MemorySettings(optimizer="momentum", rate_inside=True, chunk=8, bounded_step=True),
     ),
-    "transformer": ModelSettings(name="transformer", mixer="attention"),
+    "transformer": ModelSettings(name="transformer", mixers=["attention"]),
     "sliding_window": ModelSettings(
-        name="transformer", mixer="attention", attention=AttentionSettings(window=5)
+        name="transformer", mixers=["attention"], attention=AttentionSettings(window=5)
     ),
     "pair_weights": ModelSettings(
         memory=MemorySettings(window=3, window_weights="pair", optimizer="gd", chunk=4)
@@ -136,7 +136,7 @@ def test_state_bytes_are_what_the_state_holds(name: str) -> None:
         else:
             held += layer.memory.bytes + 4 * layer.tail.numel()
     claimed = model.state_bytes(2, 64)
-    if PRESETS[name].mixer == "attention":
+    if PRESETS[name].mixers == ["attention"]:
         assert held == claimed
     else:
         assert claimed == model.state_bytes(2, 10**7)
@@ -164,7 +164,7 @@ def test_attention_against_the_written_out_mask(
     [
         ((ModelSettings(), ScaleSettings(heads=3)), "scale.heads=3 does not divide"),
         ((ModelSettings(), ScaleSettings(memory_heads=7)), "scale.memory_heads=7 does not divide"),
-        ((ModelSettings(mixer="atention"), ScaleSettings()), "did you mean attention"),
+        ((ModelSettings(mixers=["atention"]), ScaleSettings()), "did you mean attention"),
         ((ModelSettings(match="all"), ScaleSettings()), "model.match=all"),
         ((PRESETS["transformer"], ScaleSettings(width=12, heads=4)), "odd size 3"),
     ],

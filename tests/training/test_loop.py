@@ -32,7 +32,9 @@ SETTINGS = TrainingSettings(
     tokens=3072, batch_tokens=256, checkpoint_every=4, warmup_steps=2, learning_rate=2e-3,
     min_streams=1,
     curriculum=CurriculumSettings(
-        stages=[Stage(64, 0.0, 4), Stage(64, 0.5), Stage(128, 0.5)], threshold=0.0, patience=3
+        stages=[Stage(64, 0.0, coarse=True), Stage(64, 0.5), Stage(128, 0.5)],
+        threshold=0.0,
+        patience=3,
     ),
 )  # fmt: skip
 
@@ -53,7 +55,8 @@ def model(seed: int = 0) -> LanguageModel:
         network="matrix", optimizer="momentum", chunk=8, bounded_step=True, gate="hard_sigmoid"
     )
     scale = ScaleSettings(width=16, layers=2, heads=2)
-    return build_model(ModelSettings(memory=memory), scale, vocab_size=32, seed=seed)
+    settings = ModelSettings(memory=memory, coarse_factor=4)
+    return build_model(settings, scale, vocab_size=32, seed=seed)
 
 
 def trainer(folder: Path, **options) -> Trainer:
@@ -154,7 +157,7 @@ def test_the_price_is_charged_by_the_stage_that_has_one(tmp_path: Path) -> None:
                 **vars(SETTINGS),
                 "change_penalty": 0.5,
                 "language_modelling_weight": 0.0,
-                "curriculum": CurriculumSettings(stages=[Stage(64, 0.0, 1, price)]),
+                "curriculum": CurriculumSettings(stages=[Stage(64, 0.0, price=price)]),
             }
         )
         metrics = trainer(tmp_path, settings=settings)._step()
@@ -219,8 +222,7 @@ def test_schedule_and_weight_decay_groups() -> None:
         ({"curriculum": CurriculumSettings(stages=[Stage(8, 0.5)])}, "64 tokens or more"),
         ({"curriculum": CurriculumSettings(stages=[])}, "is empty"),
         ({"curriculum": CurriculumSettings(longest=0.0)}, "training.curriculum.longest"),
-        ({"curriculum": CurriculumSettings(stages=[Stage(64, 0.0, 0)])}, r"chunk_factor=0 must"),
-        ({"curriculum": CurriculumSettings(stages=[Stage(64, 0.0, 1, -1.0)])}, r"price=-1.0 must"),
+        ({"curriculum": CurriculumSettings(stages=[Stage(price=-1.0)])}, r"price=-1.0 must"),
     ],
 )
 def test_impossible_settings_name_the_key(change: dict, said: str) -> None:

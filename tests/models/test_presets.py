@@ -1,0 +1,99 @@
+"""Every preset of conf/model: one function, causal, trainable, saved and of matched size."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from safetensors.torch import load_file, save_file
+
+from atlas_bench.config import RunSettings, folder_of, register_schema, to_settings
+from atlas_bench.models.hybrids import memories_of
+from atlas_bench.models.language_model import LanguageModel, build_model, count_parameters
+
+NAMES = sorted(path.stem for path in (folder_of("conf") / "model").glob("*.yaml"))
+LENGTH = 70  # more than two chunks and two windows of the scale below
+
+
+@cache
+def settings(name: str, *overrides: str) -> RunSettings:
+    register_schema()
+    with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
+        return to_settings(compose("config", [f"model={name}", *overrides]))
+
+
+def build(name: str, seed: int = 0) -> LanguageModel:
+    """The preset as it is, but narrow, and with windows and segments of 32 tokens."""
+    config = settings(name, "scale.attention_window=32", "scale.width=32", "model.match=none")
+    return build_model(config.model, config.scale, vocab_size=64, seed=seed).double().eval()
+
+
+def tokens(seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, 64, (2, LENGTH), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_function_however_it_is_called(name: str) -> None:
+    """Whole, in pieces and token by token; in training, evaluation and inference mode."""
+    model = build(name)
+    whole, end = model(tokens())
+    cuts = [*range(1, 40), 41, 50, LENGTH]
+    with torch.inference_mode():
+        state, parts = model.init_state(2), []
+        for start, stop in zip([0, *cuts], cuts, strict=False):
+            hidden, state = model(tokens()[:, start:stop], state)
+            parts.append(hidden)
+    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-7, atol=1e-8)
+    for layer, expected in zip(state.layers, end.layers, strict=True):
+        for memory, wanted in zip(memories_of(layer), memories_of(expected), strict=True):
+            for key, weight in wanted.weights.items():
+                torch.testing.assert_close(memory.weights[key], weight, rtol=1e-7, atol=1e-8)
+    assert torch.equal(model.train()(tokens())[0], whole)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_causal_and_batch_independent(name: str) -> None:
+    model = build(name)
+    changed = tokens()
+    changed[0, 41] = (changed[0, 41] + 1) % 64
+    with torch.no_grad():
+        before, after = model(tokens())[0], model(changed)[0]
+    # Not 0 everywhere: a product over a chunk may round differently with what stands behind.
+    torch.testing.assert_close(before[0, :41], after[0, :41], rtol=0, atol=1e-11)
+    assert (before[0, 41:] - after[0, 41:]).abs().amax(-1).gt(1e-9).any()
+    torch.testing.assert_close(before[1], after[1], rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_parameter_learns_and_is_saved(name: str, tmp_path: Path) -> None:
+    model = build(name)
+    hidden, _ = model(tokens())
+    model.logits(hidden).square().mean().backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.abs().max() > 0, parameter_name
+    other = build(name, seed=1)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    other.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    assert torch.equal(other(tokens())[0], hidden)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("scale", ["tiny", "340m"])
+def test_parameters_are_the_transformers(name: str, scale: str) -> None:
+    counts = []
+    with torch.device("meta"):
+        for preset in (name, "transformer"):
+            config = settings(preset, f"scale={scale}")
+            model = build_model(config.model, config.scale, vocab_size=32000, seed=0)
+            counts.append(count_parameters(model))
+    assert abs(counts[0] / counts[1] - 1) < 0.01
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "transformer"])
+def test_the_state_does_not_grow(name: str) -> None:
+    model = build(name)
+    assert model.state_bytes(1, 10**4) == model.state_bytes(1, 10**7)
