@@ -7,12 +7,13 @@ calls never changes what comes out.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from atlas_bench.memory.features import feature_dim
 from atlas_bench.models.attention import Attention, AttentionState
 from atlas_bench.models.hybrids import (
     HybridState,
@@ -21,7 +22,7 @@ from atlas_bench.models.hybrids import (
     MemoryAsGate,
     MemoryAsLayer,
 )
-from atlas_bench.models.neural_memory import NeuralMemory, NeuralMemoryState
+from atlas_bench.models.neural_memory import NeuralMemory, NeuralMemoryState, memory_key_dim
 from atlas_bench.models.settings import ModelSettings, ScaleSettings, check_settings
 
 MIXER_CLASSES = {
@@ -113,7 +114,7 @@ class LanguageModel(nn.Module):
         return self.norm(x), ModelState(tuple(layers))
 
     def set_coarse(self, coarse: bool) -> None:
-        """From now on gradients are taken at chunks ``coarse_factor`` times as long, or not any more.
+        """From now on gradients are taken at chunks ``coarse_factor`` times as long, or not.
 
         A larger chunk is a coarser and easier memory; the parameters are the same.
         """
@@ -153,14 +154,16 @@ def count_parameters(module: nn.Module) -> int:
 def build_model(
     model: ModelSettings, scale: ScaleSettings, *, vocab_size: int, seed: int
 ) -> LanguageModel:
-    """A model initialised from ``seed``; with ``match='parameters'`` of the Transformer's size.
+    """A model initialised from ``seed``, of the size that ``model.match`` asks for.
 
-    The feed-forward of a model whose mixer has more parameters than attention is narrowed until
-    the totals agree as nearly as whole units allow. Raises ValueError where even no feed-forward
-    would be too many.
+    ``parameters``: the feed-forward of a model whose mixer has more parameters than attention is
+    narrowed until the totals agree as nearly as whole units allow. ``state``: `match_state`.
+    Raises ValueError where no choice comes near.
     """
     check_settings(model, scale)
-    hidden = swiglu_hidden(scale.width)
+    if model.match == "state":
+        model, scale = match_state(model, scale)
+    hidden = scale.feed_forward or swiglu_hidden(scale.width)
     if model.match == "parameters" and model.mixers != ["attention"]:
         hidden = _matched_hidden(model, scale, hidden)
     with torch.random.fork_rng(devices=[]):
@@ -182,3 +185,56 @@ def _matched_hidden(model: ModelSettings, scale: ScaleSettings, hidden: int) -> 
             f"scale.memory_key_dim, or set model.match=none"
         )
     return matched
+
+
+STATE_TOLERANCE = 0.1  # of the numbers in a memory, beyond which they do not count as matched
+
+
+def match_state(model: ModelSettings, scale: ScaleSettings) -> tuple[ModelSettings, ScaleSettings]:
+    """Settings with which every layer's memory, or else its cache, holds about width^2 numbers.
+
+    Deep memories are matched by their expansion, matrices by the number of heads, attention by its
+    window. Raises ValueError where none comes within a tenth.
+    """
+    wanted = scale.width**2
+    if model.mixers == ["attention"]:
+        if model.attention.window is None:
+            raise ValueError(
+                f"model.match=state cannot match {model.name}, whose state grows with the length; "
+                f"use model=sliding_window_transformer"
+            )
+        attention = replace(model.attention, window=max(2, scale.width // 2 + 1))
+        return replace(model, attention=attention), scale
+    spec = model.memory.spec()
+    if spec.network == "matrix":
+        tried = [
+            (model, replace(scale, memory_heads=heads))
+            for heads in range(1, scale.width + 1)
+            if scale.width % heads == 0
+        ]
+    else:
+        tried = [
+            (replace(model, memory=replace(model.memory, expansion=expansion)), scale)
+            for expansion in range(1, 65)
+        ]
+    found = min(tried, key=lambda pair: abs(memory_numbers(*pair) - wanted))
+    numbers = memory_numbers(*found)
+    if abs(numbers / wanted - 1) > STATE_TOLERANCE:
+        raise ValueError(
+            f"model.match=state cannot match {model.name} at scale.name={scale.name}: the nearest "
+            f"memory holds {numbers:,} numbers a layer, not {wanted:,}; change scale.memory_heads "
+            f"or scale.memory_key_dim, or set model.match=none"
+        )
+    return found
+
+
+def memory_numbers(model: ModelSettings, scale: ScaleSettings) -> int:
+    """Numbers in one layer's memory, W without S."""
+    spec = model.memory.spec()
+    heads = scale.memory_heads or scale.heads
+    values = scale.width // heads
+    inputs = feature_dim(spec, memory_key_dim(model, scale))
+    if spec.network == "matrix":
+        return heads * values * inputs
+    ups = len(spec.weight_names) - 1
+    return heads * spec.expansion * values * (values + ups * inputs)

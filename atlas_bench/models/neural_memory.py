@@ -56,6 +56,12 @@ def gate_function(spec: MemorySpec, x: Tensor) -> Tensor:
     return F.hardsigmoid(x) if spec.gate == "hard_sigmoid" else torch.sigmoid(x)
 
 
+def memory_key_dim(model: ModelSettings, scale: ScaleSettings) -> int:
+    """d_k: only an expanding phi needs small keys; without one, equal sizes give the residual."""
+    small = scale.memory_key_dim if model.memory.features in ("polynomial", "taylor") else None
+    return small or scale.width // (scale.memory_heads or scale.heads)
+
+
 class NeuralMemory(nn.Module):
     """One memory of the family for every head of every sequence."""
 
@@ -65,9 +71,7 @@ class NeuralMemory(nn.Module):
         self.write_gate, self.longest_chunk = model.write_gate, None
         heads = self.heads = scale.memory_heads or scale.heads
         self.value_dim = scale.width // heads
-        # Only an expanding phi needs small keys; without one, equal sizes give the residual.
-        small = scale.memory_key_dim if spec.features != "identity" else None
-        self.key_dim = small or self.value_dim
+        self.key_dim = memory_key_dim(model, scale)
         self.splits = [heads * self.key_dim, heads * self.key_dim, scale.width]
         if not inner:  # a hybrid gates and projects what the memory gives by itself
             self.splits.append(scale.width)

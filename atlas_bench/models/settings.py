@@ -15,7 +15,7 @@ MIXERS = (
     "memory_as_gate",
     "memory_as_layer",
 )
-MATCH = ("none", "parameters")
+MATCH = ("none", "parameters", "state")
 
 
 def _spec(settings: MemorySettings) -> MemorySpec:
@@ -53,7 +53,9 @@ class ModelSettings:
     initial_step: float = 0.5
     coarse_factor: int = 1  # of the memory's chunk, in coarse stages of training
     segment: int = 64  # tokens of a segment of memory_as_context
-    match: str = "parameters"  # narrow the feed-forward until the Transformer's count is met
+    # parameters: narrow the feed-forward until the Transformer's count is met. state: size the
+    # memory (or the attention's window) until it holds width^2 numbers a layer, a full matrix's.
+    match: str = "parameters"
     attention: AttentionSettings = field(default_factory=AttentionSettings)
     memory: MemorySettings = field(default_factory=MemorySettings)
 
@@ -66,6 +68,7 @@ class ScaleSettings:
     width: int = 64
     layers: int = 2
     heads: int = 4
+    feed_forward: int | None = None  # hidden size of the Transformer's; None: 8/3 of the width
     memory_heads: int | None = None
     memory_key_dim: int | None = None  # of a key before an expanding phi; None: as the values
     attention_window: int = 64  # of sliding windows and segments (2048 in ATLAS section 6)
@@ -97,8 +100,8 @@ def check_settings(model: ModelSettings, scale: ScaleSettings) -> None:
             f"model.match={model.match} is not one of {', '.join(MATCH)}"
             f"{nearest(model.match, MATCH)}"
         )
-    for name in ("width", "layers", "heads"):
-        if getattr(scale, name) < 1:
+    for name in ("width", "layers", "heads", "feed_forward", "attention_window"):
+        if getattr(scale, name) is not None and getattr(scale, name) < 1:
             raise ValueError(f"scale.{name}={getattr(scale, name)} must be at least 1")
     for name, heads in (("heads", scale.heads), ("memory_heads", scale.memory_heads)):
         if heads is not None and (heads < 1 or scale.width % heads):
