@@ -22,10 +22,11 @@ import torch
 from torch import Tensor
 
 from atlas_bench.memory import chunked_delta
+from atlas_bench.memory.bounded import Bound, bound_of
 from atlas_bench.memory.chunked_channel import run_channel
 from atlas_bench.memory.chunked_linear import run_linear
 from atlas_bench.memory.chunked_muon import run_muon
-from atlas_bench.memory.coefficients import Coefficients, coefficients
+from atlas_bench.memory.coefficients import coefficients
 from atlas_bench.memory.features import apply_features
 from atlas_bench.memory.segment import Segment, Weights
 from atlas_bench.memory.spec import Gates, MemoryParameters, MemorySpec, MemoryState
@@ -47,7 +48,8 @@ def chunked(
     rest of the recurrence in the backward pass, but for what is small. Any T and any split into
     calls; a call with T = 1 is a decoding step.
     """
-    with torch.autocast(q.device.type, enabled=False):
+    kind = "cpu" if q.is_meta else q.device.type  # autocast does not know the meta device
+    with torch.autocast(kind, enabled=False):
         inputs = checked_inputs(spec, params, q, k, v, gates)
         state = initial_state(spec, params, inputs) if state is None else state
         length, done, outputs = q.shape[1], 0, []
@@ -97,9 +99,8 @@ def _segment(
 
     tokens = {name: windows(x) for name, x in known.items()}
     q_NGXK, phi_k_NGJD = _windows(part["q"], chunks, size, 0), features(tokens["k"])
-    rows = None
-    if not spec.is_delta_rule:
-        rows = coefficients(spec, tokens, phi_k_NGJD, state, size, pad)
+    rows = None if spec.is_delta_rule else coefficients(spec, tokens, state, size, pad)
+    bound = bound_of(spec, rows, state, size) if rows and spec.is_bounded else None
     segment = Segment(
         q_NGXK=q_NGXK,
         phi_q_NGXD=features(q_NGXK),
@@ -108,6 +109,7 @@ def _segment(
         v_NGJV=tokens["v"],
         tokens=tokens,
         rows=rows,
+        bound=bound,
         weights=grouped(state.weights),
         momentum=grouped(state.momentum),
         reference=grouped(state.reference),
@@ -115,7 +117,7 @@ def _segment(
     )
     y_NGXV, weights, momentum = _form(spec)(spec, segment)
     y = y_NGXV.transpose(0, 1).reshape(batch, heads, length, -1)
-    new = _next_state(spec, state, known, rows, length)
+    new = _next_state(spec, state, known, bound, length)
     unflatten = lambda group: {n: w.unflatten(0, (batch, heads)) for n, w in group.items()}  # noqa: E731
     weights = unflatten(weights)
     return y, MemoryState(
@@ -148,7 +150,7 @@ def _next_state(
     spec: MemorySpec,
     state: MemoryState,
     known: dict[str, Tensor],
-    rows: Coefficients | None,
+    bound: Bound | None,
     length: int,
 ) -> dict:
     """All fields of the state after the segment but its weights."""
@@ -167,9 +169,9 @@ def _next_state(
             "applied_momentum": zeros,
             "retained": torch.ones_like(state.retained),
         }
-    last = slice(rows.applied.shape[-1] - keep, None)
+    last = slice(bound.applied.shape[-1] - keep, None)
     return fields | {
-        "applied": rows.applied[-1, :, last].unflatten(0, shape),
-        "applied_momentum": rows.applied_momentum[-1, :, last].unflatten(0, shape),
-        "retained": rows.retained[-1].unflatten(0, shape),
+        "applied": bound.applied[-1, :, -1, last].unflatten(0, shape),
+        "applied_momentum": bound.applied_momentum[-1, :, -1, last].unflatten(0, shape),
+        "retained": bound.retained[-1, :, -1].unflatten(0, shape),
     }

@@ -36,7 +36,8 @@ def run_channel(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]
         k, phi, v, q, phi_q, keep, used, step, momentum_keep, momentum_step = inputs
         weights, momentum = named(spec, state)
         weight = weights["W1"]
-        left, right = gradient_factors(spec, reference or weights, phi, k, v)["W1"]
+        factors, _ = gradient_factors(spec, reference or weights, phi, k, v)
+        left, right = factors["W1"]
         after = keep[:, -1, None] * weight - left.mT @ (step[:, -1] * right)
         state = (after,)
         read_keep, read_step = (part.index_select(1, rows.token_rows) for part in (keep, step))

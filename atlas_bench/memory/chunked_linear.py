@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from atlas_bench.memory.bounded import kernel, shrink
 from atlas_bench.memory.networks import Factors, forward, gradient_factors
 from atlas_bench.memory.scan import scan
 from atlas_bench.memory.segment import Segment, Weights, named, outer_sum, times
@@ -18,30 +19,28 @@ def run_linear(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]:
     rows, keep_momentum = x.rows, x.rows.momentum_keep[..., -1]
     sigma = x.rows.momentum_step[..., -1, :]
     start = (*x.weights.values(), *x.momentum.values())
-    if x.v_NGJV.shape[0] > 1:  # whole chunks: W_ref = W at the start of each
+    whole = x.v_NGJV.shape[0] > 1  # chunks, where W_ref = W at the start of each
+    if whole:
+        carry = rows.read.at(-1)
+        used = keep_momentum if carry.momentum is None else carry.momentum
+        inputs = (x.k_NGJK, x.phi_k_NGJD, x.v_NGJV, carry.keep, used, carry.step)
+        inputs += (keep_momentum, sigma)
+        if x.bound is not None:
+            inputs += (x.bound.seen[..., -1, :].expand_as(sigma),)
         last, starts, _ = scan(
-            lambda state, inputs: (_advance(spec, state, inputs), ()),
-            start,
-            (
-                x.k_NGJK,
-                x.phi_k_NGJD,
-                x.v_NGJV,
-                rows.carry.keep,
-                keep_momentum if rows.carry.momentum is None else rows.carry.momentum,
-                rows.carry.step,
-                keep_momentum,
-                sigma,
-            ),
-            starts=True,
+            lambda state, inputs: (_advance(spec, state, inputs), ()), start, inputs, starts=True
         )
         weights, momentum = named(spec, starts)
         reference = weights
-        factors = gradient_factors(spec, reference, x.phi_k_NGJD, x.k_NGJK, x.v_NGJV)
     else:
         weights, momentum = named(spec, tuple(w[None] for w in start))
         reference = {name: w[None] for name, w in x.reference.items()}
-        factors = gradient_factors(spec, reference, x.phi_k_NGJD, x.k_NGJK, x.v_NGJV)
-        carry = rows.carry
+    factors, error = gradient_factors(spec, reference, x.phi_k_NGJD, x.k_NGJK, x.v_NGJV)
+    read, carry = rows.read, rows.read.at(-1)
+    if x.bound is not None:
+        near = kernel(spec, x.phi_k_NGJD, factors, error)
+        read, carry = x.bound.rows(shrink(x.bound.applied, near, x.bound.seen))
+    if not whole:
         combined = _combine(
             weights, momentum, factors, carry.keep, carry.momentum, carry.step, keep_momentum, sigma
         )
@@ -50,7 +49,7 @@ def run_linear(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]:
             added = (times(carry.reference, reference[n])[0] for n in spec.weight_names)
             kept = [w + more for w, more in zip(last, added, strict=False)]
             last = (*kept, *last[len(kept) :])
-    read = rows.read.at(rows.token_rows)
+    read = read.at(rows.token_rows)
 
     def linear(name: str, query: Tensor) -> Tensor:
         left, right = factors[name]
@@ -69,9 +68,13 @@ def run_linear(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]:
 
 def _advance(spec: MemorySpec, state: tuple, inputs: tuple) -> tuple[Tensor, ...]:
     """One whole chunk of the recurrence: (W..., S...) at its start -> at its end."""
-    k, phi, v, keep, used, step, keep_momentum, sigma = inputs
+    k, phi, v, keep, used, step, keep_momentum, sigma, *seen = inputs
     weights, momentum = named(spec, state)
-    factors = gradient_factors(spec, weights, phi, k, v)
+    factors, error = gradient_factors(spec, weights, phi, k, v)
+    if seen:
+        near = kernel(spec, phi, factors, error)
+        factor = shrink(step[:, None], near, seen[0][:, None])
+        used, step = used * factor[:, 0], step * factor
     return _combine(weights, momentum, factors, keep, used, step, keep_momentum, sigma)
 
 

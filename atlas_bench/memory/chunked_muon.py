@@ -88,7 +88,7 @@ def _muon_chunk(
 ) -> tuple[Tensor, Weights, Weights]:
     """One segment: S at its update points, orthogonalised as one batch; reads at every version."""
     q, phi_q, k, phi_k, v, keep, blend, keep_momentum, momentum_blend, window_weight, *_ = inputs
-    factors = gradient_factors(spec, reference, phi_k, k, v)
+    factors, _ = gradient_factors(spec, reference, phi_k, k, v)
     window = rows.window
     versions, new_weights, new_momentum = {}, {}, {}
     for name, weight in weights.items():
@@ -201,7 +201,7 @@ def _idle_chunk(
 ) -> tuple[Tensor, Weights, Weights]:
     """One segment whose rates are all 0: W only decays, and nothing needs orthogonalising."""
     q, phi_q, k, phi_k, v, keep, _, keep_momentum, _, _, sigma, _ = inputs
-    factors = gradient_factors(spec, reference, phi_k, k, v)
+    factors, _ = gradient_factors(spec, reference, phi_k, k, v)
     keep_token = keep.index_select(-1, rows.token_rows)[..., None]
 
     def linear(name: str, query: Tensor) -> Tensor:

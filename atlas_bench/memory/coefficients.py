@@ -1,7 +1,7 @@
 """The scalars of the chunk-parallel form: how much of what is in W and S at every update point.
 
-Everything here follows from the gates (and, for the bounded step, the keys), never from the
-state, so it is computed for all chunks at once.
+Everything here follows from the gates, never from the state, so it is computed for all chunks at
+once.
 
 Legend: N chunks, G batch x heads, U update points of the segment, P = U + 1 (row 0 is the
 segment's start), J tokens that are learnt from, X tokens of the segment.
@@ -78,18 +78,17 @@ class Rows:
 class Coefficients:
     """Of one segment. ``read``: (N, G, P) and (N, G, P, J), for what is read at update point p.
 
-    ``carry``: (N, G) and (N, G, J), for the weights that the next segment starts from.
+    Its last row is what the next segment starts from. ``points`` (U): the tokens at which updates
+    are due; ``valid`` (N, J) those that exist, None where all do.
     ``momentum_keep`` (N, G, P), ``momentum_step`` (N, G, P, J): S_p. ``token_rows`` (X): the row
     every token reads. For `muon`, which forms S_p itself: ``window`` (U, c) the tokens of every
     update's window, ``window_weight`` (N, G, U, c) their weights, ``momentum_blend`` (N, G, U, U)
     the weight of G_p' in S_p and ``blend`` (N, G, P, U) that of O(S_p') in W_p; ``writes`` (N, G)
     whether any rate is above 0, ``may_skip`` whether those that do not write may be left out.
     ``channel_keep`` (N, G, D, U): the keep-rates per feature, for which the others hold 1.
-    ``applied``, ``applied_momentum`` (N, G, J), ``retained`` (N, G): the bounded step's memory.
     """
 
     read: Rows
-    carry: Rows
     momentum_keep: Tensor
     momentum_step: Tensor
     token_rows: Tensor
@@ -99,16 +98,14 @@ class Coefficients:
     blend: Tensor
     writes: Tensor
     may_skip: bool
+    points: Tensor
+    valid: Tensor | None
     channel_keep: Tensor | None = None
-    applied: Tensor | None = None
-    applied_momentum: Tensor | None = None
-    retained: Tensor | None = None
 
 
 def coefficients(
     spec: MemorySpec,
     windows: dict[str, Tensor],
-    phi_k_NGJD: Tensor,
     state: MemoryState,
     size: int,
     padded: int,
@@ -118,7 +115,7 @@ def coefficients(
     ``windows``: the gates as (N, G, J). ``padded``: tokens in front of the sequence's first.
     """
     chunks, _, tokens = windows["rate"].shape
-    device = phi_k_NGJD.device
+    device = windows["rate"].device
     behind, every = tokens - size, spec.update_every
     place = state.position % spec.chunk
     ends = [i for i in range(size) if (place + i + 1) % every == 0]
@@ -150,24 +147,9 @@ def coefficients(
     step = blend @ momentum_step
     used = (blend @ momentum_kept[..., None]).squeeze(-1) if spec.has_momentum else None
 
-    raw = Rows(None, _first(kept, 1), None if used is None else _first(used, 0), _row(step))
-    read, carry, extra = raw, raw.at(-1), {}
-    if spec.is_bounded:
-        read, carry, extra = _bounded(
-            spec,
-            raw,
-            phi_k_NGJD,
-            state,
-            size,
-            place,
-            points,
-            valid_NJ,
-            _first(momentum_kept, 1),
-            _row(momentum_step),
-        )
+    read = Rows(None, _first(kept, 1), None if used is None else _first(used, 0), _row(step))
     return Coefficients(
         read=read,
-        carry=carry,
         momentum_keep=_first(momentum_kept, 1),
         momentum_step=_row(momentum_step),
         token_rows=token_rows,
@@ -179,7 +161,8 @@ def coefficients(
         writes=(eta != 0).any(-1),
         # A rate of 0 has no gradient where its gate is flat; a GPU loses by choosing among groups.
         may_skip=device.type == "cpu" and (spec.gate == "hard_sigmoid" or not eta.requires_grad),
-        **extra,
+        points=points,
+        valid=valid_NJ,
     )
 
 
@@ -221,66 +204,3 @@ def _window_matrix(
         index = lag.clamp(0, spec.window - 1).expand(*at_points.shape[:2], *lag.shape)
         spread = at_points.gather(-1, index)
     return torch.where(inside, spread, spread.new_zeros(()))
-
-
-def _bounded(
-    spec: MemorySpec,
-    raw: Rows,
-    phi_k_NGJD: Tensor,
-    state: MemoryState,
-    size: int,
-    place: int,
-    points: Tensor,
-    valid_NJ: Tensor | None,
-    momentum_keep: Tensor,
-    momentum_step: Tensor,
-) -> tuple[Rows, Rows, dict[str, Tensor]]:
-    """Divide every row's step by max(1, rho): see memory.reference._bounded_weights.
-
-    rho is of the whole chunk's step, so inside a chunk the coefficients that earlier calls
-    applied (``state.applied``) are carried along.
-    """
-    tokens = phi_k_NGJD.shape[2]
-    applied, applied_momentum = raw.step, momentum_step
-    retained = raw.keep
-    if place:
-        behind = (0, size)
-        earlier = torch.nn.functional.pad(state.applied.flatten(0, 1), behind)[None, :, None, :]
-        earlier_momentum = torch.nn.functional.pad(state.applied_momentum.flatten(0, 1), behind)
-        earlier_momentum = earlier_momentum[None, :, None, :]
-        applied = applied + raw.keep[..., None] * earlier
-        if spec.has_momentum:
-            applied = applied + raw.momentum[..., None] * earlier_momentum
-        kept = momentum_keep[..., None] if spec.has_momentum else _start_row(momentum_keep)
-        applied_momentum = applied_momentum + kept * earlier_momentum
-        retained = retained * state.retained.flatten()[None, :, None]
-    kernel = (phi_k_NGJD @ phi_k_NGJD.mT).abs()
-    reach = applied.abs() @ kernel
-    # Row 0 saw the tokens up to the last update before this segment.
-    last_seen = torch.cat(
-        [points.new_tensor([tokens - size - place % spec.update_every - 1]), points]
-    )
-    seen = torch.arange(tokens, device=points.device) <= last_seen[:, None]
-    if valid_NJ is not None:
-        seen = seen & valid_NJ[:, None, None, :]
-    shrink = 1 / torch.where(seen, reach, reach.new_zeros(())).amax(-1).clamp_min(1)
-    read = Rows(
-        (1 - shrink) * retained if place else None,
-        shrink * raw.keep if place else raw.keep,
-        None if raw.momentum is None else shrink * raw.momentum,
-        shrink[..., None] * raw.step,
-    )
-    closing = (place + size) % spec.chunk == 0
-    extra = {
-        "applied": applied[..., -1, :],
-        "applied_momentum": applied_momentum[..., -1, :],
-        "retained": retained[..., -1],
-    }
-    return read, (read if closing else raw).at(-1), extra
-
-
-def _start_row(like_NGP: Tensor) -> Tensor:
-    """1 in row 0 and 0 after it: without momentum, only the start still has the old gradient."""
-    start = torch.zeros_like(like_NGP)
-    start[..., 0] = 1
-    return start[..., None]

@@ -86,8 +86,9 @@ def normalise_backward(grad: Tensor, normal: Tensor, scale: Tensor) -> Tensor:
 
 def gradient_factors(
     spec: MemorySpec, weights: dict[str, Tensor], phi_GJD: Tensor, k_GJK: Tensor, v_GJV: Tensor
-) -> Factors:
-    """u_j = d objective_j / d W as (left, right) factors for every weight, at ``weights``.
+) -> tuple[Factors, Tensor]:
+    """u_j = d objective_j / d W as (left, right) factors for every weight, at ``weights``, and
+    the error d objective_j / d M(k_j), (G, J, V), that they were made from.
 
     l2: 1/2 ||M(phi(k)) - v||^2 (the 1/2 drops the factor 2). dot: -<M(phi(k)), v>, the sign that
     makes a step down the gradient store v (ATLAS Eq 19 prints it without).
@@ -98,7 +99,7 @@ def gradient_factors(
 
     if spec.network == "matrix":
         error = linear("W1", phi_GJD) - v_GJV if spec.objective == "l2" else -v_GJV
-        return {"W1": (error, phi_GJD)}
+        return {"W1": (error, phi_GJD)}, error
     activated, slope = gelu(linear("W2", phi_GJD))
     multiplier = linear("W3", phi_GJD) if spec.network == "gated_mlp" else None
     hidden = activated if multiplier is None else activated * multiplier
@@ -111,16 +112,13 @@ def gradient_factors(
             error = branch - v_GJV
             if k_GJK.shape[-1] == v_GJV.shape[-1]:
                 error = error + k_GJK
-        if spec.branch_norm:
-            error = normalise_backward(error, branch, scale)
-    back = error @ weights["W1"].to(error.dtype)
-    if multiplier is None:
-        return {"W1": (error, hidden), "W2": (back * slope, phi_GJD)}
-    return {
-        "W1": (error, hidden),
-        "W2": (back * multiplier * slope, phi_GJD),
-        "W3": (back * activated, phi_GJD),
-    }
+    sent = normalise_backward(error, branch, scale) if spec.branch_norm else error
+    back = sent @ weights["W1"].to(sent.dtype)
+    factors = {"W1": (sent, hidden), "W2": (back * slope, phi_GJD)}
+    if multiplier is not None:
+        factors["W2"] = (back * multiplier * slope, phi_GJD)
+        factors["W3"] = (back * activated, phi_GJD)
+    return factors, error
 
 
 def forward(

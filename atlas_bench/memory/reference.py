@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from atlas_bench.memory.bounded import kernel
 from atlas_bench.memory.features import apply_features
 from atlas_bench.memory.networks import forward, gradient_factors
 from atlas_bench.memory.newton_schulz import newton_schulz
@@ -135,7 +136,7 @@ def _window_gradient(
     """G_t: the window's gradients at the reference weights, each formed in full and added."""
     tokens = gamma_BHJ.shape[2]
     k, v = recent["k"][:, :, -tokens:], recent["v"][:, :, -tokens:]
-    factors = gradient_factors(spec, reference_weights, _features(spec, params, k), k, v)
+    factors, _ = gradient_factors(spec, reference_weights, _features(spec, params, k), k, v)
     total = {}
     for name, (left, right) in factors.items():
         outer_BHJOI = left[..., :, None] * right[..., None, :]
@@ -149,15 +150,18 @@ def _bounded_weights(
 ) -> dict[str, Tensor]:
     """The weights that are read: the chunk's summed step divided by max(1, rho).
 
-    rho = max_i sum_j |C_j| |phi(k_i).phi(k_j)| over the recent tokens, as they stood at the last
-    update (tokens since then have learnt nothing yet and must not move what is read).
+    rho = max_i sum_j |C_j| kernel_ij (see bounded.py) over the recent tokens, as they stood at the
+    last update (tokens since then have learnt nothing yet and must not move what is read).
     """
     if not spec.is_bounded:
         return state.weights
     tokens = state.recent["k"].shape[2] - state.position % spec.update_every
-    phi = _features(spec, params, state.recent["k"][:, :, :tokens])
-    kernel = (phi @ phi.mT).abs()
-    rho = (kernel @ state.applied[:, :, :tokens].abs()[..., None]).squeeze(-1)
+    k, v = state.recent["k"][:, :, :tokens], state.recent["v"][:, :, :tokens]
+    phi = _features(spec, params, k)
+    factors, error = gradient_factors(spec, state.reference, phi, k, v)
+    rho = (
+        kernel(spec, phi, factors, error) @ state.applied[:, :, :tokens].abs()[..., None]
+    ).squeeze(-1)
     shrink = 1 / rho.amax(-1).clamp_min(1) if tokens else torch.ones_like(state.retained)
     bounded = {}
     for name, weight in state.weights.items():

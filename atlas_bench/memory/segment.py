@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from atlas_bench.memory.bounded import Bound
 from atlas_bench.memory.coefficients import Coefficients
 from atlas_bench.memory.spec import MemorySpec
 
@@ -23,6 +24,7 @@ class Segment:
     v_NGJV: Tensor
     tokens: dict[str, Tensor]  # the gates, (N, G, J)
     rows: Coefficients | None  # None for the exact delta rule, which needs none
+    bound: Bound | None  # of a bounded step
     weights: Weights
     momentum: Weights
     reference: Weights

@@ -17,6 +17,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer": ("gd", "momentum", "muon"),
     "retain": ("none", "scalar", "channel", "fixed"),
     "gate": ("sigmoid", "hard_sigmoid"),
+    "bounded_by": ("keys", "network"),
     "newton_schulz_coefficients": ("jordan", "polar_express"),
 }
 
@@ -48,6 +49,7 @@ class MemorySpec:
     rate_inside: bool = False
     gate: str = "sigmoid"
     bounded_step: bool = False
+    bounded_by: str = "keys"  # what the bounded step is measured by: memory/bounded.py
     expansion: int = 4
     branch_norm: bool = False
     sketch_size: int = 256  # of `sketch`: features a degree above 1

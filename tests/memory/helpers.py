@@ -40,6 +40,7 @@ def spec_strategy() -> st.SearchStrategy[MemorySpec]:
             rate_inside=optimizer != "muon" and draw(st.booleans()),
             gate=draw(st.sampled_from(["sigmoid", "hard_sigmoid"])),
             bounded_step=bounded,
+            bounded_by=draw(st.sampled_from(["keys", "network"])),
             expansion=draw(st.sampled_from([1, 2])),
             newton_schulz_steps=draw(st.sampled_from([1, 3])),
         )

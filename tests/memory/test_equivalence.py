@@ -32,6 +32,23 @@ REPRESENTATIVE = [
     MemorySpec(network="mlp", optimizer="gd", window=2, update_every=2, chunk=6, bounded_step=True),
     MemorySpec(network="mlp", optimizer="muon", window=3, chunk=3, gate="hard_sigmoid"),
     MemorySpec(network="matrix", optimizer="gd", chunk=1, bounded_step=True),
+    MemorySpec(
+        network="mlp",
+        optimizer="momentum",
+        rate_inside=True,
+        chunk=4,
+        bounded_step=True,
+        bounded_by="network",
+    ),
+    MemorySpec(
+        network="gated_mlp",
+        window=3,
+        update_every=2,
+        chunk=6,
+        branch_norm=True,
+        bounded_step=True,
+        bounded_by="network",
+    ),
     MemorySpec(network="matrix", objective="dot", retain="channel", chunk=4),
     MemorySpec(
         network="matrix", optimizer="momentum", retain="channel", window=3, update_every=2, chunk=4

@@ -1,0 +1,82 @@
+"""What a model costs: parameters by part, state by length, floating-point operations a token.
+
+Everything is counted on the model itself, built without memory for its numbers (torch's meta
+device), not by formulas beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from atlas_bench.models.attention import Attention
+from atlas_bench.models.language_model import LanguageModel, build_model, count_parameters
+from atlas_bench.models.settings import ModelSettings, ScaleSettings
+
+LENGTHS = {"4k": 4096, "128k": 131072, "10M": 10_000_000}
+COUNTED_TOKENS = 512  # of one sequence, over which operations are counted
+
+
+@dataclass(frozen=True)
+class Account:
+    """Of one model. ``state_bytes``: of one sequence in float32, by length; ``operations``: matrix
+    products' FLOPs a token over COUNTED_TOKENS, in the forward pass and in a training step."""
+
+    parameters: dict[str, int]
+    state_bytes: dict[str, int]
+    grows: bool
+    forward_operations: float
+    training_operations: float
+
+    @property
+    def total(self) -> int:
+        return sum(self.parameters.values())
+
+
+def account(model: ModelSettings, scale: ScaleSettings, *, vocab_size: int) -> Account:
+    """Count everything. Raises ValueError for settings that cannot be built."""
+    with torch.device("meta"):
+        network = build_model(model, scale, vocab_size=vocab_size, seed=0)
+        forward, training = _operations(network)
+    states = {name: network.state_bytes(1, length) for name, length in LENGTHS.items()}
+    return Account(
+        parameters=parameters_by_part(network),
+        state_bytes=states,
+        grows=states["10M"] > states["128k"],
+        forward_operations=forward,
+        training_operations=training,
+    )
+
+
+def parameters_by_part(model: LanguageModel) -> dict[str, int]:
+    """Parameters of the embedding, the head (0 where it is the embedding), the feed-forwards,
+    the mixers less their initial memories, the initial memories, and the norms between."""
+    memories = sum(p.numel() for n, p in model.named_parameters() if ".initial." in n)
+    parts = {
+        "embedding": count_parameters(model.embedding),
+        "mixers": sum(count_parameters(block.mixer) for block in model.blocks) - memories,
+        "initial memories": memories,
+        "feed-forward": sum(count_parameters(block.feed_forward) for block in model.blocks),
+        "head": 0 if model.head is None else count_parameters(model.head),
+    }
+    return parts | {"norms": count_parameters(model) - sum(parts.values())}
+
+
+def _operations(model: LanguageModel) -> tuple[float, float]:
+    """FLOPs of matrix products a token: forward with logits, and with the backward pass."""
+    tokens = torch.zeros(1, COUNTED_TOKENS, dtype=torch.long, device="meta")
+    found = []
+    for training in (False, True):
+        with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(training):
+            hidden, _ = model(tokens)
+            logits = model.logits(hidden)
+            if training:
+                logits.sum().backward()
+        found.append(counter.get_total_flops() / COUNTED_TOKENS)
+    return found[0], found[1]
+
+
+def has_attention(model: LanguageModel) -> bool:
+    return any(isinstance(module, Attention) for module in model.modules())
