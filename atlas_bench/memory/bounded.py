@@ -2,7 +2,9 @@
 
 rho_p = max over the tokens i seen at p of sum_j |C_pj| kernel_ij. With ``bounded_by='keys'`` the
 kernel is |phi(k_i).phi(k_j)|, which makes a matrix memory's step a contraction; how far a deep
-memory's output moves depends on its weights as well, and ``network`` takes that in.
+memory's output moves depends on its weights as well, and ``network`` takes that in. It also scales
+the momentum that leaves the chunk like the step it belongs to: left whole, what a chunk was not
+allowed to do comes back in the next one.
 
 Legend: chunked.py.
 """
@@ -64,6 +66,10 @@ class Bound:
     seen: Tensor
     place: int
     closing: bool
+
+    def of_momentum(self, spec: MemorySpec, shrink_NGP: Tensor) -> Tensor | None:
+        """What S is multiplied by where the segment ends, (N, G); None for 1."""
+        return shrink_NGP[..., -1] if self.closing and spec.bounded_by == "network" else None
 
     def rows(self, shrink_NGP: Tensor) -> tuple[Rows, Rows]:
         """(read, carry) of the segment; the state inside a chunk is kept before the safeguard."""

@@ -36,11 +36,14 @@ def run_linear(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]:
         weights, momentum = named(spec, tuple(w[None] for w in start))
         reference = {name: w[None] for name, w in x.reference.items()}
     factors, error = gradient_factors(spec, reference, x.phi_k_NGJD, x.k_NGJK, x.v_NGJV)
-    read, carry = rows.read, rows.read.at(-1)
+    read, carry, slow = rows.read, rows.read.at(-1), None
     if x.bound is not None:
         near = kernel(spec, x.phi_k_NGJD, factors, error)
-        read, carry = x.bound.rows(shrink(x.bound.applied, near, x.bound.seen))
+        factor = shrink(x.bound.applied, near, x.bound.seen)
+        (read, carry), slow = x.bound.rows(factor), x.bound.of_momentum(spec, factor)
     if not whole:
+        if slow is not None:
+            keep_momentum, sigma = keep_momentum * slow, sigma * slow[..., None]
         combined = _combine(
             weights, momentum, factors, carry.keep, carry.momentum, carry.step, keep_momentum, sigma
         )
@@ -75,6 +78,8 @@ def _advance(spec: MemorySpec, state: tuple, inputs: tuple) -> tuple[Tensor, ...
         near = kernel(spec, phi, factors, error)
         factor = shrink(step[:, None], near, seen[0][:, None])
         used, step = used * factor[:, 0], step * factor
+        if spec.bounded_by == "network":
+            keep_momentum, sigma = keep_momentum * factor[:, 0], sigma * factor
     return _combine(weights, momentum, factors, keep, used, step, keep_momentum, sigma)
 
 

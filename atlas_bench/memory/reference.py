@@ -38,7 +38,7 @@ def reference(
     for t in range(q.shape[1]):
         token = {name: tensor[:, :, t : t + 1] for name, tensor in inputs.items() if name != "q"}
         state = _write(spec, params, token, state)
-        weights = _bounded_weights(spec, params, state)
+        weights, shrink = _bounded_weights(spec, params, state)
         query = inputs["q"][:, :, t : t + 1]
 
         def linear(name: str, x: Tensor, weights: dict[str, Tensor] = weights) -> Tensor:
@@ -47,7 +47,7 @@ def reference(
         features = _features(spec, params, query)
         outputs.append(forward(spec, linear, features, query, v.shape[-1]))
         if state.position % spec.chunk == 0:
-            state = _close_chunk(spec, state, weights)
+            state = _close_chunk(spec, state, weights, shrink)
     y = torch.cat(outputs, 2) if outputs else inputs["v"]
     return y.transpose(1, 2), state
 
@@ -147,14 +147,14 @@ def _window_gradient(
 
 def _bounded_weights(
     spec: MemorySpec, params: MemoryParameters, state: MemoryState
-) -> dict[str, Tensor]:
-    """The weights that are read: the chunk's summed step divided by max(1, rho).
+) -> tuple[dict[str, Tensor], Tensor | None]:
+    """The weights that are read, the chunk's summed step divided by max(1, rho); and 1 over that.
 
     rho = max_i sum_j |C_j| kernel_ij (see bounded.py) over the recent tokens, as they stood at the
     last update (tokens since then have learnt nothing yet and must not move what is read).
     """
     if not spec.is_bounded:
-        return state.weights
+        return state.weights, None
     tokens = state.recent["k"].shape[2] - state.position % spec.update_every
     k, v = state.recent["k"][:, :, :tokens], state.recent["v"][:, :, :tokens]
     phi = _features(spec, params, k)
@@ -167,17 +167,22 @@ def _bounded_weights(
     for name, weight in state.weights.items():
         kept = _scale(state.retained, state.reference[name])
         bounded[name] = kept + _scale(shrink, weight - kept)
-    return bounded
+    return bounded, shrink
 
 
-def _close_chunk(spec: MemorySpec, state: MemoryState, weights: dict[str, Tensor]) -> MemoryState:
+def _close_chunk(
+    spec: MemorySpec, state: MemoryState, weights: dict[str, Tensor], shrink: Tensor | None
+) -> MemoryState:
     """The chunk is full: what was read last becomes the weights that gradients are taken at."""
+    momentum = state.momentum
+    if shrink is not None and spec.bounded_by == "network":
+        momentum = {name: _scale(shrink, s) for name, s in momentum.items()}
     keep = max(0, state.recent["k"].shape[2] - (spec.window - 1))
     recent = {name: tensor[:, :, keep:] for name, tensor in state.recent.items()}
     zeros = torch.zeros_like(recent["retain"]) if spec.is_bounded else None
     return MemoryState(
         weights=weights,
-        momentum=state.momentum,
+        momentum=momentum,
         reference=weights,
         position=state.position,
         recent=recent,
