@@ -54,10 +54,14 @@ def main() -> None:
 def _job(config: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
-    from atlas_bench.run import RunError, Stopped, execute
+    from atlas_bench.run import RunError, Stopped, describe, execute
 
     try:
-        execute(to_settings(config), Path(HydraConfig.get().runtime.output_dir))
+        settings = to_settings(config)
+        if settings.mode == "describe":
+            print(describe(settings))
+            return
+        execute(settings, Path(HydraConfig.get().runtime.output_dir))
     except ConfigError as error:
         print(f"atlas-bench: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
@@ -91,6 +95,8 @@ def _checked(arguments: Sequence[str]) -> list[str]:
     if any(argument in ("--cfg", "-c") for argument in arguments):
         return []
     settings = to_settings(config)
+    if settings.mode == "describe":  # leaves nothing behind
+        return ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
     if settings.resume is False or any(override.is_sweep_override() for override in parsed):
         return []
     from atlas_bench.resume import folder_to_resume

@@ -16,7 +16,7 @@ from atlas_bench.naming import nearest
 from atlas_bench.tasks.settings import TaskSettings, TextSettings, check_task
 from atlas_bench.training.settings import TrainingSettings, check_training
 
-MODES = ("train", "eval", "train_eval")
+MODES = ("train", "eval", "train_eval", "describe")
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "bfloat16")
 LOGGER_MODES = ("online", "offline", "disabled")

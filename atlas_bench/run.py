@@ -20,6 +20,7 @@ from atlas_bench.console import progress_bars
 from atlas_bench.evaluation.scoring import evaluate
 from atlas_bench.evaluation.streaming import DoesNotFit
 from atlas_bench.interrupts import Interrupted, StopSignal
+from atlas_bench.models.accounting import account, as_text
 from atlas_bench.models.language_model import LanguageModel, build_model, count_parameters
 from atlas_bench.report.plots import plot_accuracy, plot_training
 from atlas_bench.report.records import Record, Score, write_record
@@ -65,6 +66,18 @@ class Run:
     logger: RunLogger
     stop: StopSignal
     commit: str | None  # of the code that runs, read before anything can change it
+
+
+def describe(settings: RunSettings) -> str:
+    """Parameters, state and operations of the model, by models/accounting.py; runs nothing.
+
+    Raises ConfigError for a model that cannot be built.
+    """
+    try:
+        found = account(settings.model, settings.scale, vocab_size=settings.text.vocab_size)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return as_text(f"{settings.model.name} at {settings.scale.name}", found)
 
 
 def execute(settings: RunSettings, folder: Path) -> Path:

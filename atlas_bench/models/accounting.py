@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from atlas_bench.models.attention import Attention
 from atlas_bench.models.language_model import LanguageModel, build_model, count_parameters
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
 
@@ -78,5 +77,15 @@ def _operations(model: LanguageModel) -> tuple[float, float]:
     return found[0], found[1]
 
 
-def has_attention(model: LanguageModel) -> bool:
-    return any(isinstance(module, Attention) for module in model.modules())
+def as_text(name: str, found: Account) -> str:
+    """The account in a few lines, for people."""
+    parts = ", ".join(f"{part} {count:,}" for part, count in found.parameters.items() if count)
+    kind = "cache and state" if found.grows else "state"
+    states = ", ".join(f"{length} {size:,}" for length, size in found.state_bytes.items())
+    return (
+        f"{name}: {found.total:,} parameters\n"
+        f"  {parts}\n"
+        f"  {kind} of one sequence in float32, bytes: {states}\n"
+        f"  matrix products, FLOPs a token over {COUNTED_TOKENS} tokens: forward "
+        f"{found.forward_operations:,.0f}, training {found.training_operations:,.0f}"
+    )

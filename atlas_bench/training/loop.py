@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from atlas_bench.interrupts import Interrupted
 from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.training import checkpoint
+from atlas_bench.training.monitor import change_of_memory, memory_metrics
 from atlas_bench.training.settings import TrainingSettings
 
 LM_STRIDE = 8  # the language-modelling term looks at every eighth token: cheaper, same direction
@@ -140,7 +141,7 @@ class Trainer:
             group["lr"] = rate
         streams = max(settings.min_streams, settings.batch_tokens // length)
         micro = max(1, streams // settings.accumulate)
-        sums = {"loss": 0.0, "answer_loss": 0.0, "answer_accuracy": 0.0, "memory_change": 0.0}
+        sums: dict[str, float] = {}
         self.optimizer.zero_grad(set_to_none=True)
         for _ in range(settings.accumulate):
             batch = self.streams(length, noise, progress.streams, micro)
@@ -152,7 +153,7 @@ class Trainer:
                 raise TrainingError(self._not_finite("loss"))
             (loss / settings.accumulate).backward()
             for name, value in parts.items():
-                sums[name] += float(value) / settings.accumulate
+                sums[name] = sums.get(name, 0.0) + float(value) / settings.accumulate
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
         if not torch.isfinite(norm):
             raise TrainingError(self._not_finite("gradient"))
@@ -183,7 +184,7 @@ class Trainer:
         targets = tokens[:, 1:]
         bf16 = self.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            hidden, _ = self.forward(tokens[:, :-1])
+            hidden, state = self.forward(tokens[:, :-1])
             logits = self.model.logits(hidden[answers]).float()
             answer_loss = F.cross_entropy(logits, targets[answers])
             loss = answer_loss
@@ -206,7 +207,7 @@ class Trainer:
             "answer_loss": answer_loss.detach(),
             "answer_accuracy": correct,
             "memory_change": change.detach(),
-        }
+        } | memory_metrics(self.model, state)
 
     def _advance_curriculum(self, accuracy: float) -> None:
         progress, curriculum = self.progress, self.settings.curriculum
@@ -277,31 +278,6 @@ def learning_rate(settings: TrainingSettings, step: int, share: float) -> float:
     return (
         settings.learning_rate * warm * (settings.final_rate + (1 - settings.final_rate) * cosine)
     )
-
-
-def change_of_memory(model: LanguageModel) -> Tensor:
-    """Mean over layers, heads and tokens of written (below) plus forgotten, 1 - retain.
-
-    Written is rate x weight, but for `muon` the rate alone: its update has the same norm whatever
-    the weights of the tokens in it, so that a memory which sees nothing (weight 0) at a rate above
-    0 goes on applying its last momentum. Of the gates as they open: a price on the step itself
-    would keep old values from being replaced.
-    """
-    changes = []
-    for gates in model.gates:
-        terms = []
-        written = gates.get("rate")
-        weight = gates.get("weight")
-        if weight is not None and (written is None or model.spec.optimizer != "muon"):
-            weight = weight.mean(-1) if weight.dim() == 4 else weight
-            written = weight if written is None else weight * written
-        if written is not None:
-            terms.append(written.float().mean())
-        if "retain" in gates:
-            terms.append((1 - gates["retain"]).float().mean())
-        if terms:
-            changes.append(sum(terms))
-    return torch.stack(changes).mean() if changes else model.embedding.weight.new_zeros(())
 
 
 def _truncate_metrics(path: Path, step: int) -> None:

@@ -18,9 +18,9 @@ from atlas_bench.training.loop import (
     Trainer,
     TrainingError,
     build_optimizer,
-    change_of_memory,
     learning_rate,
 )
+from atlas_bench.training.monitor import change_of_memory, memory_metrics
 from atlas_bench.training.settings import (
     CurriculumSettings,
     Stage,
@@ -228,3 +228,24 @@ def test_schedule_and_weight_decay_groups() -> None:
 def test_impossible_settings_name_the_key(change: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         check_training(TrainingSettings(**change))
+
+
+def test_the_monitor_says_what_the_memories_did(tmp_path: Path) -> None:
+    network = model()
+    tokens = torch.zeros(2, 24, dtype=torch.long)
+    with torch.no_grad():
+        for block in network.blocks:  # every rate is exactly 0, everything is kept
+            opening = block.mixer.gate.bias.split([2, 2, 2])
+            for part, value in zip(opening, (9.0, -9.0, 0.0), strict=True):
+                part.fill_(value)
+            block.mixer.gate.weight.zero_()
+        _, state = network(tokens)
+    found = memory_metrics(network, state)
+    norms = [
+        sum(w.square().sum((-2, -1)) for w in block.mixer.initial.values()).sqrt().mean()
+        for block in network.blocks
+    ]
+    assert found["pruned"] == 1
+    assert found["gate_retain"] == 1
+    assert found["memory_update"] == 0
+    torch.testing.assert_close(found["memory_norm"], torch.stack(norms).mean())
