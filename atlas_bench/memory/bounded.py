@@ -43,10 +43,14 @@ def kernel(spec: MemorySpec, phi: Tensor, factors: Factors, error: Tensor) -> Te
     return total
 
 
-def shrink(applied: Tensor, reach_of: Tensor, seen: Tensor) -> Tensor:
-    """1 / max(1, rho): applied (..., P, J), kernel (..., J, J), seen (..., P, J) -> (..., P)."""
-    reach = applied.abs() @ reach_of
-    return 1 / torch.where(seen, reach, reach.new_zeros(())).amax(-1).clamp_min(1)
+def shrink(spec: MemorySpec, applied: Tensor, near: Tensor, seen: Tensor) -> Tensor:
+    """1 / max(1, rho): applied (..., P, J), kernel (..., J, J), seen (..., P, J) -> (..., P).
+
+    A rho of the network is a constant to the outer gradient: a safeguard, not a way to learn.
+    """
+    reach = applied.abs() @ near
+    found = 1 / torch.where(seen, reach, reach.new_zeros(())).amax(-1).clamp_min(1)
+    return found.detach() if spec.bounded_by == "network" else found
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from atlas_bench.memory.bounded import kernel, shrink
+from atlas_bench.memory.chunked_mlp import applies, mlp_scan
 from atlas_bench.memory.networks import Factors, forward, gradient_factors
 from atlas_bench.memory.scan import scan
 from atlas_bench.memory.segment import Segment, Weights, named, outer_sum, times
@@ -23,13 +24,16 @@ def run_linear(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]:
     if whole:
         carry = rows.read.at(-1)
         used = keep_momentum if carry.momentum is None else carry.momentum
-        inputs = (x.k_NGJK, x.phi_k_NGJD, x.v_NGJV, carry.keep, used, carry.step)
-        inputs += (keep_momentum, sigma)
-        if x.bound is not None:
-            inputs += (x.bound.seen[..., -1, :].expand_as(sigma),)
-        last, starts, _ = scan(
-            lambda state, inputs: (_advance(spec, state, inputs), ()), start, inputs, starts=True
-        )
+        inputs = (carry.keep, used, carry.step, keep_momentum, sigma)
+        if applies(spec, x):
+            last, starts = mlp_scan(spec, x, inputs)
+        else:
+            inputs = (x.k_NGJK, x.phi_k_NGJD, x.v_NGJV, *inputs)
+            if x.bound is not None:
+                inputs += (x.bound.seen[..., -1, :].expand_as(sigma),)
+            last, starts, _ = scan(
+                lambda state, part: (_advance(spec, state, part), ()), start, inputs, starts=True
+            )
         weights, momentum = named(spec, starts)
         reference = weights
     else:
@@ -39,7 +43,7 @@ def run_linear(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]:
     read, carry, slow = rows.read, rows.read.at(-1), None
     if x.bound is not None:
         near = kernel(spec, x.phi_k_NGJD, factors, error)
-        factor = shrink(x.bound.applied, near, x.bound.seen)
+        factor = shrink(spec, x.bound.applied, near, x.bound.seen)
         (read, carry), slow = x.bound.rows(factor), x.bound.of_momentum(spec, factor)
     if not whole:
         if slow is not None:
@@ -76,7 +80,7 @@ def _advance(spec: MemorySpec, state: tuple, inputs: tuple) -> tuple[Tensor, ...
     factors, error = gradient_factors(spec, weights, phi, k, v)
     if seen:
         near = kernel(spec, phi, factors, error)
-        factor = shrink(step[:, None], near, seen[0][:, None])
+        factor = shrink(spec, step[:, None], near, seen[0][:, None])
         used, step = used * factor[:, 0], step * factor
         if spec.bounded_by == "network":
             keep_momentum, sigma = keep_momentum * factor[:, 0], sigma * factor

@@ -163,6 +163,8 @@ def _bounded_weights(
         kernel(spec, phi, factors, error) @ state.applied[:, :, :tokens].abs()[..., None]
     ).squeeze(-1)
     shrink = 1 / rho.amax(-1).clamp_min(1) if tokens else torch.ones_like(state.retained)
+    if spec.bounded_by == "network":
+        shrink = shrink.detach()
     bounded = {}
     for name, weight in state.weights.items():
         kept = _scale(state.retained, state.reference[name])

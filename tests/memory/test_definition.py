@@ -21,6 +21,7 @@ from atlas_bench.memory import (
     newton_schulz,
     reference,
 )
+from atlas_bench.memory.networks import NORM_EPSILON
 
 
 def network(spec: MemorySpec, weights: dict[str, Tensor], phi: Tensor, x: Tensor) -> Tensor:
@@ -28,7 +29,11 @@ def network(spec: MemorySpec, weights: dict[str, Tensor], phi: Tensor, x: Tensor
     if spec.network == "matrix":
         return torch.einsum("bhoi,bhi->bho", weights["W1"], phi)
     hidden = torch.nn.functional.gelu(torch.einsum("bhoi,bhi->bho", weights["W2"], phi))
+    if spec.network == "gated_mlp":
+        hidden = hidden * torch.einsum("bhoi,bhi->bho", weights["W3"], phi)
     y = torch.einsum("bhoi,bhi->bho", weights["W1"], hidden)
+    if spec.branch_norm:
+        y = torch.nn.functional.layer_norm(y, y.shape[-1:], eps=NORM_EPSILON)
     return y + x if x.shape[-1] == y.shape[-1] else y
 
 
@@ -39,18 +44,21 @@ def objective(spec: MemorySpec, weights: dict[str, Tensor], phi: Tensor, k: Tens
     return -(out * v).sum(-1)
 
 
-@pytest.mark.parametrize("network_name", ["matrix", "mlp"])
-@pytest.mark.parametrize("features", ["identity", "polynomial"])
+@pytest.mark.parametrize(
+    ("network_name", "branch_norm"),
+    [("matrix", False), ("mlp", False), ("mlp", True), ("gated_mlp", False), ("gated_mlp", True)],
+)
+@pytest.mark.parametrize("features", ["identity", "polynomial", "sketch"])
 @pytest.mark.parametrize("loss", ["l2", "dot"])
 @pytest.mark.parametrize("optimizer", ["gd", "momentum", "muon"])
 @pytest.mark.parametrize("value_dim", [3, 4])
 def test_reference_is_autograd_of_the_objective(
-    network_name: str, features: str, loss: str, optimizer: str, value_dim: int
+    network_name: str, branch_norm: bool, features: str, loss: str, optimizer: str, value_dim: int
 ) -> None:
     """Token by token with autograd instead of the hand-written gradient (test 1)."""
     spec = MemorySpec(
         network=network_name, features=features, objective=loss, optimizer=optimizer,
-        window=3, chunk=1, expansion=2,
+        window=3, chunk=1, expansion=2, branch_norm=branch_norm, sketch_size=6,
     )  # fmt: skip
     case = Case(spec, length=7, value_dim=value_dim)
     y, state = case.run(reference)
@@ -147,10 +155,28 @@ def test_linear_attention(chunk: int) -> None:
     assert relative_error(y, torch.einsum("btih,bihv->bthv", scores, x["v"])) < 1e-10
 
 
-def test_polynomial_of_high_degree_is_softmax_attention_without_denominator() -> None:
+def test_gated_linear_attention_per_feature() -> None:
+    """S_t = S_(t-1) diag(alpha_t) + v_t k_t' (2312.06635 Eq 3), keep-rates of 0 included."""
+    spec = MemorySpec(network="matrix", objective="dot", retain="channel", chunk=4)
+    case = Case(spec, length=11)
+    x = {name: tensor.detach() for name, tensor in case.inputs.items()}
+    x["retain"][:, 5, 0, 1] = 0.0
+    y, _ = chunked(
+        spec, case.parameters, x["q"], x["k"], x["v"], Gates(retain=x["retain"], rate=x["rate"])
+    )
+    memory = case.weights["W1"].detach().expand(2, -1, -1, -1)
+    for t in range(11):
+        written = x["rate"][:, t, :, None, None] * x["v"][:, t, :, :, None] * x["k"][:, t, :, None]
+        memory = memory * x["retain"][:, t, :, None] + written
+        expected = torch.einsum("bhvk,bhk->bhv", memory, x["q"][:, t])
+        assert relative_error(y[:, t], expected) < 1e-10
+
+
+@pytest.mark.parametrize("features", ["polynomial", "taylor"])
+def test_the_series_of_exp_is_softmax_attention_without_denominator(features: str) -> None:
     """phi of degree 14 with a_i = 1/i! is exp to 1e-10 for unit vectors (ATLAS Eq 26)."""
     spec = MemorySpec(
-        network="matrix", objective="dot", optimizer="gd", features="polynomial", degree=14,
+        network="matrix", objective="dot", optimizer="gd", features=features, degree=14,
         retain="none", chunk=4,
     )  # fmt: skip
     case = Case(spec, length=9)
@@ -206,6 +232,28 @@ def test_polynomial_features_are_the_kernel(degree: int, key_dim: int, constant:
     assert torch.allclose((phi_q * phi_k).sum(-1), expected, rtol=1e-12, atol=1e-12)
 
 
+def test_sketched_features_are_the_kernel_on_average() -> None:
+    """Over 400 draws of the tables; degrees 0 and 1 are exact in every one of them."""
+    generator = torch.Generator().manual_seed(0)
+    q, k = torch.nn.functional.normalize(
+        torch.randn(2, 1, 5, 1, 6, dtype=torch.float64, generator=generator), dim=-1
+    )
+    found = []
+    for _ in range(400):
+        spec = MemorySpec(features="sketch", degree=3, sketch_size=32)
+        start = init_parameters(spec, heads=1, key_dim=6, value_dim=2, generator=generator)
+        params = start.to(torch.float64)
+        phi_q, phi_k = apply_features(spec, params, q), apply_features(spec, params, k)
+        assert phi_q.shape[-1] == 1 + 6 + 2 * 32
+        exact = (phi_q[..., :7] * phi_k[..., :7]).sum(-1)
+        torch.testing.assert_close(exact, 1 + (q * k).sum(-1))
+        found.append((phi_q * phi_k).sum(-1))
+    mean, error = torch.stack(found).mean(0), torch.stack(found).std(0) / 20
+    x = (q * k).sum(-1)
+    assert ((mean - (1 + x + x**2 / 2 + x**3 / 6)).abs() < 4 * error).all()
+    assert error.max() < 0.01
+
+
 @pytest.mark.parametrize("shape", [(3, 12, 30), (3, 30, 12), (3, 12, 12)])
 @pytest.mark.parametrize(
     ("coefficients", "steps", "low", "high"),
@@ -247,6 +295,7 @@ def test_newton_schulz_of_zero_and_its_gradient() -> None:
         ("window", 0, "at least 1"),
         ("update_every", 5, "memory.window=1 is smaller than memory.update_every=5"),
         ("newton_schulz_steps", -1, "must not be negative"),
+        ("retain", "channel", "is defined for memory.network=matrix"),
     ],
 )
 def test_impossible_specs_name_the_field(field: str, value: object, said: str) -> None:

@@ -8,7 +8,7 @@ from helpers import Case, relative_error, spec_strategy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlas_bench.memory import MemorySpec, chunked, chunked_muon, reference
+from atlas_bench.memory import MemorySpec, chunked, chunked_delta, chunked_muon, reference
 
 # Newton-Schulz multiplies rounding by up to 3.4 a step, and gradients flow through many of them.
 TOLERANCE = {"gd": 1e-10, "momentum": 1e-10, "muon": 1e-9}
@@ -93,6 +93,20 @@ def test_recomputing_in_the_backward_pass_changes_nothing(
     assert "_ScanBackward" in _graph_nodes(recomputed[0].grad_fn)
     assert "_ScanBackward" not in _graph_nodes(kept[0].grad_fn)
     assert_same(case, recomputed, kept, 1e-14)
+
+
+@pytest.mark.parametrize("bounded", [False, True])
+@pytest.mark.parametrize("retain", ["none", "scalar"])
+def test_the_delta_rule_in_blocks(
+    bounded: bool, retain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The WY form over several blocks and a part of one; rates up to 3, keep-rates of 0."""
+    monkeypatch.setattr(chunked_delta, "BLOCK", 4)
+    spec = MemorySpec(network="matrix", chunk=1, retain=retain, bounded_step=bounded)
+    case = Case(spec, length=14, rate=3.0 if bounded else 1.0)
+    with torch.no_grad():
+        case.inputs["retain"][:, 6] = 0.0
+    assert_same(case, case.run(chunked), case.run(reference), 1e-10)
 
 
 def _graph_nodes(last) -> set[str]:

@@ -1,0 +1,85 @@
+"""Every preset on a stream made to break it: few keys that repeat for 2,048 tokens, rates near 1."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from torch.nn import functional as F
+
+from atlas_bench.config import RunSettings, folder_of, register_schema, to_settings
+from atlas_bench.models.hybrids import memories_of
+from atlas_bench.models.language_model import LanguageModel, build_model
+from atlas_bench.models.neural_memory import NeuralMemory
+
+NAMES = sorted(path.stem for path in (folder_of("conf") / "model").glob("*.yaml"))
+LENGTH, VOCABULARY = 2048, 12
+
+
+@cache
+def settings(name: str) -> RunSettings:
+    register_schema()
+    overrides = [f"model={name}", "scale.width=32", "scale.layers=2", "model.match=none"]
+    with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
+        return to_settings(compose("config", overrides))
+
+
+def wide_open(name: str) -> LanguageModel:
+    """The preset with gates that start near 1: everything is written, and nothing is forgotten."""
+    model = build_model(settings(name).model, settings(name).scale, vocab_size=VOCABULARY, seed=0)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, NeuralMemory) and module.gate is not None:
+                module.gate.bias.fill_(2.5)
+    return model
+
+
+def hard_stream(step: int) -> torch.Tensor:
+    """(1, LENGTH + 1): a key, then its value, which changes every 64 tokens; four keys in all."""
+    generator = np.random.default_rng(step)
+    keys = generator.integers(0, 4, LENGTH // 2 + 1)
+    meaning = generator.integers(4, VOCABULARY, (LENGTH // 64 + 1, 4))
+    values = meaning[np.arange(len(keys)) // 32, keys]
+    stream = np.stack([keys, values], 1).reshape(-1)[: LENGTH + 1]
+    return torch.from_numpy(stream)[None]
+
+
+def train(model: LanguageModel, steps: int, precision: torch.dtype) -> list[float]:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    losses = []
+    for step in range(steps):
+        tokens = hard_stream(step)
+        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            hidden, state = model(tokens[:, :-1])
+            # Only values can be known; each stands at an odd place, behind its key.
+            logits = model.logits(hidden[:, 0::2]).float()
+        loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1::2].flatten())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        assert torch.isfinite(norm), f"step {step}: the gradient is not finite"
+        optimizer.step()
+        losses.append(loss.item())
+        for layer in state.layers:
+            for memory in memories_of(layer):
+                assert all(torch.isfinite(tensor).all() for tensor in memory.tensors())
+    return losses
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_finite_and_learning(name: str, precision: torch.dtype) -> None:
+    losses = train(wide_open(name), 200, precision)
+    first, last = np.mean(losses[:10]), np.mean(losses[-20:])
+    assert last < first - 0.1, f"the loss went from {first:.2f} to {last:.2f}"
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["titans", "omeganet", "atlas"])
+def test_finite_at_first(name: str, precision: torch.dtype) -> None:
+    losses = train(wide_open(name), 3, precision)
+    assert np.isfinite(losses).all()
