@@ -5,9 +5,13 @@ Inside a chunk gradients are frozen at W_t', so W and S at every update point p 
     W_p = A_p W - B_p S - sum_j C_pj u_j          S_p = Theta_p S + sum_j sigma_pj u_j
 
 of the weights at the chunk's start and the tokens' gradients, which are outer products
-u_j = left_j right_j: `chunked_linear.py` for `gd` and `momentum`, `chunked_channel.py` where every
-feature has its own keep-rate, `chunked_muon.py` for `muon`. The exact delta rule, whose chunks are
-single tokens, runs over blocks of them in `chunked_delta.py`.
+u_j = left_j right_j. There is a file for every way of adding them up:
+
+    chunked_linear.py    `gd` and `momentum`
+    chunked_mlp.py       the same by hand, for whole chunks of two-layer memories
+    chunked_channel.py   a keep-rate for every feature
+    chunked_delta.py     the exact delta rule, whose chunks are single tokens, in blocks of them
+    chunked_muon.py      `muon`
 
 Legend: N chunks, G batch x heads, U update points of a chunk, P = U + 1, J tokens it learns from
 (the window before it and its own), X its own tokens, D features, K key, V value, O and I the
@@ -21,7 +25,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from atlas_bench.memory import chunked_delta
+from atlas_bench.memory import chunked_delta, chunked_mlp
 from atlas_bench.memory.bounded import Bound, bound_of
 from atlas_bench.memory.chunked_channel import run_channel
 from atlas_bench.memory.chunked_linear import run_linear
@@ -115,7 +119,7 @@ def _segment(
         reference=grouped(state.reference),
         place=state.position % spec.chunk,
     )
-    y_NGXV, weights, momentum = _form(spec)(spec, segment)
+    y_NGXV, weights, momentum = _form(spec, segment)(spec, segment)
     y = y_NGXV.transpose(0, 1).reshape(batch, heads, length, -1)
     new = _next_state(spec, state, known, bound, length)
     unflatten = lambda group: {n: w.unflatten(0, (batch, heads)) for n, w in group.items()}  # noqa: E731
@@ -128,12 +132,15 @@ def _segment(
     )
 
 
-def _form(spec: MemorySpec) -> Callable:
+def _form(spec: MemorySpec, x: Segment) -> Callable:
     if spec.is_delta_rule:
         return chunked_delta.run_delta
     if spec.retain == "channel":
         return run_channel
-    return run_muon if spec.optimizer == "muon" else run_linear
+    if spec.optimizer == "muon":
+        return run_muon
+    whole = x.v_NGJV.shape[0] > 1
+    return chunked_mlp.run_mlp if whole and chunked_mlp.applies(spec, x) else run_linear
 
 
 def _windows(x_BHT: Tensor, chunks: int, size: int, behind: int) -> Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from atlas_bench.memory.bounded import kernel, shrink
-from atlas_bench.memory.chunked_mlp import applies, mlp_scan
 from atlas_bench.memory.networks import Factors, forward, gradient_factors
 from atlas_bench.memory.scan import scan
 from atlas_bench.memory.segment import Segment, Weights, named, outer_sum, times
@@ -25,15 +24,12 @@ def run_linear(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]:
         carry = rows.read.at(-1)
         used = keep_momentum if carry.momentum is None else carry.momentum
         inputs = (carry.keep, used, carry.step, keep_momentum, sigma)
-        if applies(spec, x):
-            last, starts = mlp_scan(spec, x, inputs)
-        else:
-            inputs = (x.k_NGJK, x.phi_k_NGJD, x.v_NGJV, *inputs)
-            if x.bound is not None:
-                inputs += (x.bound.seen[..., -1, :].expand_as(sigma),)
-            last, starts, _ = scan(
-                lambda state, part: (_advance(spec, state, part), ()), start, inputs, starts=True
-            )
+        inputs = (x.k_NGJK, x.phi_k_NGJD, x.v_NGJV, *inputs)
+        if x.bound is not None:
+            inputs += (x.bound.seen[..., -1, :].expand_as(sigma),)
+        last, starts, _ = scan(
+            lambda state, part: (_advance(spec, state, part), ()), start, inputs, starts=True
+        )
         weights, momentum = named(spec, starts)
         reference = weights
     else:

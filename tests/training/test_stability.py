@@ -1,4 +1,4 @@
-"""Every preset on a stream made to break it: few keys that repeat for 2,048 tokens, rates near 1."""
+"""Every preset on a stream made to break it: keys that repeat for 2,048 tokens, rates near 1."""
 
 from __future__ import annotations
 
