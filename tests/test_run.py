@@ -16,7 +16,7 @@ SMALL = [
     "training.tokens=4096", "training.batch_tokens=512",
     "training.curriculum.stages=[{length:64,noise:0.0},{length:128,noise:0.5}]",
     "training.checkpoint_every=2", "task.lengths=[0k,1k]", "task.samples=3", "logger=none",
-    "hardware.threads=2",
+    "hardware.threads=1",
 ]  # fmt: skip
 
 
