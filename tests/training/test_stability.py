@@ -22,7 +22,7 @@ LENGTH, VOCABULARY = 2048, 12
 @cache
 def settings(name: str) -> RunSettings:
     register_schema()
-    overrides = [f"model={name}", "scale.width=32", "scale.layers=2", "model.match=none"]
+    overrides = [f"model={name}", "scale.width=16", "scale.layers=1", "model.match=none"]
     with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
         return to_settings(compose("config", overrides))
 
