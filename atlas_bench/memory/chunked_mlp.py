@@ -23,9 +23,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu
 
-from atlas_bench.memory.bounded import kernel, shrink
+from atlas_bench.memory.bounded import Bound, kernel, shrink
 from atlas_bench.memory.segment import Segment, Weights, named
 from atlas_bench.memory.spec import MemorySpec
+
+BLOCK_BYTES = 2**22  # of states whose chunks are read together: they stay in a cache
 
 
 def applies(spec: MemorySpec, x: Segment) -> bool:
@@ -54,7 +56,9 @@ def run_mlp(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]:
     groups = [x.weights, x.momentum] if spec.has_momentum else [x.weights]
     states = [torch.cat([group[name] for group in groups], 1) for name in ("W1", "W2")]
     inputs = (x.phi_q_NGXD, x.phi_k_NGJD, targets, mix, scale, seen_by, read.step)
+    inputs = tuple(tensor.flatten(0, 1) for tensor in inputs)
     last_1, last_2, y = _MlpChunks.apply(spec, x.bound, rows.token_rows, *states, *inputs)
+    y = y.unflatten(0, x.q_NGXK.shape[:2])
     parts = len(groups)
     last = [last_1.chunk(parts, 1), last_2.chunk(parts, 1)]
     weights, momentum = named(
@@ -75,10 +79,10 @@ class _Written(NamedTuple):
 
 
 def _write(spec: MemorySpec, w1: Tensor, w2: Tensor, phi: Tensor, target: Tensor) -> _Written:
-    a = phi @ w2.mT
+    a = torch.bmm(phi, w2.mT)
     h, slope = gelu(a), _slope(a)
     error = torch.baddbmm(target, h, w1.mT, beta=-1) if spec.objective == "l2" else -target
-    back = error @ w1
+    back = torch.bmm(error, w1)
     return _Written(a, h, slope, error, back, back * slope)
 
 
@@ -86,12 +90,12 @@ def _read(
     state: Tensor, query: Tensor, right: Tensor, left: Tensor, seen_by: Tensor, step: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """r . query state' - (R * query right') left; and the two products in it."""
-    old = (query @ state.mT).unflatten(2, (seen_by.shape[-1], -1))
-    near = query @ right.mT
+    old = torch.bmm(query, state.mT).unflatten(2, (seen_by.shape[-1], -1))
+    near = torch.bmm(query, right.mT)
     y = old[:, :, 0] * seen_by[..., :1]
     if seen_by.shape[-1] == 2:
-        y = torch.addcmul(y, old[:, :, 1], seen_by[..., 1:])
-    return y.baddbmm(near * step, left, alpha=-1), old, near
+        y.addcmul_(old[:, :, 1], seen_by[..., 1:])
+    return y.baddbmm_(near * step, left, alpha=-1), old, near
 
 
 def _read_backward(
@@ -104,16 +108,18 @@ def _read_backward(
     step: Tensor,
     old: Tensor,
     near: Tensor,
+    to_state: Tensor,
 ) -> tuple[Tensor, ...]:
-    """Gradients of the arguments of `_read`, in their order."""
-    to_weighed = (grad @ left.mT).neg_()
+    """Gradients of the arguments of `_read`, in their order, but for the state's: ``to_state``."""
+    to_weighed = torch.bmm(grad, left.mT).neg_()
     to_near = to_weighed * step
     to_old = _spread(grad, seen_by)
-    to_query = (to_old @ state).baddbmm(to_near, right)
-    to_left = ((near * step).mT @ grad).neg_()
-    to_seen = (old @ grad[..., None])[..., 0]
-    to_state = to_old.mT @ query
-    return to_state, to_query, to_near.mT @ query, to_left, to_seen, to_weighed * near
+    to_query = torch.bmm(to_old, state).baddbmm_(to_near, right)
+    to_left = torch.bmm((near * step).mT, grad).neg_()
+    to_seen = (old * grad[:, :, None]).sum(-1)
+    torch.bmm(to_old.mT, query, out=to_state)
+    to_right = torch.bmm(to_near.mT, query)
+    return to_query, to_right, to_left, to_seen, to_weighed.mul_(near)
 
 
 def _slope(a: Tensor) -> Tensor:
@@ -123,7 +129,8 @@ def _slope(a: Tensor) -> Tensor:
 def _second_derivative(a: Tensor) -> Tensor:
     """gelu''(a) = (2 - a^2) exp(-a^2 / 2) / sqrt(2 pi)."""
     square = a * a
-    return torch.exp(-0.5 * square).mul_(1 / math.sqrt(2 * math.pi)).mul_(2 - square)
+    bell = torch.exp(-0.5 * square)
+    return square.neg_().add_(2).mul_(bell).mul_(1 / math.sqrt(2 * math.pi))
 
 
 def _spread(factor: Tensor, scale: Tensor) -> Tensor:
@@ -131,16 +138,9 @@ def _spread(factor: Tensor, scale: Tensor) -> Tensor:
     return (factor[:, :, None] * scale[..., None]).flatten(2)
 
 
-def _mixed(mix: Tensor, state: Tensor) -> Tensor:
-    """(G, M, M) times the M parts of (G, M O, I)."""
-    if mix.shape[-1] == 1:
-        return mix * state
-    return torch.bmm(mix, state.view(*mix.shape[:2], -1)).view_as(state)
-
-
-def _mix_gradient(grad: Tensor, state: Tensor, mix: Tensor) -> Tensor:
-    parts = (grad.shape[0], mix.shape[-1], -1)
-    return grad.reshape(parts) @ state.reshape(parts).mT
+def _by_part(state: Tensor, parts: int) -> Tensor:
+    """(G, M O, I) -> (G, M, O I), which `mix` multiplies."""
+    return state.view(state.shape[0], parts, -1)
 
 
 def _slowed(
@@ -154,94 +154,210 @@ def _slowed(
     return mix, scale * last, seen_by * seen_weights, step * here
 
 
+class _Sizes(NamedTuple):
+    """Chunk n is the rows n G to (n + 1) G of every input and of the states at the chunks' starts.
+
+    Blocks of chunks are read, and their reads gone back through, by one product each.
+    """
+
+    groups: int
+    chunks: int
+    parts: int
+    values: int
+    hidden: int
+
+    @classmethod
+    def of(cls, state_1: Tensor, state_2: Tensor, phi: Tensor, target: Tensor, mix: Tensor):
+        groups, parts = state_1.shape[0], mix.shape[-1]
+        chunks, hidden = phi.shape[0] // groups, state_2.shape[1] // parts
+        return cls(groups, chunks, parts, target.shape[-1], hidden)
+
+    def rows(self, first: int, last: int | None = None) -> slice:
+        """Of the chunks ``first`` to before ``last``, or of one."""
+        last = first + 1 if last is None else last
+        return slice(first * self.groups, last * self.groups)
+
+    def blocks(self, *states: Tensor) -> list[range]:
+        size = sum(state.numel() * state.element_size() for state in states)
+        length = max(1, BLOCK_BYTES // size)
+        return [range(n, min(n + length, self.chunks)) for n in range(0, self.chunks, length)]
+
+    def written(self, state_1: Tensor, state_2: Tensor) -> tuple[Tensor, Tensor]:
+        """W1 and W2 of [W1; S1] and [W2; S2]."""
+        return state_1[:, : self.values], state_2[:, : self.hidden]
+
+    def by_part(self, state: Tensor) -> Tensor:
+        """(G, M O, I) -> (G, M, O I), which `mix` multiplies."""
+        return state.view(state.shape[0], self.parts, -1)
+
+
 class _MlpChunks(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx, spec: MemorySpec, bound, token_rows: Tensor, state_1: Tensor, state_2: Tensor,
-        *inputs: Tensor,
+        ctx, spec: MemorySpec, bound: Bound | None, token_rows: Tensor, state_1: Tensor,
+        state_2: Tensor, *inputs: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         phi_q, phi, target, *gates = inputs
-        values, hidden = target.shape[-1], state_2.shape[1] // gates[0].shape[-1]
-        starts_1, starts_2, factors, outputs = [], [], [], []
-        for n in range(phi.shape[0]):
-            starts_1.append(state_1)
-            starts_2.append(state_2)
-            w = _write(spec, state_1[:, :values], state_2[:, :hidden], phi[n], target[n])
-            mix, scale, seen_by, step = (gate[n] for gate in gates)
+        sizes = _Sizes.of(state_1, state_2, phi, target, gates[0])
+        blocks, training = sizes.blocks(state_1, state_2), any(ctx.needs_input_grad)
+        # One state a chunk in training; else every block uses the same room again.
+        room = (sizes.chunks if training else len(blocks[0])) + 1
+        starts = [s.new_empty(room * sizes.groups, *s.shape[1:]) for s in (state_1, state_2)]
+        starts[0][sizes.rows(0)], starts[1][sizes.rows(0)] = state_1, state_2
+        factors, outputs = [], []
+        for block in blocks:
+            room = block.start if training else 0
+            at = [s[sizes.rows(room, room + len(block) + 1)] for s in starts]
+            error, h, left = _write_block(
+                spec, sizes, bound, token_rows, block, at, inputs, factors
+            )
+            rows, last = sizes.rows(block.start, block.stop), sizes.rows(len(block))
+            used = [gate[rows] for gate in gates]
             if bound is not None:
-                near = kernel(spec, phi[n], {"W1": (w.error, w.h), "W2": (w.left, phi[n])}, w.error)
-                seen = bound.seen[n if len(bound.seen) > 1 else 0]
-                factors.append(shrink(spec, bound.applied[n], near, seen))
-                mix, scale, seen_by, step = _slowed(
-                    mix, scale, seen_by, step, factors[-1], token_rows
-                )
-            z, _, _ = _read(state_2, phi_q[n], phi[n], w.left, seen_by, step)
-            outputs.append(_read(state_1, gelu(z), w.h, w.error, seen_by, step)[0])
-            state_1 = _mixed(mix, state_1).baddbmm(_spread(w.error, scale).mT, w.h)
-            state_2 = _mixed(mix, state_2).baddbmm(_spread(w.left, scale).mT, phi[n])
-        ctx.spec, ctx.bounded = spec, bound is not None
-        starts = (torch.stack(starts_1), torch.stack(starts_2)) if _wanted(ctx) else ()
-        more = (torch.stack(factors), token_rows) if factors else ()
-        ctx.save_for_backward(*starts, *inputs, *more)
-        return state_1, state_2, torch.stack(outputs)
+                used = _slowed(*used, torch.cat(factors[block.start :]), token_rows)
+            *_, seen_by, step = used
+            begun_1, begun_2 = (s[: last.start] for s in at)
+            z, *_ = _read(begun_2, phi_q[rows], phi[rows], left, seen_by, step)
+            outputs.append(_read(begun_1, gelu(z), h, error, seen_by, step)[0])
+            if not training and block.stop < sizes.chunks:
+                starts[0][sizes.rows(0)], starts[1][sizes.rows(0)] = at[0][last], at[1][last]
+        ctx.spec, ctx.sizes, ctx.bounded = spec, sizes, bound is not None
+        more = (torch.cat(factors), token_rows) if factors else ()
+        if training:
+            ctx.save_for_backward(*starts, *inputs, *more)
+        return at[0][last].clone(), at[1][last].clone(), torch.cat(outputs)
 
     @staticmethod
     def backward(ctx, grad_1: Tensor, grad_2: Tensor, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-        starts_1, starts_2, phi_q, phi, target, *gates = ctx.saved_tensors[:9]
-        factors = ctx.saved_tensors[9:]
-        spec, values = ctx.spec, target.shape[-1]
-        hidden = starts_2.shape[2] // gates[0].shape[-1]
-        grads = [torch.empty_like(part) for part in (phi_q, phi, target, *gates)]
-        for n in reversed(range(phi.shape[0])):
-            state_1, state_2 = starts_1[n], starts_2[n]
-            w1 = state_1[:, :values]
-            w = _write(spec, w1, state_2[:, :hidden], phi[n], target[n])
-            mix, scale, seen_by, step = (gate[n] for gate in gates)
+        starts_1, starts_2, *inputs = ctx.saved_tensors
+        inputs, factors = inputs[:7], inputs[7:]
+        sizes = ctx.sizes
+        found = []
+        blocks = sizes.blocks(grad_1, grad_2)
+        # The same room for every block: a fresh page costs more than the product that fills it.
+        room = [g.new_empty(len(blocks[0]) * sizes.groups, *g.shape[1:]) for g in (grad_1, grad_2)]
+        grad_1, grad_2 = (g.clone(memory_format=torch.contiguous_format) for g in (grad_1, grad_2))
+        for block in reversed(blocks):
+            rows = sizes.rows(block.start, block.stop)
+            part = [tensor[rows] for tensor in inputs]
             if ctx.bounded:
-                mix, scale, seen_by, step = _slowed(
-                    mix, scale, seen_by, step, factors[0][n], factors[1]
-                )
-            z, *products_2 = _read(state_2, phi_q[n], phi[n], w.left, seen_by, step)
-            q = gelu(z)
-            _, *products_1 = _read(state_1, q, w.h, w.error, seen_by, step)
-            # Through what was read: y, then Z.
-            to_1, to_q, to_h, to_error, to_seen, to_step = _read_backward(
-                grad_y[n], state_1, q, w.h, w.error, seen_by, step, *products_1
-            )
-            to_2, to_phi_q, to_phi, to_left, more_seen, more_step = _read_backward(
-                to_q * _slope(z), state_2, phi_q[n], phi[n], w.left, seen_by, step, *products_2
-            )
-            # Through the two updates.
-            parts = (scale.shape[-1], -1)
-            wide_1 = (w.h @ grad_1.mT).unflatten(2, parts)
-            wide_2 = (phi[n] @ grad_2.mT).unflatten(2, parts)
-            to_h = to_h.baddbmm(_spread(w.error, scale), grad_1)
-            to_phi = to_phi.baddbmm(_spread(w.left, scale), grad_2)
-            to_error = to_error + (wide_1 * scale[..., None]).sum(2)
-            to_left = to_left + (wide_2 * scale[..., None]).sum(2)
-            to_scale = (wide_1 @ w.error[..., None] + wide_2 @ w.left[..., None])[..., 0]
-            to_mix = _mix_gradient(grad_1, state_1, mix) + _mix_gradient(grad_2, state_2, mix)
-            grad_1 = _mixed(mix.mT, grad_1).add_(to_1)
-            grad_2 = _mixed(mix.mT, grad_2).add_(to_2)
-            # Through L = (E W1) gelu'(A), E = H W1' - target, H = gelu(A) and A = phi_k W2'.
-            to_back = to_left * w.slope
-            to_error = to_error.baddbmm(to_back, w1.mT)
-            grad_w1 = grad_1[:, :values]
-            grad_w1 += w.error.mT @ to_back
-            if spec.objective == "l2":
-                to_h = to_h.baddbmm(to_error, w1)
-                grad_w1 += to_error.mT @ w.h
-            to_a = torch.addcmul(to_h * w.slope, to_left * w.back, _second_derivative(w.a))
-            grad_2[:, :hidden] += to_a.mT @ phi[n]
-            to_phi = to_phi.baddbmm(to_a, state_2[:, :hidden])
-            found = (to_phi_q, to_phi, -to_error, to_mix, to_scale)
-            found += (to_seen + more_seen, to_step + more_step)
-            for slot, grad in zip(grads, found, strict=True):
-                slot[n] = grad
+                part[3:] = _slowed(*part[3:], factors[0][rows], factors[1])
+            to_1, to_2 = (r[: rows.stop - rows.start] for r in room)
+            grads = _block_backward(
+                ctx.spec, sizes, starts_1[rows], starts_2[rows], part, grad_y[rows],
+                grad_1, grad_2, to_1, to_2,
+            )  # fmt: skip
+            found.append(grads)
+            grad_1.copy_(to_1[sizes.rows(0)])
+            grad_2.copy_(to_2[sizes.rows(0)])
+        grads = [torch.cat(parts) for parts in zip(*reversed(found), strict=True)]
         if ctx.bounded:  # by a constant
             grads[3:] = _slowed(*grads[3:], *factors)
         return None, None, None, grad_1, grad_2, *grads
 
 
-def _wanted(ctx) -> bool:
-    return any(ctx.needs_input_grad)
+def _write_block(
+    spec: MemorySpec,
+    sizes: _Sizes,
+    bound: Bound | None,
+    token_rows: Tensor,
+    block: range,
+    starts: list[Tensor],
+    inputs: tuple[Tensor, ...],
+    factors: list[Tensor],
+) -> tuple[Tensor, ...]:
+    """Fill in the states behind the block's first; E, H and L of its chunks.
+
+    ``factors`` grows by what the bounded step makes of every chunk.
+    """
+    _, phi, target, *gates = inputs
+    written = []
+    for i, n in enumerate(block):
+        here, (old_1, old_2) = sizes.rows(n), (s[sizes.rows(i)] for s in starts)
+        w = _write(spec, *sizes.written(old_1, old_2), phi[here], target[here])
+        written.append((w.error, w.h, w.left))
+        used = [gate[here] for gate in gates]
+        if bound is not None:
+            weights = {"W1": (w.error, w.h), "W2": (w.left, phi[here])}
+            near = kernel(spec, phi[here], weights, w.error)
+            seen = bound.seen[n if len(bound.seen) > 1 else 0]
+            factors.append(shrink(spec, bound.applied[n], near, seen))
+            used = _slowed(*used, factors[-1], token_rows)
+        mix, scale, *_ = used
+        for start, old, left, right in (
+            (starts[0], old_1, w.error, w.h),
+            (starts[1], old_2, w.left, phi[here]),
+        ):
+            new = start[sizes.rows(i + 1)]
+            torch.bmm(mix, sizes.by_part(old), out=sizes.by_part(new))
+            new.baddbmm_(_spread(left, scale).mT, right)
+    return tuple(torch.cat(parts) for parts in zip(*written, strict=True))
+
+
+def _block_backward(
+    spec: MemorySpec,
+    sizes: _Sizes,
+    starts_1: Tensor,
+    starts_2: Tensor,
+    inputs: list[Tensor],
+    grad_y: Tensor,
+    grad_1: Tensor,
+    grad_2: Tensor,
+    to_1: Tensor,
+    to_2: Tensor,
+) -> tuple[Tensor, ...]:
+    """The gradients of ``inputs`` from those of what the block read and of the states after it.
+
+    ``to_1``, ``to_2`` become the gradients of the states at its chunks' starts.
+    """
+    phi_q, phi, target, mix, scale, seen_by, step = inputs
+    w1, w2 = sizes.written(starts_1, starts_2)
+    w = _write(spec, w1, w2, phi, target)
+    z, *products_2 = _read(starts_2, phi_q, phi, w.left, seen_by, step)
+    q = gelu(z)
+    _, *products_1 = _read(starts_1, q, w.h, w.error, seen_by, step)
+    # Through what was read, y and then Z: for all chunks at once.
+    to_q, to_h, to_error, to_seen, to_step = _read_backward(
+        grad_y, starts_1, q, w.h, w.error, seen_by, step, *products_1, to_1
+    )
+    to_z = torch.ops.aten.gelu_backward(to_q, z)
+    to_phi_q, to_phi, to_left, more_seen, more_step = _read_backward(
+        to_z, starts_2, phi_q, phi, w.left, seen_by, step, *products_2, to_2
+    )
+    spread_error, spread_left = _spread(w.error, scale), _spread(w.left, scale)
+    bend = _second_derivative(w.a).mul_(w.back)
+    wide_1, wide_2 = torch.empty_like(spread_error), torch.empty_like(spread_left)
+    to_mix = torch.empty_like(mix)
+    to_parts = lambda x: x.unflatten(2, (sizes.parts, -1))  # noqa: E731
+    # Through the updates and the writes: one chunk after the other, from the last. What goes to
+    # a state is added to what its reads sent there.
+    for i in reversed(range(starts_1.shape[0] // sizes.groups)):
+        here = sizes.rows(i)
+        h, phi_here, slope, scale_here = w.h[here], phi[here], w.slope[here], scale[here]
+        torch.bmm(h, grad_1.mT, out=wide_1[here])
+        torch.bmm(phi_here, grad_2.mT, out=wide_2[here])
+        error_here = to_error[here].add_((to_parts(wide_1[here]) * scale_here[..., None]).sum(2))
+        left_here = to_left[here].add_((to_parts(wide_2[here]) * scale_here[..., None]).sum(2))
+        h_here = to_h[here].baddbmm_(spread_error[here], grad_1)
+        to_phi[here].baddbmm_(spread_left[here], grad_2)
+        torch.bmm(sizes.by_part(grad_1), sizes.by_part(starts_1[here]).mT, out=to_mix[here])
+        to_mix[here].baddbmm_(sizes.by_part(grad_2), sizes.by_part(starts_2[here]).mT)
+        before_1, before_2 = to_1[here], to_2[here]
+        sizes.by_part(before_1).baddbmm_(mix[here].mT, sizes.by_part(grad_1))
+        sizes.by_part(before_2).baddbmm_(mix[here].mT, sizes.by_part(grad_2))
+        # L = (E W1) gelu'(A), E = H W1' - target, H = gelu(A) and A = phi_k W2'.
+        to_w1, to_w2 = sizes.written(before_1, before_2)
+        to_back = left_here * slope
+        error_here.baddbmm_(to_back, w1[here].mT)
+        to_w1.baddbmm_(w.error[here].mT, to_back)
+        if spec.objective == "l2":
+            h_here.baddbmm_(error_here, w1[here])
+            to_w1.baddbmm_(error_here.mT, h)
+        to_a = h_here.mul_(slope).addcmul_(left_here, bend[here])
+        to_w2.baddbmm_(to_a.mT, phi_here)
+        to_phi[here].baddbmm_(to_a, w2[here])
+        grad_1, grad_2 = before_1, before_2
+    to_scale = (to_parts(wide_1) * w.error[:, :, None]).sum(-1)
+    to_scale += (to_parts(wide_2) * w.left[:, :, None]).sum(-1)
+    grads = (to_phi_q, to_phi, to_error.neg_(), to_mix, to_scale)
+    return *grads, to_seen + more_seen, to_step + more_step

@@ -62,6 +62,34 @@ def memory_key_dim(model: ModelSettings, scale: ScaleSettings) -> int:
     return small or scale.width // (scale.memory_heads or scale.heads)
 
 
+class _Convolution(torch.autograd.Function):
+    """Causal depthwise convolution of (B, CONVOLUTION - 1 + T, C) with (C, CONVOLUTION): (B, T, C).
+
+    Shifted products, added in place: on a CPU faster than a grouped convolution, and by hand
+    because autograd makes a padded copy of the gradient for every shift.
+    """
+
+    @staticmethod
+    def forward(ctx, known: Tensor, taps: Tensor) -> Tensor:
+        ctx.save_for_backward(known, taps)
+        length = known.shape[1] - CONVOLUTION + 1
+        y = known[:, :length] * taps[:, 0]
+        for i in range(1, CONVOLUTION):
+            y.addcmul_(known[:, i : i + length], taps[:, i])
+        return y
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
+        known, taps = ctx.saved_tensors
+        length = grad.shape[1]
+        to_known = torch.zeros_like(known)
+        to_taps = torch.empty_like(taps)
+        for i in range(CONVOLUTION):
+            to_known[:, i : i + length].addcmul_(grad, taps[:, i])
+            to_taps[:, i] = (grad * known[:, i : i + length]).sum((0, 1))
+        return to_known, to_taps
+
+
 class NeuralMemory(nn.Module):
     """One memory of the family for every head of every sequence."""
 
@@ -201,13 +229,8 @@ class NeuralMemory(nn.Module):
 
     def _convolve(self, x_BTC: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
         known = torch.cat([tail.to(x_BTC.dtype), x_BTC], 1)
-        length = x_BTC.shape[1]
-        # Four shifted products: on a CPU faster than a grouped convolution, and as exact.
-        y = sum(
-            known[:, i : i + length] * self.convolution[:, i].to(x_BTC.dtype)
-            for i in range(CONVOLUTION)
-        )
-        return y, known[:, length:]
+        y = _Convolution.apply(known, self.convolution.to(x_BTC.dtype))
+        return y, known[:, x_BTC.shape[1] :]
 
     def _gates(self, x: Tensor) -> dict[str, Tensor]:
         """Every gate the spec uses, (B, T, H) or (B, T, H, c), from what it is made of."""
