@@ -240,7 +240,7 @@ def test_the_kernel_compiles_without_a_gpu(
 @pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", ["full", "deficient", "zero"])
 def test_the_kernel_on_a_gpu(compiled: ModuleType, kind: str, compute: torch.dtype) -> None:
-    """float32 as above; bfloat16 is as far from float64 as the torch form in bfloat16 is."""
+    """float32 as above; bfloat16 is at most twice as far as the torch form in bfloat16 is."""
     by_torch = torch_form, torch_form_backward
     for shape in [
         (5, 16, 16),
@@ -257,6 +257,6 @@ def test_the_kernel_on_a_gpu(compiled: ModuleType, kind: str, compute: torch.dty
             allowed = FORWARD, BACKWARD
             if compute == torch.bfloat16:
                 beside = errors(by_torch, x, steps, coefficients, compute, "cuda")
-                allowed = 1.5 * beside[0], 1.5 * beside[1]
+                allowed = 2 * beside[0], 2 * beside[1]
             assert found[0] < allowed[0], (shape, coefficients)
             assert found[1] < allowed[1], (shape, coefficients)
