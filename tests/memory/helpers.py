@@ -56,10 +56,17 @@ class Case:
     """
 
     def __init__(
-        self, spec: MemorySpec, *, length: int, value_dim: int = 3, seed: int = 0, rate: float = 0.3
+        self,
+        spec: MemorySpec,
+        *,
+        length: int,
+        key_dim: int = 3,
+        value_dim: int = 3,
+        seed: int = 0,
+        rate: float = 0.3,
     ) -> None:
         generator = torch.Generator().manual_seed(seed)
-        batch, heads, key_dim = 2, 2, 3
+        batch, heads = 2, 2
 
         def normal(*shape: int) -> Tensor:
             return torch.randn(shape, generator=generator, dtype=torch.float64)
