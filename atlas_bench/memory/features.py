@@ -55,7 +55,7 @@ def _monomials(key_dim: int, degree: int, constant: bool) -> tuple[list[Tensor],
     rows = list(itertools.combinations_with_replacement(range(key_dim + 1), degree))
     if not constant:
         rows = rows[1:]
-    indices = torch.tensor(rows)
+    indices = torch.tensor(rows, device="cpu")  # kept for later calls, on whatever device
     selections = [
         torch.nn.functional.one_hot(indices[:, factor], key_dim + 1).T.double()
         for factor in range(degree)
@@ -65,7 +65,7 @@ def _monomials(key_dim: int, degree: int, constant: bool) -> tuple[list[Tensor],
         used = [index for index in row if index]
         repeats = math.prod(math.factorial(used.count(index)) for index in set(used))
         weights.append(math.sqrt(math.factorial(len(used)) / repeats))
-    return selections, (indices > 0).sum(-1), torch.tensor(weights, dtype=torch.float64)
+    return selections, (indices > 0).sum(-1), torch.tensor(weights, dtype=torch.float64, device="cpu")
 
 
 def apply_features(spec: MemorySpec, params: MemoryParameters, x: Tensor) -> Tensor:
