@@ -15,6 +15,7 @@ import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -22,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from atlas_bench.config import (
     ConfigError,
     RunSettings,
+    check_machine,
     folder_of,
     register_schema,
     to_settings,
@@ -84,17 +86,16 @@ def _checked(arguments: Sequence[str]) -> list[str]:
         parsed = OverridesParser.create().parse_overrides(overrides)
     except HydraException as error:
         raise ConfigError(_first_line(error)) from error
-    # A sweep is checked with the first value of each list; every job checks its own again.
-    single = [
-        f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
-        if override.is_sweep_override()
-        else override.input_line
-        for override in parsed
-    ]
-    config = _compose(single)
+    # A sweep is checked with the first value of each list and, where no launcher sends its jobs
+    # elsewhere, with all its models; every job checks its own again.
+    config = _compose(_one_job(parsed))
     if any(argument in ("--cfg", "-c") for argument in arguments):
         return []
     settings = to_settings(config)
+    if not any(override.key_or_group == "hydra/launcher" for override in parsed):
+        check_machine(settings)
+        for model in _swept_models(parsed)[1:]:
+            check_machine(to_settings(_compose(_one_job(parsed, model))))
     if settings.mode == "describe":  # leaves nothing behind
         return ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
     if settings.resume is False or any(override.is_sweep_override() for override in parsed):
@@ -106,6 +107,27 @@ def _checked(arguments: Sequence[str]) -> list[str]:
         print("resume=true: no unfinished run of this config was found, starting a new one")
         return []
     return [f"hydra.run.dir={_quoted(str(folder))}"]
+
+
+def _one_job(parsed: Sequence[Override], model: str | None = None) -> list[str]:
+    """The overrides of a sweep's first job, or of the first with one of its models."""
+    single = []
+    for override in parsed:
+        key, chosen = override.get_key_element(), None
+        if override.is_sweep_override():
+            swept = model is not None and override.key_or_group == "model"
+            chosen = model if swept else next(iter(override.sweep_string_iterator()))
+        single.append(override.input_line if chosen is None else f"{key}={chosen}")
+    return single
+
+
+def _swept_models(parsed: Sequence[Override]) -> list[str]:
+    return [
+        str(model)
+        for override in parsed
+        if override.key_or_group == "model" and override.is_sweep_override()
+        for model in override.sweep_string_iterator()
+    ]
 
 
 def _quoted(path: str) -> str:

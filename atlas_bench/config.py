@@ -11,7 +11,13 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from atlas_bench.models.settings import ModelSettings, ScaleSettings, check_settings
+from atlas_bench.memory.fla import why_not
+from atlas_bench.models.settings import (
+    ModelSettings,
+    ScaleSettings,
+    check_settings,
+    needs_library,
+)
 from atlas_bench.naming import nearest
 from atlas_bench.tasks.settings import TaskSettings, TextSettings, check_task
 from atlas_bench.training.settings import TrainingSettings, check_training
@@ -130,6 +136,22 @@ def check(settings: RunSettings) -> None:
     settings.model.memory.spec()
     check_task(settings.task, settings.text)
     check_training(settings.training)
+
+
+def check_machine(settings: RunSettings) -> None:
+    """Raise ConfigError in one sentence for a model that this machine cannot run.
+
+    Apart from `check`, because a sweep's jobs may run on other machines than the one it starts on.
+    """
+    if not needs_library(settings.model):
+        return
+    reason = why_not()
+    if reason is None and settings.hardware.device == "cpu":
+        reason = "which need a GPU; use hardware.device=auto or cuda"
+    if reason is not None:
+        raise ConfigError(
+            f"model={settings.model.name} runs on flash-linear-attention's kernels, {reason}"
+        )
 
 
 def identity(config: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from atlas_bench import __version__
-from atlas_bench.config import ConfigError, RunSettings, as_dict
+from atlas_bench.config import ConfigError, RunSettings, as_dict, check_machine
 from atlas_bench.console import progress_bars
 from atlas_bench.evaluation.scoring import evaluate
 from atlas_bench.evaluation.streaming import DoesNotFit
@@ -37,7 +37,10 @@ from atlas_bench.training import checkpoint
 from atlas_bench.training.loop import Trainer, TrainingError
 from atlas_bench.wandb_logger import RunLogger
 
-PACKAGES = ("torch", "numpy", "tokenizers", "hydra-core", "wandb", "datasets", "safetensors")
+PACKAGES = (
+    "torch", "numpy", "tokenizers", "hydra-core", "wandb", "datasets", "safetensors",
+    "triton", "fla-core",
+)  # fmt: skip
 
 
 class RunError(RuntimeError):
@@ -73,6 +76,7 @@ def describe(settings: RunSettings) -> str:
 
     Raises ConfigError for a model that cannot be built.
     """
+    check_machine(settings)
     try:
         found = account(settings.model, settings.scale, vocab_size=settings.text.vocab_size)
     except ValueError as error:
@@ -87,6 +91,7 @@ def execute(settings: RunSettings, folder: Path) -> Path:
     RunError when training cannot go on, Stopped after a signal.
     """
     started, started_at = time.perf_counter(), datetime.datetime.now(datetime.UTC)
+    check_machine(settings)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with StopSignal() as stop:

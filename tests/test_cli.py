@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from presets import NEED_GPU
 
 from atlas_bench import cli
-from atlas_bench.config import ConfigError, register_schema, to_settings
+from atlas_bench.config import ConfigError, check_machine, register_schema, to_settings
+from atlas_bench.memory import fla
 
 BAD = [
     (["modell=atlas"], "modell", "did you mean model?"),
@@ -74,6 +79,53 @@ def test_each_bad_input_is_one_sentence_and_exit_code_2(
     assert list(tmp_path.iterdir()) == [], "a bad input must leave nothing behind"
 
 
+@pytest.mark.parametrize("name", NEED_GPU)
+@pytest.mark.parametrize("words", [[], ["mode=describe"], ["hardware=gpu"], ["-m", "seed=0,1"]])
+def test_a_model_that_needs_a_gpu_says_so(
+    name: str, words: list[str], capsys, monkeypatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["atlas-bench", f"model={name}", *words])
+    with without_gpu(), pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err.strip()
+    assert said == (
+        f"atlas-bench: model={name} runs on flash-linear-attention's kernels, which need a GPU, "
+        f"and torch sees none; use a machine that has one, or another model"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@contextmanager
+def without_gpu(*, but_one: bool = False, installed: bool = False) -> Iterator[None]:
+    """What torch sees, and whether Python finds the kernels."""
+    fla.why_not.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: but_one)
+        patch.setattr(fla, "find_spec", lambda name: installed or None)
+        patch.setattr(fla.importlib.metadata, "version", lambda name: "3.6.0+git1")
+        patch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+        yield
+    fla.why_not.cache_clear()
+
+
+def test_what_else_the_kernels_need() -> None:
+    """The package, a compiler that is right on this GPU, and the GPU to be allowed."""
+    register_schema()
+    gated = to_settings(cli._compose(["model=kda"]))
+    with without_gpu(but_one=True), pytest.raises(ConfigError, match=r"'atlas-bench\[gpu\]'$"):
+        check_machine(gated)
+    with without_gpu(but_one=True, installed=True), pytest.raises(ConfigError, match="3.7.1$"):
+        check_machine(gated)
+    with without_gpu(but_one=True, installed=True), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
+        check_machine(gated)
+        gated.hardware.device = "cpu"
+        with pytest.raises(ConfigError, match="hardware.device=auto or cuda$"):
+            check_machine(gated)
+
+
 def test_what_only_shows_while_running_is_one_sentence_too(tmp_path: Path) -> None:
     cases = [
         (["mode=eval", "checkpoint=nowhere"], "nowhere is no checkpoint"),
@@ -123,3 +175,9 @@ def test_a_sweep_is_checked_before_it_starts() -> None:
     assert cli._checked(["-m", "model=atlas,titans", "seed=0,1"]) == []
     with pytest.raises(ConfigError, match="did you mean atlas"):
         cli._checked(["-m", "model=atlsa,titans"])
+    sweep = ["-m", "model=atlas,mamba2", "seed=0,1"]
+    with without_gpu():
+        with pytest.raises(ConfigError, match="^model=mamba2 runs on"):
+            cli._checked(sweep)
+        # The jobs of a launcher may run on machines with a GPU, and each looks for itself.
+        assert cli._checked([*sweep, "hydra/launcher=basic"]) == []

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from presets import ANYWHERE
 
 import atlas_bench.run
 from atlas_bench.config import RunSettings, folder_of, register_schema, to_settings
 from atlas_bench.training.loop import Trainer
 
-NAMES = sorted(path.stem for path in (folder_of("conf") / "model").glob("*.yaml"))
 SMALL = [
     "training.tokens=512", "training.batch_tokens=128", "training.checkpoint_every=100",
     "training.curriculum.stages=[{length:64,noise:0.0,coarse:true},{length:128,noise:0.5}]",
@@ -37,7 +37,7 @@ class StoppedAtStep2(Trainer):
         return metrics
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ANYWHERE)
 def test_runs_and_resumes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for plot in ("plot_training", "plot_accuracy"):  # which test_run.py looks at
         monkeypatch.setattr(atlas_bench.run, plot, lambda *arguments: None)

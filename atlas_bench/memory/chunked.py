@@ -12,6 +12,7 @@ u_j = left_j right_j. There is a file for every way of adding them up:
     chunked_channel.py   a keep-rate for every feature
     chunked_delta.py     the exact delta rule, whose chunks are single tokens, in blocks of them
     chunked_muon.py      `muon`
+    fla.py               on a GPU: the kernels of flash-linear-attention, where it has them
 
 Legend: N chunks, G batch x heads, U update points of a chunk, P = U + 1, J tokens it learns from
 (the window before it and its own), X its own tokens, D features, K key, V value, O and I the
@@ -25,7 +26,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from atlas_bench.memory import chunked_delta, chunked_mlp
+from atlas_bench.memory import chunked_delta, chunked_mlp, fla
 from atlas_bench.memory.bounded import Bound, bound_of
 from atlas_bench.memory.chunked_channel import run_channel
 from atlas_bench.memory.chunked_linear import run_linear
@@ -56,6 +57,8 @@ def chunked(
     with torch.autocast(kind, enabled=False):
         inputs = checked_inputs(spec, params, q, k, v, gates)
         state = initial_state(spec, params, inputs) if state is None else state
+        if fla.applies(spec, params, inputs["v"]):
+            return fla.run(spec, params, inputs, state)
         length, done, outputs = q.shape[1], 0, []
         run = chunked_delta.BLOCK if spec.is_delta_rule else spec.chunk
         while done < length:

@@ -19,6 +19,11 @@ from atlas_bench.memory.spec import MemorySpec, state_dtype
 BLOCK = 64  # tokens; longer blocks cost more products inside, shorter ones more steps
 
 
+def bounded_rate(rate: Tensor, phi: Tensor) -> Tensor:
+    """The bounded step of chunks of one token, whose rho is their own step: (...), (..., D)."""
+    return rate / (rate.abs() * phi.square().sum(-1)).clamp_min(1)
+
+
 def run_delta(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]:
     """y (N, G, L, V), W after the segment, and no momentum."""
     dtype = state_dtype(x.v_NGJV.dtype)
@@ -26,8 +31,8 @@ def run_delta(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]:
     weight = weight[..., 0] if spec.window_weights == "pair" else weight
     keep, beta = x.tokens["retain"].to(dtype), (x.tokens["rate"] * weight).to(dtype)
     phi, v, phi_q = (part.to(dtype) for part in (x.phi_k_NGJD, x.v_NGJV, x.phi_q_NGXD))
-    if spec.is_bounded:  # rho of a chunk of one token is its own step
-        beta = beta / (beta.abs() * phi.square().sum(-1)).clamp_min(1)
+    if spec.is_bounded:
+        beta = bounded_rate(beta, phi)
     products, kept = decay_products(keep)
     before = torch.nn.functional.pad(kept[..., :-1], (1, 0), value=1.0)
     between = torch.nn.functional.pad(products[..., :-1, :], (0, 0, 1, 0))

@@ -65,7 +65,11 @@ def _monomials(key_dim: int, degree: int, constant: bool) -> tuple[list[Tensor],
         used = [index for index in row if index]
         repeats = math.prod(math.factorial(used.count(index)) for index in set(used))
         weights.append(math.sqrt(math.factorial(len(used)) / repeats))
-    return selections, (indices > 0).sum(-1), torch.tensor(weights, dtype=torch.float64, device="cpu")
+    return (
+        selections,
+        (indices > 0).sum(-1),
+        torch.tensor(weights, dtype=torch.float64, device="cpu"),
+    )
 
 
 def apply_features(spec: MemorySpec, params: MemoryParameters, x: Tensor) -> Tensor:

@@ -22,8 +22,14 @@ from atlas_bench.models.hybrids import (
     MemoryAsGate,
     MemoryAsLayer,
 )
+from atlas_bench.models.library_mixers import LIBRARY_CLASSES, LibraryMixer, LibraryState
 from atlas_bench.models.neural_memory import NeuralMemory, NeuralMemoryState, memory_key_dim
-from atlas_bench.models.settings import ModelSettings, ScaleSettings, check_settings
+from atlas_bench.models.settings import (
+    ModelSettings,
+    ScaleSettings,
+    check_settings,
+    needs_library,
+)
 
 MIXER_CLASSES = {
     "attention": Attention,
@@ -31,8 +37,9 @@ MIXER_CLASSES = {
     "memory_as_context": MemoryAsContext,
     "memory_as_gate": MemoryAsGate,
     "memory_as_layer": MemoryAsLayer,
+    **LIBRARY_CLASSES,
 }
-LayerState = AttentionState | NeuralMemoryState | HybridState | MemoryAsContextState
+LayerState = AttentionState | NeuralMemoryState | HybridState | MemoryAsContextState | LibraryState
 
 
 @dataclass(frozen=True)
@@ -138,7 +145,7 @@ def _initialise(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=module.in_features**-0.5)
     elif isinstance(module, nn.Embedding):
         nn.init.normal_(module.weight, std=module.embedding_dim**-0.5)
-    elif isinstance(module, NeuralMemory):  # after its own linear layers
+    elif isinstance(module, (NeuralMemory, LibraryMixer)):  # after its own linear layers
         module.initialise()
 
 
@@ -197,6 +204,11 @@ def match_state(model: ModelSettings, scale: ScaleSettings) -> tuple[ModelSettin
     window. Raises ValueError where none comes within a tenth.
     """
     wanted = scale.width**2
+    if needs_library(model):
+        raise ValueError(
+            f"model.match=state cannot match {model.name}, whose state has the size that its paper "
+            f"gives it; use model.match=parameters"
+        )
     if model.mixers == ["attention"]:
         if model.attention.window is None:
             raise ValueError(

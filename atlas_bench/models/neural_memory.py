@@ -56,12 +56,6 @@ def gate_function(spec: MemorySpec, x: Tensor) -> Tensor:
     return F.hardsigmoid(x) if spec.gate == "hard_sigmoid" else torch.sigmoid(x)
 
 
-def memory_key_dim(model: ModelSettings, scale: ScaleSettings) -> int:
-    """d_k: only an expanding phi needs small keys; without one, equal sizes give the residual."""
-    small = scale.memory_key_dim if model.memory.features in ("polynomial", "taylor") else None
-    return small or scale.width // (scale.memory_heads or scale.heads)
-
-
 class _Convolution(torch.autograd.Function):
     """Causal depthwise convolution of (B, CONVOLUTION - 1 + T, C) with (C, CONVOLUTION): (B, T, C).
 
@@ -88,6 +82,24 @@ class _Convolution(torch.autograd.Function):
             to_known[:, i : i + length].addcmul_(grad, taps[:, i])
             to_taps[:, i] = (grad * known[:, i : i + length]).sum((0, 1))
         return to_known, to_taps
+
+
+def convolve(weights_CL: Tensor, x_BTC: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
+    """The causal convolution of every channel by itself, and the last inputs, its next tail."""
+    known = torch.cat([tail.to(x_BTC.dtype), x_BTC], 1)
+    y = _Convolution.apply(known, weights_CL.to(x_BTC.dtype))
+    return y, known[:, x_BTC.shape[1] :]
+
+
+def unit(x: Tensor) -> Tensor:
+    """L2-normalised over the last dimension, in the type of x: a GPU's autocast widens it."""
+    return F.normalize(x, dim=-1, eps=1e-6).to(x.dtype)
+
+
+def memory_key_dim(model: ModelSettings, scale: ScaleSettings) -> int:
+    """d_k: only an expanding phi needs small keys; without one, equal sizes give the residual."""
+    small = scale.memory_key_dim if model.memory.features in ("polynomial", "taylor") else None
+    return small or scale.width // (scale.memory_heads or scale.heads)
 
 
 class NeuralMemory(nn.Module):
@@ -195,11 +207,11 @@ class NeuralMemory(nn.Module):
         projected = self.projections(x)
         if self.gate is not None:
             projected = torch.cat([projected, self.gate(x)], -1)
-        mixed, tail = self._convolve(projected, state.tail)
+        mixed, tail = convolve(self.convolution, projected, state.tail)
         mixed, opening = mixed.tensor_split([sum(self.splits)], -1)
         q, k, v, *output_gate = F.silu(mixed).split(self.splits, -1)
         q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in (q, k, v))
-        q, k = F.normalize(q, dim=-1, eps=1e-6), F.normalize(k, dim=-1, eps=1e-6)
+        q, k = unit(q), unit(k)
         opened = self._gates(opening)
         gates = Gates(**self._stepped(opened))
         y, memory = chunked(self.spec, self.parameters_of_memory, q, k, v, gates, state.memory)
@@ -213,7 +225,7 @@ class NeuralMemory(nn.Module):
 
         ``{}`` stands for the initial weights.
         """
-        q = F.normalize(F.silu(queries).unflatten(-1, (self.heads, -1)), dim=-1, eps=1e-6)
+        q = unit(F.silu(queries).unflatten(-1, (self.heads, -1)))
         frozen = dict(weights or self.initial)
 
         def linear(name: str, x_BHTI: Tensor) -> Tensor:
@@ -226,11 +238,6 @@ class NeuralMemory(nn.Module):
     def _normalised(self, y_BTHV: Tensor) -> Tensor:
         y = F.rms_norm(y_BTHV, (self.value_dim,), eps=1e-6) * self.norm.to(y_BTHV.dtype)
         return y.flatten(2)
-
-    def _convolve(self, x_BTC: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
-        known = torch.cat([tail.to(x_BTC.dtype), x_BTC], 1)
-        y = _Convolution.apply(known, self.convolution.to(x_BTC.dtype))
-        return y, known[:, x_BTC.shape[1] :]
 
     def _gates(self, x: Tensor) -> dict[str, Tensor]:
         """Every gate the spec uses, (B, T, H) or (B, T, H, c), from what it is made of."""

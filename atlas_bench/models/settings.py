@@ -8,12 +8,15 @@ from typing import get_type_hints
 from atlas_bench.memory.spec import MemorySpec
 from atlas_bench.naming import nearest
 
+# Around kernels of flash-linear-attention, with the largest heads that those take.
+LIBRARY_MIXERS = {"kda": 256, "mamba2": 256, "mesa_net": 128}
 MIXERS = (
     "attention",
     "neural_memory",
     "memory_as_context",
     "memory_as_gate",
     "memory_as_layer",
+    *LIBRARY_MIXERS,
 )
 MATCH = ("none", "parameters", "state")
 
@@ -75,6 +78,11 @@ class ScaleSettings:
     tie_embeddings: bool = True
 
 
+def needs_library(model: ModelSettings) -> bool:
+    """Whether a layer only runs on the kernels of flash-linear-attention, hence on a GPU."""
+    return any(mixer in LIBRARY_MIXERS for mixer in model.mixers)
+
+
 def check_settings(model: ModelSettings, scale: ScaleSettings) -> None:
     """Raise ValueError in one sentence for a combination that cannot be built."""
     if model.initial_step <= 0:
@@ -114,6 +122,13 @@ def check_settings(model: ModelSettings, scale: ScaleSettings) -> None:
             f"scale.heads={scale.heads} gives heads of odd size {scale.width // scale.heads}, "
             f"which rotary positions cannot rotate in pairs; use fewer or more heads"
         )
+    for mixer in model.mixers:
+        size, most = scale.width // scale.heads, LIBRARY_MIXERS.get(mixer)
+        if most is not None and size > most:
+            raise ValueError(
+                f"scale.heads={scale.heads} gives heads of size {size}, and the kernel of "
+                f"model.mixers={mixer} takes {most} at most; use more heads"
+            )
     if model.attention.persistent_tokens < 0:
         raise ValueError(
             f"model.attention.persistent_tokens={model.attention.persistent_tokens} must not be "

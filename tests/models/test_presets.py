@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from presets import ANYWHERE
 from safetensors.torch import load_file, save_file
 
 from atlas_bench.config import RunSettings, folder_of, register_schema, to_settings
 from atlas_bench.models.hybrids import memories_of
 from atlas_bench.models.language_model import LanguageModel, build_model, count_parameters
 
-NAMES = sorted(path.stem for path in (folder_of("conf") / "model").glob("*.yaml"))
 LENGTH = 70  # more than two chunks and two windows of the scale below
 
 
@@ -35,7 +35,7 @@ def tokens(seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 64, (2, LENGTH), generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ANYWHERE)
 def test_one_function_however_it_is_called(name: str) -> None:
     """Whole, in pieces and token by token; in training, evaluation and inference mode."""
     model = build(name)
@@ -54,7 +54,7 @@ def test_one_function_however_it_is_called(name: str) -> None:
     assert torch.equal(model.train()(tokens())[0], whole)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ANYWHERE)
 def test_causal_and_batch_independent(name: str) -> None:
     model = build(name)
     changed = tokens()
@@ -67,7 +67,7 @@ def test_causal_and_batch_independent(name: str) -> None:
     torch.testing.assert_close(before[1], after[1], rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ANYWHERE)
 def test_every_parameter_learns_and_is_saved(name: str, tmp_path: Path) -> None:
     model = build(name)
     hidden, _ = model(tokens())
@@ -81,7 +81,7 @@ def test_every_parameter_learns_and_is_saved(name: str, tmp_path: Path) -> None:
     assert torch.equal(other(tokens())[0], hidden)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ANYWHERE)
 @pytest.mark.parametrize("scale", ["tiny", "340m"])
 def test_parameters_are_the_transformers(name: str, scale: str) -> None:
     counts = []
@@ -93,7 +93,7 @@ def test_parameters_are_the_transformers(name: str, scale: str) -> None:
     assert abs(counts[0] / counts[1] - 1) < 0.01
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "transformer"])
+@pytest.mark.parametrize("name", [name for name in ANYWHERE if name != "transformer"])
 def test_the_state_does_not_grow(name: str) -> None:
     model = build(name)
     assert model.state_bytes(1, 10**4) == model.state_bytes(1, 10**7)

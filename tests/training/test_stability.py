@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from presets import ANYWHERE
 from torch.nn import functional as F
 
 from atlas_bench.config import RunSettings, folder_of, register_schema, to_settings
@@ -15,7 +16,6 @@ from atlas_bench.models.hybrids import memories_of
 from atlas_bench.models.language_model import LanguageModel, build_model
 from atlas_bench.models.neural_memory import NeuralMemory
 
-NAMES = sorted(path.stem for path in (folder_of("conf") / "model").glob("*.yaml"))
 LENGTH, VOCABULARY = 2048, 12
 
 
@@ -71,7 +71,7 @@ def train(model: LanguageModel, steps: int, precision: torch.dtype) -> list[floa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ANYWHERE)
 def test_finite_and_learning(name: str, precision: torch.dtype) -> None:
     losses = train(wide_open(name), 200, precision)
     first, last = np.mean(losses[:10]), np.mean(losses[-20:])

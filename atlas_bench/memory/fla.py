@@ -1,0 +1,132 @@
+"""The kernels of flash-linear-attention, for the members of the family that it has.
+
+With the `[gpu]` extra, on a GPU and in bfloat16, `chunked` takes by itself, whatever the features,
+
+    chunk_simple_gla           dot, retain none, scalar or fixed    linear_attention, retnet
+    chunk_gla                  dot, retain channel                  gla
+    chunk_delta_rule           l2, retain none                      deltanet
+    chunk_gated_delta_rule     l2, retain scalar or fixed           gated_deltanet
+
+for a matrix under `gd` with a window (and for l2 a chunk) of one token. float32 stays on the torch
+forms: the kernels multiply it in TF32. So do keep-rates from `hard_sigmoid`, which are exactly 0
+where it is flat, while the kernels take their logarithm; those of a sigmoid are held above
+SMALLEST_KEEP, far below what bfloat16 can tell.
+
+The library's gated delta rule decays before it takes the error, W_t = a W (I - b k k') + b u k';
+ours takes the error of the memory before its decay (ATLAS Eq 11): W_t = a W - r (W k - v) k'. They
+are the same with b = r / a and u = a v: in the kernel b only appears beside a decay by a, so that
+nothing grows as a falls, and the gradient of the sigmoid that makes a is as exact as without.
+
+The library's states are (B, H, K, V), ours transposed. Written for fla-core 0.6.0, tested against
+its recurrences as it documents them, and its kernels in Triton's interpreter in float16; not yet
+run on a GPU.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from atlas_bench.memory.chunked_delta import bounded_rate
+from atlas_bench.memory.features import apply_features
+from atlas_bench.memory.spec import MemoryParameters, MemorySpec, MemoryState, state_dtype
+
+SMALLEST_KEEP = 1e-6
+SIZES = range(16, 257, 2)  # of keys and values that every kernel takes in 16-bit types
+
+
+@cache
+def why_not() -> str | None:
+    """Why the kernels cannot run here, to be said after "flash-linear-attention's kernels"."""
+    if not torch.cuda.is_available():
+        return "which need a GPU, and torch sees none; use a machine that has one, or another model"
+    if find_spec("fla") is None or find_spec("triton") is None:
+        return "which are not installed; use pip install 'atlas-bench[gpu]'"
+    # The library's issue 640: it refuses these versions on Hopper itself, but only when it trains.
+    triton = importlib.metadata.version("triton")
+    parts = tuple(int(part) for part in triton.split("+")[0].split(".")[:3] if part.isdigit())
+    if (3, 4) <= parts < (3, 7, 1) and torch.cuda.get_device_capability()[0] == 9:
+        return f"which are wrong on this GPU with triton {triton}; use triton>=3.7.1"
+    return None
+
+
+@cache
+def _kernel(name: str) -> Callable:
+    """`fla.ops.NAME.chunk_NAME`; the first import takes seconds."""
+    return getattr(import_module(f"fla.ops.{name}"), f"chunk_{name}")
+
+
+def call(name: str, **arguments: object) -> tuple:
+    """What the library's ``chunk_NAME`` gives, outside autocast: it mixes no types by itself."""
+    kind = arguments["q"].device.type
+    with torch.autocast(kind, enabled=False):
+        return _kernel(name)(**arguments)
+
+
+def operation(spec: MemorySpec) -> str | None:
+    """The kernel that computes this member of the family exactly, or None."""
+    plain = spec.network == "matrix" and spec.optimizer == "gd"
+    if not plain or spec.window > 1 or spec.update_every > 1:
+        return None
+    if spec.retain in ("scalar", "channel") and spec.gate != "sigmoid":
+        return None
+    if spec.is_delta_rule:
+        return "delta_rule" if spec.retain == "none" else "gated_delta_rule"
+    if spec.objective != "dot" or spec.is_bounded:
+        return None
+    return "gla" if spec.retain == "channel" else "simple_gla"
+
+
+def applies(spec: MemorySpec, params: MemoryParameters, v: Tensor) -> bool:
+    """Whether `run` is to read and write these tokens, values (B, H, T, V)."""
+    return (
+        v.is_cuda
+        and v.dtype == torch.bfloat16
+        and v.shape[2] > 0
+        and operation(spec) is not None
+        and all(size in SIZES for size in params.weights["W1"].shape[1:])
+        and why_not() is None
+    )
+
+
+def run(
+    spec: MemorySpec, params: MemoryParameters, inputs: dict[str, Tensor], state: MemoryState
+) -> tuple[Tensor, MemoryState]:
+    """y (B, T, H, V) and the state after the tokens, for inputs as `checked_inputs` gives them.
+
+    A token may stand anywhere in a chunk: with c = 1, `dot` asks for no reference weights and the
+    delta rule's chunks are single tokens.
+    """
+    inputs = {name: x.transpose(1, 2) for name, x in inputs.items()}
+    v, dtype = inputs["v"], state_dtype(inputs["v"].dtype)
+    q, k = (apply_features(spec, params, inputs[name]).to(v.dtype) for name in ("q", "k"))
+    weight = inputs["weight"]
+    weight = weight[..., 0] if spec.window_weights == "pair" else weight
+    rate, keep = (inputs["rate"] * weight).to(dtype), inputs["retain"].to(dtype)
+    # No gradient is lost below the floor: there the sigmoid's own is as small.
+    keep = keep + (SMALLEST_KEEP - keep).clamp_min(0).detach()
+    name, gates = operation(spec), {}
+    if spec.is_delta_rule:
+        rate = bounded_rate(rate, k.to(dtype)) if spec.is_bounded else rate
+        if name == "gated_delta_rule":
+            gates["g"] = keep.log()
+            rate, v = rate / keep, (keep[..., None] * v).to(v.dtype)
+        gates["beta"] = rate
+    else:
+        v = (rate[..., None] * v).to(v.dtype)
+        if spec.retain != "none":
+            gates["g"] = keep.log()
+    start = state.weights["W1"].mT
+    y, end = call(
+        name, q=q, k=k, v=v, **gates, scale=1.0, initial_state=start, output_final_state=True
+    )
+    weights = {"W1": end.mT}
+    position = state.position + v.shape[1]
+    return y, replace(state, weights=weights, reference=weights, position=position)

@@ -1,0 +1,247 @@
+"""Mamba-2, Kimi Delta Attention and MesaNet: mixers around kernels of flash-linear-attention.
+
+Only the recurrences are the library's; the layers are written here, after the papers and with the
+sizes and the start of the library's own layers, because those keep their caches in place and
+Mamba-2's takes no second piece of a sequence. Queries start as keys and the convolutions as plain
+sums, as in NeuralMemory, to which these are compared. The kernels need a GPU, and have not run on
+one yet: the layers are tested around the recurrences that the library documents.
+
+Legend: B batch, T tokens, H heads, K key size, V value size, C convolved channels, W width.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from atlas_bench.memory import fla
+from atlas_bench.memory.spec import state_dtype
+from atlas_bench.models.neural_memory import CONVOLUTION, convolve, unit
+from atlas_bench.models.settings import ModelSettings, ScaleSettings
+
+# Products of a state with a vector that a token costs: a write and a read; an error besides; two
+# writes, a read and 30 steps of conjugate gradients after a first residual.
+PRODUCTS = {"simple_gla": 2, "kda": 3, "mesa_net": 34}
+
+
+@dataclass(frozen=True)
+class LibraryState:
+    """The convolution's last inputs (B, CONVOLUTION - 1, C), the kernel's states (B, H, K, V)."""
+
+    tail: Tensor
+    recurrent: tuple[Tensor, ...]
+
+    def detach(self) -> LibraryState:
+        return LibraryState(self.tail.detach(), tuple(s.detach() for s in self.recurrent))
+
+
+class LibraryMixer(nn.Module):
+    """x -> projections, of which the first are convolved -> kernel -> out.
+
+    ``convolved``, ``plain``: the sizes of the projections. ``states``: (H, K, V) of each state.
+    """
+
+    def __init__(
+        self, width: int, convolved: list[int], plain: list[int], states: list[tuple[int, int, int]]
+    ) -> None:
+        super().__init__()
+        self.convolved, self.plain, self.states = convolved, plain, states
+        self.projections = nn.Linear(width, sum(convolved) + sum(plain), bias=False)
+        self.convolution = nn.Parameter(torch.full((sum(convolved), CONVOLUTION), 0.5))
+
+    def initialise(self) -> None:
+        """What differs from the usual start of linear layers; call it after that."""
+        with torch.no_grad():
+            keys = self.convolved[1]
+            self.projections.weight[:keys] = self.projections.weight[keys : 2 * keys]
+
+    def init_state(self, batch: int) -> LibraryState:
+        weight = self.projections.weight
+        kept = weight.new_zeros(batch, CONVOLUTION - 1, sum(self.convolved))
+        dtype = state_dtype(weight.dtype)
+        zeros = (weight.new_zeros(batch, *shape, dtype=dtype) for shape in self.states)
+        return LibraryState(kept, tuple(zeros))
+
+    def state_bytes(self, batch: int, length: int) -> int:
+        """Bytes of the state in float32; does not grow with ``length``."""
+        tail = (CONVOLUTION - 1) * sum(self.convolved)
+        return 4 * batch * (tail + sum(math.prod(shape) for shape in self.states))
+
+    def forward(self, x: Tensor, state: LibraryState) -> tuple[Tensor, LibraryState]:
+        """(B, T, W) and the past -> (B, T, W) and the past with these tokens."""
+        mixed, plain = self.projections(x).tensor_split([sum(self.convolved)], -1)
+        mixed, tail = convolve(self.convolution, mixed, state.tail)
+        mixed = self._activated(mixed).split(self.convolved, -1)
+        y, recurrent = self._mix(x, mixed, plain.split(self.plain, -1), state.recurrent)
+        return self.out(y), LibraryState(tail, recurrent)
+
+    def _activated(self, mixed_BTC: Tensor) -> Tensor:
+        return F.silu(mixed_BTC)
+
+    def _mix(
+        self, x: Tensor, mixed: tuple, plain: tuple, recurrent: tuple
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """What goes into the output projection, and the states after these tokens."""
+        raise NotImplementedError
+
+
+class Mamba2(LibraryMixer):
+    """Mamba-2 (2405.21060 section 7): S_t = exp(-A dt) S + B (dt x)', y = C S + D x.
+
+    Twice the width, one B and C of 128 for all heads; gated linear attention with scalar decays.
+    """
+
+    def __init__(self, model: ModelSettings, scale: ScaleSettings) -> None:
+        inner, features, heads = 2 * scale.width, 128, 2 * scale.heads
+        value = scale.width // scale.heads
+        super().__init__(
+            scale.width,
+            [features, features, inner],
+            [inner, heads],
+            [(heads, features, value)],
+        )
+        self.heads = heads
+        self.convolution_bias = nn.Parameter(torch.zeros(sum(self.convolved)))
+        self.log_rate, self.step_bias = _log_rate(heads), _step_bias(heads)
+        self.skip = nn.Parameter(torch.ones(heads))
+        self.norm = nn.Parameter(torch.ones(inner))
+        self.out = nn.Linear(inner, scale.width, bias=False)
+
+    def _activated(self, mixed_BTC: Tensor) -> Tensor:
+        return F.silu(mixed_BTC + self.convolution_bias.to(mixed_BTC.dtype))
+
+    def _mix(
+        self, x: Tensor, mixed: tuple, plain: tuple, recurrent: tuple
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        read, write, values = mixed
+        gate, step = plain
+        read, write = (part.unsqueeze(2).expand(-1, -1, self.heads, -1) for part in (read, write))
+        v = values.unflatten(-1, (self.heads, -1))
+        step = F.softplus(_wide(step) + self.step_bias)
+        y, state = _recurrence(
+            "simple_gla",
+            q=read,
+            k=write,
+            v=(step[..., None] * v).to(v.dtype),
+            g=-self.log_rate.exp() * step,
+            scale=1.0,
+            initial_state=recurrent[0],
+            output_final_state=True,
+        )
+        y = (y + self.skip.to(y.dtype)[:, None] * v).flatten(2)
+        y = F.rms_norm(y * F.silu(gate), y.shape[-1:], eps=1e-5) * self.norm
+        return y, (state,)
+
+
+class KimiDeltaAttention(LibraryMixer):
+    """Kimi Delta Attention (2510.26692): S_t = (I - b k k') Diag(a) S + b k v', y = q S.
+
+    a, a keep-rate for every feature, and the output gate come from low-rank maps.
+    """
+
+    def __init__(self, model: ModelSettings, scale: ScaleSettings) -> None:
+        width, heads, size = scale.width, scale.heads, scale.width // scale.heads
+        super().__init__(width, [width] * 3, [size, size, heads], [(heads, size, size)])
+        self.heads = heads
+        self.keep = nn.Linear(size, width, bias=False)
+        self.gate = nn.Linear(size, width)
+        self.log_rate, self.step_bias = _log_rate(heads), _step_bias(width)
+        self.norm = nn.Parameter(torch.ones(size))
+        self.out = nn.Linear(width, width, bias=False)
+
+    def _mix(
+        self, x: Tensor, mixed: tuple, plain: tuple, recurrent: tuple
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in mixed)
+        keep, gate, beta = plain
+        step = F.softplus(_wide(self.keep(keep)) + self.step_bias)
+        y, state = _recurrence(
+            "kda",
+            q=unit(q),
+            k=unit(k),
+            v=v,
+            g=-self.log_rate.exp()[:, None] * step.unflatten(-1, (self.heads, -1)),
+            beta=_wide(beta).sigmoid(),
+            scale=1.0,
+            initial_state=recurrent[0],
+            output_final_state=True,
+        )
+        y = F.rms_norm(y, y.shape[-1:], eps=1e-5) * self.norm
+        return y.flatten(2) * torch.sigmoid(self.gate(gate)), (state,)
+
+
+class MesaNet(LibraryMixer):
+    """MesaNet (2506.05233): the least-squares memory of all tokens so far, weighted by their decay.
+
+    R_t = a R + b k k', S_t = a S + b k v', y = q (R_t + Diag(l))^-1 S_t, the inverse by 30 steps
+    of conjugate gradients.
+    """
+
+    def __init__(self, model: ModelSettings, scale: ScaleSettings) -> None:
+        width, heads, size = scale.width, scale.heads, scale.width // scale.heads
+        super().__init__(width, [width] * 2, [width], [(heads, size, size)] * 2)
+        self.heads = heads
+        self.opening = nn.Linear(width, 2 * heads)
+        # l = softplus of it + 1/4, which begins at 1.
+        self.ridge = nn.Parameter(torch.full((heads, size), math.log(math.expm1(0.75))))
+        self.norm = nn.Parameter(torch.ones(size))
+        self.out = nn.Linear(width, width, bias=False)
+
+    def initialise(self) -> None:
+        super().initialise()
+        nn.init.zeros_(self.opening.bias)
+
+    def _mix(
+        self, x: Tensor, mixed: tuple, plain: tuple, recurrent: tuple
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in (*mixed, *plain))
+        keep, beta = _wide(self.opening(x)).chunk(2, -1)
+        y, *states = _recurrence(
+            "mesa_net",
+            q=unit(q),
+            k=unit(k),
+            v=v,
+            g=F.logsigmoid(keep),
+            beta=beta.sigmoid(),
+            lamb=F.softplus(_wide(self.ridge)) + 0.25,
+            h_kk_init=recurrent[0],
+            h_kv_init=recurrent[1],
+            output_final_state=True,
+            max_CG_iteration=30,
+        )
+        y = F.rms_norm(y, y.shape[-1:], eps=1e-5) * self.norm
+        return y.flatten(2), tuple(states)
+
+
+LIBRARY_CLASSES = {"kda": KimiDeltaAttention, "mamba2": Mamba2, "mesa_net": MesaNet}
+
+
+def _wide(x: Tensor) -> Tensor:
+    """In the state's type, float32 or float64: what goes through exponentials."""
+    return x.to(state_dtype(x.dtype))
+
+
+def _log_rate(count: int) -> nn.Parameter:
+    """log A, A evenly in 1..16 (Mamba-2)."""
+    return nn.Parameter(torch.empty(count).uniform_(1, 16).log())
+
+
+def _step_bias(count: int) -> nn.Parameter:
+    """The inverse softplus of steps that are evenly in logarithm in 0.001..0.1 (Mamba)."""
+    step = torch.empty(count).uniform_(math.log(0.001), math.log(0.1)).exp()
+    return nn.Parameter(step + torch.log(-torch.expm1(-step)))
+
+
+def _recurrence(name: str, **arguments: object) -> tuple[Tensor, ...]:
+    q, k, v = arguments["q"], arguments["k"], arguments["v"]
+    if not q.is_meta:
+        return fla.call(name, **arguments)
+    # Where models/accounting.py counts: as many products as token by token, nothing computed.
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    state = k.mT @ v
+    y = sum(q @ state for _ in range(PRODUCTS[name] - 1)).transpose(1, 2)
+    return (y, state, state) if name == "mesa_net" else (y, state)

@@ -1,0 +1,131 @@
+"""What the exact recurrences cost beside their fast settings, and what they change in recall.
+
+    python benchmarks/exact_paths.py [--steps 600] [--only atlas]
+
+For every setting at scale=tiny: matrix-product FLOPs a token (counted on the model, forward and in a
+training step), tokens/s of a training step over 2,048 tokens of one sequence, and the accuracy on
+multi-query associative recall (after Zoology, 2312.04927) of a model trained for STEPS steps: PAIRS
+keys with their values, then noise and every key once more in random order, asked for its value.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from torch.nn import functional as F
+
+from atlas_bench.config import RunSettings, folder_of, register_schema, to_settings
+from atlas_bench.models.accounting import account
+from atlas_bench.models.language_model import build_model
+
+SETTINGS = {
+    "deltanet, exact (WY)": ["model=deltanet"],
+    "deltanet, chunk=16": ["model=deltanet", "model.memory.chunk=16"],
+    "titans, chunk=1 (exact)": ["model=titans", "model.memory.chunk=1"],
+    "titans, chunk=16": ["model=titans"],
+    "titans, chunk=64": ["model=titans", "model.memory.chunk=64"],
+    "atlas, update_every=1 (as printed)": ["model=atlas", "model.memory.update_every=1"],
+    "atlas, update_every=4": ["model=atlas"],
+    "atlas, update_every=16": [
+        "model=atlas", "model.memory.update_every=16", "model.memory.window=16",
+    ],
+}  # fmt: skip
+VOCABULARY, PAIRS, LENGTH = 64, 8, 64  # half of the vocabulary are keys, half values
+BATCH, TEST_BATCHES = 16, 16
+TIMED_TOKENS = 2048
+
+
+def settings_of(overrides: list[str]) -> RunSettings:
+    register_schema()
+    with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
+        return to_settings(compose("config", overrides))
+
+
+def recall_batch(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """tokens (BATCH, LENGTH), and targets alike: a value behind every second naming of a key, else
+    -1. No key or value is told twice before it is asked."""
+    generator = np.random.default_rng(seed)
+    half = VOCABULARY // 2
+    tokens = np.zeros((BATCH, LENGTH), dtype=np.int64)
+    targets = np.full((BATCH, LENGTH), -1)
+    for row in range(BATCH):
+        keys = generator.permutation(half)[:PAIRS]
+        values = half + generator.permutation(half)[:PAIRS]
+        tokens[row, : 2 * PAIRS : 2], tokens[row, 1 : 2 * PAIRS : 2] = keys, values
+        places = np.sort(generator.permutation(LENGTH // 2 - PAIRS)[:PAIRS]) * 2 + 2 * PAIRS
+        noise = generator.integers(half, VOCABULARY, LENGTH - 2 * PAIRS)
+        tokens[row, 2 * PAIRS :] = noise
+        order = generator.permutation(PAIRS)
+        tokens[row, places] = keys[order]
+        targets[row, places] = values[order]
+    return torch.from_numpy(tokens), torch.from_numpy(targets)
+
+
+def recall(settings: RunSettings, steps: int) -> float:
+    """Share of queries answered right on batches that training never saw."""
+    model = build_model(settings.model, settings.scale, vocab_size=VOCABULARY, seed=0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
+    for step in range(steps):
+        tokens, targets = recall_batch(step)
+        loss = F.cross_entropy(
+            model.logits(model(tokens)[0]).flatten(0, 1), targets.flatten(), ignore_index=-1
+        )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    right = asked = 0
+    model.eval()
+    with torch.inference_mode():
+        for batch in range(TEST_BATCHES):
+            tokens, targets = recall_batch(10**6 + batch)
+            found = model.logits(model(tokens)[0]).argmax(-1)
+            right += (found == targets).sum().item()
+            asked += (targets >= 0).sum().item()
+    return right / asked
+
+
+def speed(settings: RunSettings) -> float:
+    """Tokens/s of a training step of one sequence, the best of three after one to warm up."""
+    model = build_model(settings.model, settings.scale, vocab_size=1024, seed=0)
+    ids = torch.randint(0, 1024, (1, TIMED_TOKENS), generator=torch.Generator().manual_seed(0))
+    seconds = []
+    for _ in range(4):
+        started = time.perf_counter()
+        F.cross_entropy(model.logits(model(ids)[0])[0, :-1], ids[0, 1:]).backward()
+        seconds.append(time.perf_counter() - started)
+    return TIMED_TOKENS / min(seconds[1:])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--only", default="", help="settings whose name starts with this")
+    parser.add_argument("--no-speed", action="store_true")
+    arguments = parser.parse_args()
+    print(
+        "| setting | forward, MFLOP a token | training | training tokens/s | recall, % |\n"
+        "|---|---|---|---|---|"
+    )
+    for name, overrides in SETTINGS.items():
+        if not name.startswith(arguments.only):
+            continue
+        settings = settings_of(overrides)
+        counted = account(settings.model, settings.scale, vocab_size=1024)
+        timed = "-" if arguments.no_speed else f"{speed(settings):,.0f}"
+        right = 100 * recall(settings, arguments.steps)
+        print(
+            f"| {name} | {counted.forward_operations / 1e6:.2f} | "
+            f"{counted.training_operations / 1e6:.2f} | {timed} | {right:.1f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

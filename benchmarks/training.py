@@ -1,0 +1,70 @@
+"""A training step of the memories against our Transformer's of equal width and parameters.
+
+    python benchmarks/training.py [--models titans omeganet atlas] [--tokens 2048 8192] [--width 256]
+
+Tokens/s of one sequence, forward and backward with the loss, models as their presets have them
+(atlas updates every 16 tokens). Every cell is a process of its own; the Transformer is measured
+again in each round beside the others, and the ratio is of the same round; the median of ROUNDS.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+ROUNDS = 3
+OVERRIDES = {
+    "atlas": ["model.memory.update_every=16", "model.memory.window=16"],
+    "atlas_muon_every_token": ["model.memory.update_every=1"],
+}
+
+
+def measure(model: str, tokens: int, width: int) -> dict[str, float]:
+    """Tokens/s of the best of two steps after one to warm up, and parameters."""
+    import torch
+    from hydra import compose, initialize_config_dir
+
+    from atlas_bench.config import folder_of, register_schema, to_settings
+    from atlas_bench.models.language_model import build_model, count_parameters
+
+    register_schema()
+    preset = model.split("_muon")[0]
+    overrides = [f"model={preset}", f"scale.width={width}", f"scale.memory_key_dim={width // 16}"]
+    overrides += OVERRIDES.get(model, [])
+    with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
+        settings = to_settings(compose("config", overrides))
+    network = build_model(settings.model, settings.scale, vocab_size=1024, seed=0)
+    ids = torch.randint(0, 1024, (1, tokens + 1), generator=torch.Generator().manual_seed(0))
+
+    def step(length: int) -> None:
+        hidden, _ = network(ids[:, :length])
+        logits = network.logits(hidden).flatten(0, 1)
+        torch.nn.functional.cross_entropy(logits, ids[0, 1 : length + 1]).backward()
+
+    step(min(tokens, 512))
+    seconds = []
+    for _ in range(2):
+        started = time.perf_counter()
+        step(tokens)
+        seconds.append(time.perf_counter() - started)
+    return {"speed": tokens / min(seconds), "parameters": count_parameters(network)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=["titans", "omeganet", "atlas"])
+    parser.add_argument("--tokens", nargs="+", type=int, default=[2048, 8192])
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        model, tokens = arguments.one
+        print(json.dumps(measure(model, int(tokens), arguments.width)))
+        return
+    models = ["transformer", *arguments.models]
+    print("| tokens | " + " | ".join(f"{m}, tokens/s | ratio" for m in models) + " |")
+
+
+if __name__ == "__main__":
+    main()
