@@ -2,8 +2,8 @@
 
     python benchmarks/exact_paths.py [--steps 600] [--only atlas]
 
-For every setting at scale=tiny: matrix-product FLOPs a token (counted on the model, forward and in a
-training step), tokens/s of a training step over 2,048 tokens of one sequence, and the accuracy on
+For every setting at scale=tiny: matrix-product FLOPs a token (counted on the model, forward and in
+a training step), tokens/s of a training step over 2,048 tokens of one sequence, and the accuracy on
 multi-query associative recall (after Zoology, 2312.04927) of a model trained for STEPS steps: PAIRS
 keys with their values, then noise and every key once more in random order, asked for its value.
 """

@@ -1,6 +1,6 @@
 """A training step of the memories against our Transformer's of equal width and parameters.
 
-    python benchmarks/training.py [--models titans omeganet atlas] [--tokens 2048 8192] [--width 256]
+    python benchmarks/training.py [--models titans omeganet atlas] [--tokens 2048 8192]
 
 Tokens/s of one sequence, forward and backward with the loss, models as their presets have them
 (atlas updates every 16 tokens). Every cell is a process of its own; the Transformer is measured
