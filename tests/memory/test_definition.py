@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
-from helpers import Case, relative_error
+from helpers import Case, relative_error, spec_strategy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -55,39 +56,57 @@ def objective(spec: MemorySpec, weights: dict[str, Tensor], phi: Tensor, k: Tens
 def test_reference_is_autograd_of_the_objective(
     network_name: str, branch_norm: bool, features: str, loss: str, optimizer: str, value_dim: int
 ) -> None:
-    """Token by token with autograd instead of the hand-written gradient (test 1)."""
+    """Test 1, on a grid."""
     spec = MemorySpec(
         network=network_name, features=features, objective=loss, optimizer=optimizer,
         window=3, chunk=1, expansion=2, branch_norm=branch_norm, sketch_size=6,
     )  # fmt: skip
+    assert_is_autograd(spec, value_dim)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(spec=spec_strategy(), value_dim=st.sampled_from([3, 4]))
+def test_reference_is_autograd_for_random_members(spec: MemorySpec, value_dim: int) -> None:
+    """Test 1, for 200 random members at b = 1, every token."""
+    assert_is_autograd(replace(spec, chunk=1, update_every=1, bounded_step=False), value_dim)
+
+
+def assert_is_autograd(spec: MemorySpec, value_dim: int) -> None:
+    """The reference equals the recurrence with autograd instead of the hand-written gradient."""
     case = Case(spec, length=7, value_dim=value_dim)
     y, state = case.run(reference)
     x = {name: tensor.detach() for name, tensor in case.inputs.items()}
+    if spec.gate == "hard_sigmoid":
+        x["rate"] = torch.nn.functional.hardsigmoid(x["rate"])
+    unused = {"rate": spec.rate_inside, "retain": spec.retain == "none"}
+    x |= {name: torch.ones_like(x[name]) for name, is_unused in unused.items() if is_unused}
     params = case.parameters
     phi_k, phi_q = apply_features(spec, params, x["k"]), apply_features(spec, params, x["q"])
     batch = x["q"].shape[0]
     weights = {n: w.detach().expand(batch, *w.shape).clone() for n, w in case.weights.items()}
     momentum = {n: torch.zeros_like(w) for n, w in weights.items()}
+    how = (spec.newton_schulz_steps, spec.newton_schulz_coefficients)
     for t in range(7):
         leaves = {n: w.clone().requires_grad_() for n, w in weights.items()}
-        total = sum(
-            (
-                x["weight"][:, i] * objective(spec, leaves, phi_k[:, i], x["k"][:, i], x["v"][:, i])
-            ).sum()
-            for i in range(max(0, t - 2), t + 1)
-        )
+        total = 0.0
+        for i in range(max(0, t - spec.window + 1), t + 1):
+            pair = spec.window_weights == "pair"
+            weight = x["weight"][:, t, :, t - i] if pair else x["weight"][:, i]
+            error = objective(spec, leaves, phi_k[:, i], x["k"][:, i], x["v"][:, i])
+            total = total + (weight * error).sum()
         gradient = dict(zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True))
 
         def gate(name: str, t: int = t) -> Tensor:
-            return x[name][:, t, :, None, None]
+            at = x[name][:, t]
+            return at[..., None, :] if at.dim() == 3 else at[..., None, None]
 
-        if optimizer == "gd":
+        if spec.optimizer == "gd":
             momentum = gradient
         else:
             momentum = {n: gate("momentum") * momentum[n] + gradient[n] for n in gradient}
-        step = (
-            {n: newton_schulz(m) for n, m in momentum.items()} if optimizer == "muon" else momentum
-        )
+        step = momentum
+        if spec.optimizer == "muon":
+            step = {n: newton_schulz(m, *how) for n, m in momentum.items()}
         weights = {n: gate("retain") * weights[n] - gate("rate") * step[n] for n in weights}
         expected = network(spec, weights, phi_q[:, t], x["q"][:, t])
         assert relative_error(y[:, t], expected) < 1e-10

@@ -5,13 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers import Case, relative_error, spec_strategy
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from atlas_bench.memory import MemorySpec, chunked, chunked_delta, chunked_muon, reference
 
 # Newton-Schulz multiplies rounding by up to 3.4 a step, and gradients flow through many of them.
 TOLERANCE = {"gd": 1e-10, "momentum": 1e-10, "muon": 1e-9}
+DRAWN_TOLERANCE = 1e-9  # of members drawn at random, some of them near chaos
+
+EXPLODED = 1e3  # the norm of a gradient
 
 REPRESENTATIVE = [
     MemorySpec(network="matrix", optimizer="gd", chunk=1, window=1),
@@ -62,7 +65,7 @@ REPRESENTATIVE = [
 ]
 
 
-def assert_same(case: Case, found, expected, tolerance: float) -> None:
+def assert_same(case: Case, found, expected, tolerance: float, *, drawn: bool = False) -> None:
     (y, state), (y_expected, state_expected) = found, expected
     assert relative_error(y, y_expected) < tolerance
     for tensor, wanted in zip(state.tensors(), state_expected.tensors(), strict=True):
@@ -70,16 +73,18 @@ def assert_same(case: Case, found, expected, tolerance: float) -> None:
         assert relative_error(tensor, wanted, scale=1e-6) < tolerance
     gradients, wanted = case.gradients(y), case.gradients(y_expected)
     largest = max(grad.norm().item() for grad in wanted.values())
+    if drawn:  # where gradients explode so does rounding, in any order of summation
+        assume(largest < EXPLODED)
     for name, grad in gradients.items():
         # A gradient that cancels to rounding (weights under muon) is compared on the common scale.
         assert relative_error(grad, wanted[name], scale=1e-3 * largest) < tolerance, name
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(spec=spec_strategy(), length=st.integers(1, 14), value_dim=st.sampled_from([3, 4]))
 def test_chunked_equals_reference(spec: MemorySpec, length: int, value_dim: int) -> None:
     case = Case(spec, length=length, value_dim=value_dim)
-    assert_same(case, case.run(chunked), case.run(reference), TOLERANCE[spec.optimizer])
+    assert_same(case, case.run(chunked), case.run(reference), DRAWN_TOLERANCE, drawn=True)
 
 
 @pytest.mark.parametrize("spec", [s for s in REPRESENTATIVE if s.optimizer == "muon"], ids=str)
@@ -120,7 +125,7 @@ def _graph_nodes(last) -> set[str]:
     return {type(node).__name__ for node in seen}
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=200, deadline=None, derandomize=True)
 @given(spec=spec_strategy(), cuts=st.lists(st.integers(0, 14), max_size=3))
 def test_any_split_into_calls_is_the_same(spec: MemorySpec, cuts: list[int]) -> None:
     case = Case(spec, length=14)
@@ -129,7 +134,7 @@ def test_any_split_into_calls_is_the_same(spec: MemorySpec, cuts: list[int]) -> 
         y, state = case.run(chunked, start, end, state)
         parts.append(y)
     whole = case.run(reference)
-    assert_same(case, (torch.cat(parts, 1), state), whole, TOLERANCE[spec.optimizer])
+    assert_same(case, (torch.cat(parts, 1), state), whole, DRAWN_TOLERANCE, drawn=True)
 
 
 @pytest.mark.parametrize("spec", REPRESENTATIVE, ids=str)
@@ -143,42 +148,72 @@ def test_token_by_token_is_the_same(spec: MemorySpec, form) -> None:
     assert_same(case, (torch.cat(parts, 1), state), case.run(reference), TOLERANCE[spec.optimizer])
 
 
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(spec=spec_strategy())
+def test_random_members_keep_to_themselves(spec: MemorySpec) -> None:
+    """Tests 4 and 8 for 200 random members: causal, apart in the batch, the same in every mode."""
+    assert_nothing_sees_the_future(spec, chunked)
+    assert_batch_elements_are_apart(spec)
+    assert_learns_alike_with_and_without_autograd(spec)
+
+
 @pytest.mark.parametrize("spec", REPRESENTATIVE, ids=str)
 @pytest.mark.parametrize("form", [reference, chunked])
 def test_nothing_sees_the_future_and_everything_matters(spec: MemorySpec, form) -> None:
+    case, y = assert_nothing_sees_the_future(spec, form)
+    for name, grad in case.gradients(y).items():
+        if name not in _unused(spec):
+            assert grad.abs().max() > 1e-12, f"{name} gets no gradient"
+
+
+def _unused(spec: MemorySpec) -> set[str]:
+    unused = {"momentum"} if spec.optimizer == "gd" else set()
+    unused |= {"rate"} if spec.rate_inside else set()
+    return unused | ({"retain"} if spec.retain == "none" else set())
+
+
+def assert_nothing_sees_the_future(spec: MemorySpec, form) -> tuple[Case, torch.Tensor]:
     length, moved = 12, 5
     case = Case(spec, length=length)
     y, _ = case.run(form)
-    gates = {"retain", "rate", "momentum", "weight"}
-    unused = {"momentum"} if spec.optimizer == "gd" else set()
-    unused |= {"rate"} if spec.rate_inside else set()
-    for name in ("q", "k", "v", *sorted(gates - unused)):
+    reached = False
+    for name in sorted({"q", "k", "v", "retain", "rate", "momentum", "weight"} - _unused(spec)):
         changed = Case(spec, length=length)
         with torch.no_grad():
             changed.inputs[name][:, moved] *= 0.5
         y_changed, _ = changed.run(form)
         difference = (y_changed - y).flatten(2).abs().amax((0, 2))
         # Not 0: a rate that opens inside a chunk changes by which products the chunk is read.
-        assert difference[:moved].max() < 1e-14, f"{name} leaked into the past"
-        assert difference[moved:].max() > 1e-9, f"{name} has no effect"
-    for name, grad in case.gradients(y).items():
-        if name not in unused:
-            assert grad.abs().max() > 1e-12, f"{name} gets no gradient"
+        assert difference[:moved].max() < 1e-12, f"{name} leaked into the past"
+        reached = reached or difference[moved:].max() > 1e-9
+        if spec in REPRESENTATIVE:  # a random member may have closed a gate there
+            assert difference[moved:].max() > 1e-9, f"{name} has no effect"
+    assert reached, "no input has an effect"
+    return case, y
 
 
 @pytest.mark.parametrize("spec", REPRESENTATIVE, ids=str)
 def test_batch_elements_do_not_see_each_other(spec: MemorySpec) -> None:
+    assert_batch_elements_are_apart(spec)
+
+
+def assert_batch_elements_are_apart(spec: MemorySpec) -> None:
     case, other = Case(spec, length=9), Case(spec, length=9)
     with torch.no_grad():
         for tensor in other.inputs.values():
             tensor[1] = tensor[1].flip(0)
     y, y_other = case.run(chunked)[0], other.run(chunked)[0]
-    assert torch.equal(y[0], y_other[0])
+    # Not to the bit: which heads are computed together depends on which of them write nothing.
+    torch.testing.assert_close(y[0], y_other[0], rtol=0, atol=1e-12)
     assert not torch.allclose(y[1], y_other[1])
 
 
 @pytest.mark.parametrize("spec", REPRESENTATIVE, ids=str)
 def test_learns_alike_with_and_without_autograd(spec: MemorySpec) -> None:
+    assert_learns_alike_with_and_without_autograd(spec)
+
+
+def assert_learns_alike_with_and_without_autograd(spec: MemorySpec) -> None:
     case = Case(spec, length=9)
     y, _ = case.run(chunked)
     with torch.no_grad():
