@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from helpers import Case, relative_error, spec_strategy
@@ -14,7 +16,7 @@ from atlas_bench.memory import MemorySpec, chunked, chunked_delta, chunked_muon,
 TOLERANCE = {"gd": 1e-10, "momentum": 1e-10, "muon": 1e-9}
 DRAWN_TOLERANCE = 1e-9  # of members drawn at random, some of them near chaos
 
-EXPLODED = 1e3  # the norm of a gradient
+CHAOTIC = 100  # times a small change of the inputs is found again in what is given back
 
 REPRESENTATIVE = [
     MemorySpec(network="matrix", optimizer="gd", chunk=1, window=1),
@@ -65,7 +67,7 @@ REPRESENTATIVE = [
 ]
 
 
-def assert_same(case: Case, found, expected, tolerance: float, *, drawn: bool = False) -> None:
+def assert_same(case: Case, found, expected, tolerance: float) -> None:
     (y, state), (y_expected, state_expected) = found, expected
     assert relative_error(y, y_expected) < tolerance
     for tensor, wanted in zip(state.tensors(), state_expected.tensors(), strict=True):
@@ -73,18 +75,35 @@ def assert_same(case: Case, found, expected, tolerance: float, *, drawn: bool = 
         assert relative_error(tensor, wanted, scale=1e-6) < tolerance
     gradients, wanted = case.gradients(y), case.gradients(y_expected)
     largest = max(grad.norm().item() for grad in wanted.values())
-    if drawn:  # where gradients explode so does rounding, in any order of summation
-        assume(largest < EXPLODED)
     for name, grad in gradients.items():
         # A gradient that cancels to rounding (weights under muon) is compared on the common scale.
         assert relative_error(grad, wanted[name], scale=1e-3 * largest) < tolerance, name
+
+
+def amplification(case: Case, expected, change: float = 1e-10) -> float:
+    """How much larger a relative change of every input is in the reference's output and state.
+
+    Members in which it is large are chaotic: two ways of rounding part, whoever computes them.
+    """
+    generator = torch.Generator().manual_seed(2)
+
+    def moved(x: torch.Tensor) -> torch.Tensor:
+        return x.detach() * (1 + change * torch.randn(x.shape, generator=generator, dtype=x.dtype))
+
+    changed = copy.copy(case)
+    changed.inputs = {name: moved(tensor) for name, tensor in case.inputs.items()}
+    y, state = changed.run(reference)
+    pairs = zip([y, *state.tensors()], [expected[0], *expected[1].tensors()], strict=True)
+    return max(relative_error(found, wanted, scale=1e-6) for found, wanted in pairs) / change
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(spec=spec_strategy(), length=st.integers(1, 14), value_dim=st.sampled_from([3, 4]))
 def test_chunked_equals_reference(spec: MemorySpec, length: int, value_dim: int) -> None:
     case = Case(spec, length=length, value_dim=value_dim)
-    assert_same(case, case.run(chunked), case.run(reference), DRAWN_TOLERANCE, drawn=True)
+    expected = case.run(reference)
+    assume(amplification(case, expected) < CHAOTIC)
+    assert_same(case, case.run(chunked), expected, DRAWN_TOLERANCE)
 
 
 @pytest.mark.parametrize("spec", [s for s in REPRESENTATIVE if s.optimizer == "muon"], ids=str)
@@ -134,7 +153,8 @@ def test_any_split_into_calls_is_the_same(spec: MemorySpec, cuts: list[int]) -> 
         y, state = case.run(chunked, start, end, state)
         parts.append(y)
     whole = case.run(reference)
-    assert_same(case, (torch.cat(parts, 1), state), whole, DRAWN_TOLERANCE, drawn=True)
+    assume(amplification(case, whole) < CHAOTIC)
+    assert_same(case, (torch.cat(parts, 1), state), whole, DRAWN_TOLERANCE)
 
 
 @pytest.mark.parametrize("spec", REPRESENTATIVE, ids=str)
