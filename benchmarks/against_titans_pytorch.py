@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import subprocess
 import sys
 import time
+
+from cells import medians, run_cell
 
 ROUNDS = 3
 WIDTH, HEADS = 256, 4
@@ -88,14 +88,9 @@ def main() -> None:
             found: dict[str, list[dict[str, float]]] = {"ours": [], "theirs": []}
             for _ in range(ROUNDS):
                 for which, results in found.items():
-                    command = [sys.executable, __file__, "--one", which, str(chunk), str(tokens)]
-                    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-                    results.append(json.loads(done.stdout.splitlines()[-1]))
+                    results.append(run_cell(__file__, which, str(chunk), str(tokens)))
             speed, memory = (
-                {
-                    which: statistics.median(result[key] for result in results)
-                    for which, results in found.items()
-                }
+                {which: medians(results)[key] for which, results in found.items()}
                 for key in ("speed", "memory")
             )
             print(

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
+
+from cells import run_cell
 
 
 def measure(model: str, length: str) -> dict:
@@ -55,11 +55,7 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(measure(arguments.model, arguments.one)))
         return
-    rows = []
-    for length in arguments.lengths:
-        command = [sys.executable, __file__, "--model", arguments.model, "--one", length]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        rows.append(json.loads(done.stdout))
+    rows = [run_cell(__file__, length, "--model", arguments.model) for length in arguments.lengths]
     first = rows[0]
     print("| length | tokens/s | to first | peak memory, MiB | to first |")
     print("|---|---|---|---|---|")
