@@ -186,16 +186,22 @@ class NeuralMemory(nn.Module):
         self.spec = replace(self.spec, chunk=chunk)
 
     def state_bytes(self, batch: int, length: int, copies: int = 0) -> int:
-        """Bytes of the state after ``length`` tokens in float32; does not grow with it.
+        """Bytes that the state takes at most, up to ``length`` tokens, in float32; does not grow.
 
+        That is before the last token of a chunk, when the weights at its start are held besides.
         ``copies``: of the weights, that a hybrid holds besides.
         """
+        spec, gates = self.spec, 2  # rate and momentum, which are held whether used or not
         weights = sum(w.numel() for w in self.initial.values())
-        copies += 3 if self.spec.has_momentum else 2
-        recent = self.spec.window - 1 + (self.spec.chunk if self.spec.is_bounded else 0)
-        per_token = self.heads * (self.key_dim + self.value_dim + 6)
+        copies += 1 + spec.has_momentum + (spec.chunk > 1)
+        gates += feature_dim(spec, self.key_dim) if spec.retain == "channel" else 1
+        gates += spec.window if spec.window_weights == "pair" else 1
+        recent, whole = spec.window - 1, 0
+        if spec.is_bounded:
+            recent, gates, whole = recent + spec.chunk - 1, gates + 2, 1
+        tokens = min(length, recent) * (self.key_dim + self.value_dim + gates)
         tail = (CONVOLUTION - 1) * self.convolution.shape[0]
-        return 4 * batch * (copies * weights + min(length, recent) * per_token + tail)
+        return 4 * batch * (copies * weights + self.heads * (tokens + whole) + tail)
 
     def forward(
         self, x: Tensor, state: NeuralMemoryState

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 
@@ -97,3 +98,36 @@ def test_parameters_are_the_transformers(name: str, scale: str) -> None:
 def test_the_state_does_not_grow(name: str) -> None:
     model = build(name)
     assert model.state_bytes(1, 10**4) == model.state_bytes(1, 10**7)
+
+
+@pytest.mark.parametrize("name", ANYWHERE)
+def test_the_state_has_the_size_that_is_told(name: str) -> None:
+    length = 63  # one before the end of every chunk and segment, where most is held
+    model = build(name).float()
+    with torch.no_grad():
+        _, state = model(tokens()[:1, :length])
+    found = {(t.data_ptr(), t.shape): t.numel() * t.element_size() for t in _tensors(state)}
+    assert sum(found.values()) == pytest.approx(model.state_bytes(1, length), rel=0.01)
+
+
+def _tensors(state: object) -> list[torch.Tensor]:
+    """Every tensor in nested dataclasses, dicts and tuples."""
+    if isinstance(state, torch.Tensor):
+        return [state]
+    if is_dataclass(state):
+        parts = [getattr(state, field.name) for field in fields(state)]
+    else:
+        parts = list(state.values()) if isinstance(state, dict) else state
+    if not isinstance(parts, (list, tuple)):
+        return []
+    return [tensor for part in parts for tensor in _tensors(part)]
+
+
+@pytest.mark.parametrize(
+    ("scale", "million"), [("170m", 170), ("340m", 340), ("760m", 760), ("1.3b", 1300)]
+)
+def test_a_scale_has_the_size_of_its_name(scale: str, million: int) -> None:
+    config = settings("transformer", f"scale={scale}")
+    with torch.device("meta"):
+        model = build_model(config.model, config.scale, vocab_size=32000, seed=0)
+    assert count_parameters(model) / 1e6 == pytest.approx(million, rel=0.05)
