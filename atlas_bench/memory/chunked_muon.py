@@ -19,6 +19,9 @@ from atlas_bench.memory.spec import MemorySpec
 # this, by the number of matrices of a weight's size that autograd keeps for every update.
 KEPT_BYTES = 2**29
 KEPT_MATRICES = 9
+# Where rates near 1 make the recurrence chaotic its gradient grows without bound over the chunks.
+# The norm of one head's, at a chunk's start, is held below this, which none that helps comes near.
+LARGEST_GRADIENT = 1e6
 
 
 def run_muon(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]:
@@ -62,6 +65,7 @@ def run_muon(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]:
         )
 
     def muon(state: tuple, inputs: tuple, busy: bool) -> tuple[tuple, tuple]:
+        state = tuple(_HeldGradient.apply(tensor) for tensor in state)
         weights, momentum = named(spec, state[: 2 * count])
         reference = dict(zip(names, state[2 * count :], strict=False)) or weights
         chunk = _muon_chunk if busy else _idle_chunk
@@ -188,6 +192,19 @@ class _MuonUpdates(torch.autograd.Function):
             torch.bmm(grad_momenta, gradients.mT),
             None,
         )
+
+
+class _HeldGradient(torch.autograd.Function):
+    """The same tensor (G, O, I); its gradient has at most LARGEST_GRADIENT's norm in every G."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        norm = torch.linalg.vector_norm(grad, dim=(-2, -1), keepdim=True)
+        return grad * (LARGEST_GRADIENT / norm).clamp_max(1)
 
 
 def _idle_chunk(
