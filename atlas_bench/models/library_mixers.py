@@ -12,6 +12,7 @@ Legend: B batch, T tokens, H heads, K key size, V value size, C convolved channe
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -39,7 +40,7 @@ class LibraryState:
         return LibraryState(self.tail.detach(), tuple(s.detach() for s in self.recurrent))
 
 
-class LibraryMixer(nn.Module):
+class LibraryMixer(nn.Module, ABC):
     """x -> projections, of which the first are convolved -> kernel -> out.
 
     ``convolved``, ``plain``: the sizes of the projections. ``states``: (H, K, V) of each state.
@@ -82,11 +83,11 @@ class LibraryMixer(nn.Module):
     def _activated(self, mixed_BTC: Tensor) -> Tensor:
         return F.silu(mixed_BTC)
 
+    @abstractmethod
     def _mix(
         self, x: Tensor, mixed: tuple, plain: tuple, recurrent: tuple
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """What goes into the output projection, and the states after these tokens."""
-        raise NotImplementedError
 
 
 class Mamba2(LibraryMixer):
