@@ -3,7 +3,7 @@
     python benchmarks/training.py [--tokens 2048 8192] [--models titans omeganet atlas]
 
 Tokens/s of one sequence, forward and backward with the loss, two layers of width 256 in 4 heads and
-keys of 16 before an expanding phi, models as their presets have them (atlas updates every 16
+keys of 8 before an expanding phi, models as their presets have them (atlas updates every 16
 tokens, atlas_every_token every one). Every cell is a process of its own, all models in turn, and
 the median over the rounds is shown.
 """
@@ -33,7 +33,7 @@ def measure(model: str, tokens: int) -> dict[str, float]:
 
     register_schema()
     preset = model.removesuffix("_every_token")
-    overrides = [f"model={preset}", f"scale.width={WIDTH}", "scale.memory_key_dim=16"]
+    overrides = [f"model={preset}", f"scale.width={WIDTH}", "scale.memory_key_dim=8"]
     overrides += OVERRIDES.get(model, [])
     with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
         settings = to_settings(compose("config", overrides))

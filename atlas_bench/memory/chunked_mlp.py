@@ -16,7 +16,6 @@ from its start. Legend: chunked.py; M is 2, or 1 without momentum.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -24,6 +23,7 @@ from torch import Tensor
 from torch.nn.functional import gelu
 
 from atlas_bench.memory.bounded import Bound, kernel, shrink
+from atlas_bench.memory.networks import gelu_bend, gelu_slope
 from atlas_bench.memory.segment import Segment, Weights, named
 from atlas_bench.memory.spec import MemorySpec
 
@@ -80,7 +80,7 @@ class _Written(NamedTuple):
 
 def _write(spec: MemorySpec, w1: Tensor, w2: Tensor, phi: Tensor, target: Tensor) -> _Written:
     a = torch.bmm(phi, w2.mT)
-    h, slope = gelu(a), _slope(a)
+    h, slope = gelu(a), gelu_slope(a)
     error = torch.baddbmm(target, h, w1.mT, beta=-1) if spec.objective == "l2" else -target
     back = torch.bmm(error, w1)
     return _Written(a, h, slope, error, back, back * slope)
@@ -120,17 +120,6 @@ def _read_backward(
     torch.bmm(to_old.mT, query, out=to_state)
     to_right = torch.bmm(to_near.mT, query)
     return to_query, to_right, to_left, to_seen, to_weighed.mul_(near)
-
-
-def _slope(a: Tensor) -> Tensor:
-    return torch.ops.aten.gelu_backward(torch.ones_like(a), a)
-
-
-def _second_derivative(a: Tensor) -> Tensor:
-    """gelu''(a) = (2 - a^2) exp(-a^2 / 2) / sqrt(2 pi)."""
-    square = a * a
-    bell = torch.exp(-0.5 * square)
-    return square.neg_().add_(2).mul_(bell).mul_(1 / math.sqrt(2 * math.pi))
 
 
 def _spread(factor: Tensor, scale: Tensor) -> Tensor:
@@ -325,7 +314,7 @@ def _block_backward(
         to_z, starts_2, phi_q, phi, w.left, seen_by, step, *products_2, to_2
     )
     spread_error, spread_left = _spread(w.error, scale), _spread(w.left, scale)
-    bend = _second_derivative(w.a).mul_(w.back)
+    bend = gelu_bend(w.a).mul_(w.back)
     wide_1, wide_2 = torch.empty_like(spread_error), torch.empty_like(spread_left)
     to_mix = torch.empty_like(mix)
     to_parts = lambda x: x.unflatten(2, (sizes.parts, -1))  # noqa: E731

@@ -65,8 +65,9 @@ def run_muon(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]:
         )
 
     def muon(state: tuple, inputs: tuple, busy: bool) -> tuple[tuple, tuple]:
-        state = tuple(_HeldGradient.apply(tensor) for tensor in state)
-        weights, momentum = named(spec, state[: 2 * count])
+        # Of W alone: what S passes on is what it got from W and less than what it got from S.
+        held = (_HeldGradient.apply(weight) for weight in state[:count])
+        weights, momentum = named(spec, (*held, *state[count : 2 * count]))
         reference = dict(zip(names, state[2 * count :], strict=False)) or weights
         chunk = _muon_chunk if busy else _idle_chunk
         y, weights, momentum = chunk(spec, weights, momentum, reference, inputs, rows, x.place)
