@@ -127,11 +127,6 @@ def _spread(factor: Tensor, scale: Tensor) -> Tensor:
     return (factor[:, :, None] * scale[..., None]).flatten(2)
 
 
-def _by_part(state: Tensor, parts: int) -> Tensor:
-    """(G, M O, I) -> (G, M, O I), which `mix` multiplies."""
-    return state.view(state.shape[0], parts, -1)
-
-
 def _slowed(
     mix: Tensor, scale: Tensor, seen_by: Tensor, step: Tensor, factor: Tensor, token_rows: Tensor
 ) -> tuple[Tensor, ...]:
@@ -156,7 +151,9 @@ class _Sizes(NamedTuple):
     hidden: int
 
     @classmethod
-    def of(cls, state_1: Tensor, state_2: Tensor, phi: Tensor, target: Tensor, mix: Tensor):
+    def of(
+        cls, state_1: Tensor, state_2: Tensor, phi: Tensor, target: Tensor, mix: Tensor
+    ) -> _Sizes:
         groups, parts = state_1.shape[0], mix.shape[-1]
         chunks, hidden = phi.shape[0] // groups, state_2.shape[1] // parts
         return cls(groups, chunks, parts, target.shape[-1], hidden)
@@ -190,13 +187,13 @@ class _MlpChunks(torch.autograd.Function):
         sizes = _Sizes.of(state_1, state_2, phi, target, gates[0])
         blocks, training = sizes.blocks(state_1, state_2), any(ctx.needs_input_grad)
         # One state a chunk in training; else every block uses the same room again.
-        room = (sizes.chunks if training else len(blocks[0])) + 1
-        starts = [s.new_empty(room * sizes.groups, *s.shape[1:]) for s in (state_1, state_2)]
+        kept = (sizes.chunks if training else len(blocks[0])) + 1
+        starts = [s.new_empty(kept * sizes.groups, *s.shape[1:]) for s in (state_1, state_2)]
         starts[0][sizes.rows(0)], starts[1][sizes.rows(0)] = state_1, state_2
         factors, outputs = [], []
         for block in blocks:
-            room = block.start if training else 0
-            at = [s[sizes.rows(room, room + len(block) + 1)] for s in starts]
+            first = block.start if training else 0
+            at = [s[sizes.rows(first, first + len(block) + 1)] for s in starts]
             error, h, left = _write_block(
                 spec, sizes, bound, token_rows, block, at, inputs, factors
             )

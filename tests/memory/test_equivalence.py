@@ -10,7 +10,14 @@ from helpers import Case, relative_error, spec_strategy
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from atlas_bench.memory import MemorySpec, chunked, chunked_delta, chunked_muon, reference
+from atlas_bench.memory import (
+    MemorySpec,
+    chunked,
+    chunked_delta,
+    chunked_mlp,
+    chunked_muon,
+    reference,
+)
 
 # Newton-Schulz multiplies rounding by up to 3.4 a step, and gradients flow through many of them.
 TOLERANCE = {"gd": 1e-10, "momentum": 1e-10, "muon": 1e-9}
@@ -117,6 +124,23 @@ def test_recomputing_in_the_backward_pass_changes_nothing(
     assert "_ScanBackward" in _graph_nodes(recomputed[0].grad_fn)
     assert "_ScanBackward" not in _graph_nodes(kept[0].grad_fn)
     assert_same(case, recomputed, kept, 1e-14)
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+@pytest.mark.parametrize(
+    "spec", [s for s in REPRESENTATIVE if s.network == "mlp" and s.optimizer != "muon"], ids=str
+)
+def test_blocks_of_chunks_change_nothing(
+    spec: MemorySpec, blocks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``blocks`` chunks are read together; the last block is shorter, in training and without."""
+    case = Case(spec, length=7 * spec.chunk + 1)
+    whole = case.run(chunked)
+    state = sum(w.numel() for w in whole[1].weights.values()) * (1 + spec.has_momentum)
+    monkeypatch.setattr(chunked_mlp, "BLOCK_BYTES", blocks * 8 * state)
+    assert_same(case, case.run(chunked), whole, 1e-12)
+    with torch.no_grad():
+        assert relative_error(case.run(chunked)[0], whole[0]) < 1e-12
 
 
 @pytest.mark.parametrize("bounded", [False, True])
