@@ -88,11 +88,15 @@ def _segment(
     batch, heads, length, _ = part["q"].shape
     known = {name: torch.cat([past, part[name]], 2) for name, past in state.recent.items()}
     before = state.recent["k"].shape[2]
-    # A sequence's first chunks have no full window behind them: pad, with weight 0.
-    behind = before if state.position % spec.chunk else spec.window - 1
-    pad = behind - before
+    # The first update of a whole chunk looks at what its window has before the chunk; the bounded
+    # step at all that is remembered. A sequence's first chunks have less: pad, with weight 0.
+    behind = before
+    if state.position % spec.chunk == 0:
+        behind = spec.window - (1 if spec.is_bounded else spec.update_every)
+    pad = max(0, behind - before)
 
     def windows(x: Tensor) -> Tensor:
+        x = x[:, :, max(0, before - behind) :]
         padded = torch.nn.functional.pad(x, (0, 0) * (x.dim() - 3) + (pad, 0)) if pad else x
         return _windows(padded, chunks, size, behind)
 
