@@ -127,15 +127,28 @@ def _spread(factor: Tensor, scale: Tensor) -> Tensor:
     return (factor[:, :, None] * scale[..., None]).flatten(2)
 
 
-def _slowed(
-    mix: Tensor, scale: Tensor, seen_by: Tensor, step: Tensor, factor: Tensor, token_rows: Tensor
-) -> tuple[Tensor, ...]:
-    """The bounded step: all but ``keep`` times the factor (..., P) of the row it belongs to."""
-    last, here = factor[..., -1:, None], factor.index_select(-1, token_rows)[..., None]
-    weights = torch.cat([torch.ones_like(last), last.expand(*last.shape[:-1], 3)], -1)
-    mix = mix * weights.unflatten(-1, (2, 2))[..., 0, :, :] if mix.shape[-1] == 2 else mix
-    seen_weights = torch.cat([torch.ones_like(here), here], -1)[..., : seen_by.shape[-1]]
-    return mix, scale * last, seen_by * seen_weights, step * here
+def _slowed_carry(mix: Tensor, scale: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+    """The bounded step where a chunk ends: all but ``keep`` times the last row's factor."""
+    last = factor[..., -1:, None]
+    slowed = mix * last
+    slowed[..., 0, 0] = mix[..., 0, 0]
+    return slowed, scale * last
+
+
+def _slowed_read(
+    seen_by: Tensor, step: Tensor, factor: Tensor, token_rows: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The same where tokens read: times the factor of the row that each one sees."""
+    here = factor.index_select(-1, token_rows)[..., None]
+    slowed = seen_by * here
+    slowed[..., 0] = seen_by[..., 0]
+    return slowed, step * here
+
+
+def _slowed(gates: list[Tensor], factor: Tensor, token_rows: Tensor) -> list[Tensor]:
+    """Both, of (mix, scale, seen_by, step)."""
+    mix, scale, seen_by, step = gates
+    return [*_slowed_carry(mix, scale, factor), *_slowed_read(seen_by, step, factor, token_rows)]
 
 
 class _Sizes(NamedTuple):
@@ -198,10 +211,10 @@ class _MlpChunks(torch.autograd.Function):
                 spec, sizes, bound, token_rows, block, at, inputs, factors
             )
             rows, last = sizes.rows(block.start, block.stop), sizes.rows(len(block))
-            used = [gate[rows] for gate in gates]
+            seen_by, step = gates[2][rows], gates[3][rows]
             if bound is not None:
-                used = _slowed(*used, torch.cat(factors[block.start :]), token_rows)
-            *_, seen_by, step = used
+                of_block = torch.cat(factors[block.start :])
+                seen_by, step = _slowed_read(seen_by, step, of_block, token_rows)
             begun_1, begun_2 = (s[: last.start] for s in at)
             z, *_ = _read(begun_2, phi_q[rows], phi[rows], left, seen_by, step)
             outputs.append(_read(begun_1, gelu(z), h, error, seen_by, step)[0])
@@ -227,7 +240,7 @@ class _MlpChunks(torch.autograd.Function):
             rows = sizes.rows(block.start, block.stop)
             part = [tensor[rows] for tensor in inputs]
             if ctx.bounded:
-                part[3:] = _slowed(*part[3:], factors[0][rows], factors[1])
+                part[3:] = _slowed(part[3:], factors[0][rows], factors[1])
             to_1, to_2 = (r[: rows.stop - rows.start] for r in room)
             grads = _block_backward(
                 ctx.spec, sizes, starts_1[rows], starts_2[rows], part, grad_y[rows],
@@ -238,7 +251,7 @@ class _MlpChunks(torch.autograd.Function):
             grad_2.copy_(to_2[sizes.rows(0)])
         grads = [torch.cat(parts) for parts in zip(*reversed(found), strict=True)]
         if ctx.bounded:  # by a constant
-            grads[3:] = _slowed(*grads[3:], *factors)
+            grads[3:] = _slowed(grads[3:], *factors)
         return None, None, None, grad_1, grad_2, *grads
 
 
@@ -262,14 +275,13 @@ def _write_block(
         here, (old_1, old_2) = sizes.rows(n), (s[sizes.rows(i)] for s in starts)
         w = _write(spec, *sizes.written(old_1, old_2), phi[here], target[here])
         written.append((w.error, w.h, w.left))
-        used = [gate[here] for gate in gates]
+        mix, scale = gates[0][here], gates[1][here]
         if bound is not None:
             weights = {"W1": (w.error, w.h), "W2": (w.left, phi[here])}
             near = kernel(spec, phi[here], weights, w.error)
             seen = bound.seen[n if len(bound.seen) > 1 else 0]
             factors.append(shrink(spec, bound.applied[n], near, seen))
-            used = _slowed(*used, factors[-1], token_rows)
-        mix, scale, *_ = used
+            mix, scale = _slowed_carry(mix, scale, factors[-1])
         for start, old, left, right in (
             (starts[0], old_1, w.error, w.h),
             (starts[1], old_2, w.left, phi[here]),
