@@ -79,7 +79,8 @@ def test_finite_and_learning(name: str, precision: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", ["titans", "omeganet", "atlas"])
+# The gradients of the last two grow without bound over the stream if nothing holds them.
+@pytest.mark.parametrize("name", ["titans", "omeganet", "atlas", "atlas_mac", "atlas_window_1"])
 def test_finite_at_first(name: str, precision: torch.dtype) -> None:
     losses = train(wide_open(name), 3, precision)
     assert np.isfinite(losses).all()
