@@ -5,7 +5,7 @@
 
 Equal shapes: one sequence, width 256, 4 heads of 64, a two-layer memory of expansion 4 with
 momentum and decay, projections included. Every cell is a process of its own, so that no peak is
-inherited; ours and theirs in turn, the median of ROUNDS rounds, as a ratio.
+inherited; ours and theirs in turn, the median over the rounds, as a ratio.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import time
 
 from cells import medians, run_cell
 
-ROUNDS = 3
 WIDTH, HEADS = 256, 4
 
 
@@ -68,6 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tokens", nargs="+", type=int, default=[1024, 4096])
     parser.add_argument("--chunks", nargs="+", type=int, default=[16, 64])
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -86,7 +86,7 @@ def main() -> None:
     for chunk in arguments.chunks:
         for tokens in arguments.tokens:
             found: dict[str, list[dict[str, float]]] = {"ours": [], "theirs": []}
-            for _ in range(ROUNDS):
+            for _ in range(arguments.rounds):
                 for which, results in found.items():
                     results.append(run_cell(__file__, which, str(chunk), str(tokens)))
             speed, memory = (

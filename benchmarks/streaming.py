@@ -14,6 +14,9 @@ import json
 from cells import run_cell
 
 
+REPEATED_TOKENS = 100_000  # up to which the best of three readings counts
+
+
 def measure(model: str, length: str) -> dict:
     """Tokens/s and peak resident bytes of one sample."""
     from hydra import compose, initialize_config_dir
@@ -32,16 +35,23 @@ def measure(model: str, length: str) -> dict:
     ).eval()
     noise = load_noise(tokenizer, split="test")
     (sample,) = evaluation_samples("qa1", length, 1, 42, noise=noise, tokenizer=tokenizer)
-    prompt = Prompt(sample.context_ids, sample.question_ids, 0)
     hardware = settings.hardware
-    found = generate(
-        network, [prompt], max_new=2, end_id=tokenizer.end_id,
-        piece=hardware.piece_tokens, batch_tokens=hardware.batch_tokens,
-    )  # fmt: skip
+
+    def read(context: list[int]):
+        return generate(
+            network, [Prompt(context, sample.question_ids, 0)], max_new=2, end_id=tokenizer.end_id,
+            piece=hardware.piece_tokens, batch_tokens=hardware.batch_tokens,
+        )  # fmt: skip
+
+    read(sample.context_ids[: hardware.piece_tokens])  # to warm up
+    found = read(sample.context_ids)
+    readings = [found.tokens_per_second]
+    if found.tokens_read < REPEATED_TOKENS:
+        readings += [read(sample.context_ids).tokens_per_second for _ in range(2)]
     return {
         "length": length,
         "tokens": found.tokens_read,
-        "tokens_per_second": round(found.tokens_per_second),
+        "tokens_per_second": round(max(readings)),
         "peak_memory_bytes": found.peak_memory_bytes,
     }
 
