@@ -13,7 +13,6 @@ import json
 
 from cells import run_cell
 
-
 REPEATED_TOKENS = 100_000  # up to which the best of three readings counts
 
 
