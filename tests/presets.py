@@ -1,10 +1,12 @@
-"""The presets of conf/model, and those among them that run without a GPU."""
+"""The presets of conf/model, those among them that run without a GPU, and what all must do."""
 
 from __future__ import annotations
 
 from omegaconf import OmegaConf
+from torch import Tensor
 
 from atlas_bench.config import folder_of
+from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.models.settings import ModelSettings, needs_library
 
 _FILES = {path.stem: path for path in sorted((folder_of("conf") / "model").glob("*.yaml"))}
@@ -17,3 +19,13 @@ def _needs_gpu(name: str) -> bool:
 
 NEED_GPU = [name for name in _FILES if _needs_gpu(name)]
 ANYWHERE = [name for name in _FILES if name not in NEED_GPU]
+
+
+def assert_every_parameter_learns(model: LanguageModel, tokens: Tensor) -> Tensor:
+    """Each gets a gradient other than 0 from the logits; the hidden states of ``tokens``."""
+    hidden, _ = model(tokens)
+    model.logits(hidden).square().mean().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+    return hidden

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from library_recurrences import KERNELS, library  # noqa: F401
-from presets import NEED_GPU
+from presets import NEED_GPU, assert_every_parameter_learns
 from torch import Tensor
 
 from atlas_bench.memory import fla
@@ -64,11 +64,7 @@ def test_any_split_gives_the_same(name: str, cuts: list[int], library) -> None: 
 @pytest.mark.parametrize("name", LIBRARY_MIXERS)
 def test_causal_and_every_parameter_learns(name: str, library) -> None:  # noqa: F811
     model = build(name)
-    hidden, _ = model(tokens())
-    model.logits(hidden).square().mean().backward()
-    for parameter_name, parameter in model.named_parameters():
-        assert parameter.grad is not None, parameter_name
-        assert parameter.grad.abs().max() > 0, parameter_name
+    hidden = assert_every_parameter_learns(model, tokens())
     changed = tokens()
     changed[0, 7] = (changed[0, 7] + 1) % 64
     with torch.no_grad():

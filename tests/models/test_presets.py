@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from presets import ANYWHERE
+from presets import ANYWHERE, assert_every_parameter_learns
 from safetensors.torch import load_file, save_file
 
 from atlas_bench.config import RunSettings, folder_of, register_schema, to_settings
@@ -71,11 +71,7 @@ def test_causal_and_batch_independent(name: str) -> None:
 @pytest.mark.parametrize("name", ANYWHERE)
 def test_every_parameter_learns_and_is_saved(name: str, tmp_path: Path) -> None:
     model = build(name)
-    hidden, _ = model(tokens())
-    model.logits(hidden).square().mean().backward()
-    for parameter_name, parameter in model.named_parameters():
-        assert parameter.grad is not None, parameter_name
-        assert parameter.grad.abs().max() > 0, parameter_name
+    hidden = assert_every_parameter_learns(model, tokens())
     other = build(name, seed=1)
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     other.load_state_dict(load_file(tmp_path / "model.safetensors"))
