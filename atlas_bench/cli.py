@@ -22,7 +22,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from atlas_bench.config import (
     ConfigError,
-    RunSettings,
     check_machine,
     folder_of,
     register_schema,
@@ -181,7 +180,7 @@ def _sentence(error: Exception, overrides: list[str]) -> str:
         return f"{group}={choice} is not one of {', '.join(valid)}{nearest(choice, valid)}"
     for override in overrides:
         key = override.split("=", 1)[0].lstrip("+~")
-        if message := _unknown_key(key):
+        if message := _unknown_key(key, overrides):
             return message
     cause = error.__cause__ or error
     key = getattr(cause, "full_key", None) or ""
@@ -195,11 +194,17 @@ def _sentence(error: Exception, overrides: list[str]) -> str:
     return first
 
 
-def _unknown_key(key: str) -> str | None:
-    """What is wrong with a dotted key that the schema does not have."""
+def _unknown_key(key: str, overrides: list[str]) -> str | None:
+    """What is wrong with a dotted key that the schema of the chosen groups does not have."""
     if not key or key.startswith("hydra") or "/" in key:
         return None
-    node = OmegaConf.structured(RunSettings)
+    groups = [path.name for path in folder_of("conf").iterdir() if path.is_dir()]
+    chosen = [o for o in overrides if o.split("=", 1)[0].lstrip("+~") in groups]
+    try:
+        with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
+            node = compose("config", chosen)
+    except (HydraException, OmegaConfBaseException):
+        return None
     walked: list[str] = []
     for part in key.split("."):
         if not OmegaConf.is_dict(node):

@@ -18,8 +18,10 @@ from atlas_bench.models.settings import (
     check_settings,
     needs_library,
 )
-from atlas_bench.naming import nearest
-from atlas_bench.tasks.settings import TaskSettings, TextSettings, check_task
+from atlas_bench.naming import check_choice
+from atlas_bench.tasks.registry import TASKS, check_task
+from atlas_bench.tasks.settings import TextSettings
+from atlas_bench.tasks.task import TaskSettings
 from atlas_bench.training.settings import TrainingSettings, check_training
 
 MODES = ("train", "eval", "train_eval", "describe")
@@ -69,7 +71,7 @@ class RunSettings:
     output_dir: str = "outputs"
     model: ModelSettings = field(default_factory=ModelSettings)
     scale: ScaleSettings = field(default_factory=ScaleSettings)
-    task: TaskSettings = field(default_factory=TaskSettings)
+    task: TaskSettings = field(default_factory=TaskSettings)  # of one of registry.TASKS
     text: TextSettings = field(default_factory=TextSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     hardware: HardwareSettings = field(default_factory=HardwareSettings)
@@ -80,6 +82,8 @@ def register_schema() -> None:
     """Make the schema known to Hydra under ``schema`` names."""
     store = ConfigStore.instance()
     store.store(name="schema", node=RunSettings)
+    for name, entry in TASKS.items():
+        store.store(group="task", name=f"{name}_schema", node=entry.settings)
 
 
 def folder_of(kind: str) -> Path:
@@ -117,10 +121,7 @@ def check(settings: RunSettings) -> None:
         ("logger.mode", logger.mode, LOGGER_MODES),
     )
     for key, value, valid in choices:
-        if value not in valid:
-            raise ConfigError(
-                f"{key}={value} is not one of {', '.join(valid)}{nearest(value, valid)}"
-            )
+        check_choice(key, value, valid)
     for key in ("piece_tokens", "batch_tokens"):
         if getattr(hardware, key) < 1:
             raise ConfigError(f"hardware.{key}={getattr(hardware, key)} must be at least 1")

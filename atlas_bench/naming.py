@@ -1,4 +1,4 @@
-"""The nearest valid name, for messages about misspelt ones."""
+"""The nearest valid name, in messages about misspelt ones."""
 
 from __future__ import annotations
 
@@ -10,3 +10,12 @@ def nearest(word: object, valid: Iterable[object]) -> str:
     """`` (did you mean X?)`` for the valid name closest to ``word``, or an empty string."""
     found = difflib.get_close_matches(str(word), [str(name) for name in valid], 1, 0.5)
     return f" (did you mean {found[0]}?)" if found else ""
+
+
+def check_choice(key: str, value: object, valid: Iterable[object]) -> None:
+    """Raise ValueError, with the nearest valid name, where ``value`` is not one of ``valid``."""
+    valid = list(valid)
+    if value not in valid:
+        raise ValueError(
+            f"{key}={value} is not one of {', '.join(map(str, valid))}{nearest(value, valid)}"
+        )

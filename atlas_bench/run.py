@@ -17,7 +17,7 @@ from rich.console import Console
 from atlas_bench import __version__
 from atlas_bench.config import ConfigError, RunSettings, as_dict, check_machine
 from atlas_bench.console import progress_bars
-from atlas_bench.evaluation.scoring import evaluate
+from atlas_bench.evaluation.scoring import Scores, evaluate
 from atlas_bench.evaluation.streaming import DoesNotFit
 from atlas_bench.interrupts import Interrupted, StopSignal
 from atlas_bench.models.accounting import account, as_text
@@ -25,14 +25,8 @@ from atlas_bench.models.language_model import LanguageModel, build_model, count_
 from atlas_bench.report.plots import plot_accuracy, plot_training
 from atlas_bench.report.records import Record, Score, write_record
 from atlas_bench.report.tables import rich_tables
-from atlas_bench.tasks.babi import LABELS
-from atlas_bench.tasks.babilong import (
-    NoisePool,
-    StreamGenerator,
-    babilong_tokenizer,
-    load_noise,
-)
-from atlas_bench.text.tokenizer import Tokenizer
+from atlas_bench.tasks.registry import make_task
+from atlas_bench.tasks.task import Task
 from atlas_bench.training import checkpoint
 from atlas_bench.training.loop import Trainer, TrainingError
 from atlas_bench.wandb_logger import RunLogger
@@ -63,7 +57,7 @@ class Run:
     folder: Path
     device: torch.device
     precision: str
-    tokenizer: Tokenizer
+    task: Task
     model: LanguageModel
     console: Console
     logger: RunLogger
@@ -77,8 +71,10 @@ def describe(settings: RunSettings) -> str:
     Raises ConfigError for a model that cannot be built.
     """
     check_machine(settings)
+    # of tasks without text their own
+    vocab_size = getattr(settings.task, "vocab_size", settings.text.vocab_size)
     try:
-        found = account(settings.model, settings.scale, vocab_size=settings.text.vocab_size)
+        found = account(settings.model, settings.scale, vocab_size=vocab_size)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return as_text(f"{settings.model.name} at {settings.scale.name}", found)
@@ -127,15 +123,13 @@ def _execute(
             progress = train(run)
             trained = {"seconds": progress.seconds, "tokens": progress.tokens}
         notes: list[str] = []
-        scores = []
+        found = Scores()
         if settings.mode != "train":
-            generated = settings.task.source == "generated"
-            noise = _noise(settings, run.tokenizer, "test") if generated else None
-            scores = evaluate(run, noise, notes)
+            found = evaluate(run, notes)
     except BaseException:
         run.logger.close(failed=True)
         raise
-    record = _record(run, scores, notes, trained, started_at)
+    record = _record(run, found, notes, trained, started_at)
     record.wall_seconds = round(time.perf_counter() - started, 2)
     path = folder / "record.json"
     write_record(record, path)
@@ -169,12 +163,14 @@ def _prepare(settings: RunSettings, folder: Path, stop: StopSignal) -> Run:
     if hardware.threads:
         torch.set_num_threads(hardware.threads)
     try:
-        tokenizer = babilong_tokenizer(settings.text.tokenizer, settings.text.vocab_size)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    try:
+        task = make_task(
+            settings.task,
+            settings.text,
+            seed=settings.seed,
+            question_every=settings.training.question_every,
+        )
         model = build_model(
-            settings.model, settings.scale, vocab_size=tokenizer.vocab_size, seed=settings.seed
+            settings.model, settings.scale, vocab_size=task.vocab_size, seed=settings.seed
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error
@@ -191,7 +187,7 @@ def _prepare(settings: RunSettings, folder: Path, stop: StopSignal) -> Run:
         folder,
         device,
         precision,
-        tokenizer,
+        task,
         model.to(device),
         console,
         logger,
@@ -208,10 +204,10 @@ def train(run: Run):
     settings = run.settings
     trainer = Trainer(
         run.model,
-        _streams(settings, run.tokenizer),
+        _batches(run.task),
         settings.training,
         folder=run.folder,
-        end_id=run.tokenizer.end_id,
+        end_id=run.task.tokenizer.end_id if run.task.tokenizer else None,
         device=run.device,
         precision=run.precision,
         forward=torch.compile(run.model) if settings.hardware.compile else None,
@@ -242,35 +238,16 @@ def train(run: Run):
         return trainer.run()
 
 
-def _streams(settings: RunSettings, tokenizer: Tokenizer):
-    noise = _noise(settings, tokenizer, "train")
-    generators: dict[tuple[int, float], StreamGenerator] = {}
+def _batches(task: Task):
+    """The task's batches; what it cannot make is a mistake in the config."""
 
-    def streams(length: int, share: float, first: int, count: int):
-        if (length, share) not in generators:
-            generators[length, share] = StreamGenerator(
-                settings.task.subtasks,
-                noise,
-                tokenizer,
-                length_tokens=length,
-                noise_share=share,
-                question_every=settings.training.question_every,
-                seed=settings.seed,
-            )
+    def batch(length: int, noise: float, first: int, count: int):
         try:
-            return generators[length, share].batch(first, count)
+            return task.batch(length, noise, first, count)
         except ValueError as error:
-            raise ConfigError(f"training.curriculum.stages: {error}") from error
+            raise ConfigError(str(error)) from error
 
-    return streams
-
-
-def _noise(settings: RunSettings, tokenizer: Tokenizer, split: str) -> NoisePool:
-    text = settings.text
-    try:
-        return load_noise(tokenizer, split=split, source=text.source, folder=text.folder)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    return batch
 
 
 # record ------------------------------------------------------------------------------------
@@ -278,21 +255,22 @@ def _noise(settings: RunSettings, tokenizer: Tokenizer, split: str) -> NoisePool
 
 def _record(
     run: Run,
-    scores: list[Score],
+    found: Scores,
     notes: list[str],
     trained: dict[str, float],
     started_at: datetime.datetime,
 ) -> Record:
-    settings, task = run.settings, run.settings.task
-    labels = LABELS[task.subtasks[0]]
+    settings, task = run.settings, run.task
+    tokenizer = task.tokenizer
     return Record(
         name=settings.name,
         model=settings.model.name,
         scale=settings.scale.name,
-        task=task.name,
+        task=task.settings.name,
         parameters=count_parameters(run.model),
         seed=settings.seed,
-        scores=scores,
+        scores=found.scores,
+        depths=found.depths,
         wall_seconds=0.0,
         train_seconds=round(trained["seconds"], 2),
         train_tokens=int(trained["tokens"]),
@@ -300,24 +278,26 @@ def _record(
         git_commit=run.commit,
         device=_device_name(run.device),
         tokenizer={
-            "name": run.tokenizer.name,
-            "fingerprint": run.tokenizer.fingerprint,
-            "vocab_size": run.tokenizer.vocab_size,
+            "name": tokenizer.name if tokenizer else None,
+            "fingerprint": tokenizer.fingerprint if tokenizer else None,
+            "vocab_size": task.vocab_size,
         },
         protocol={
-            "length_convention": task.length_convention,
-            "source": task.source,
-            "noise": settings.text.source,
-            "samples": task.samples,
-            "evaluation_seed": task.seed,
-            "training": "generated streams" if settings.mode != "eval" else "none in this run",
+            **task.protocol(),
+            "evaluation_seed": task.settings.seed,
+            "trained": settings.mode != "eval",
             "train_tokens": int(trained["tokens"]),
-            "chance": 1 / len(labels) if len(task.subtasks) == 1 else None,
         },
         config=as_dict(settings),
         started_at=started_at.isoformat(timespec="seconds"),
         notes=notes,
+        state_bytes=_state_bytes(run, found.scores),
     )
+
+
+def _state_bytes(run: Run, scores: list[Score]) -> int:
+    """Of one sequence at the longest length that was scored: a recurrent model's at any length."""
+    return run.model.state_bytes(1, max((score.length_tokens for score in scores), default=0))
 
 
 def versions() -> dict[str, str]:

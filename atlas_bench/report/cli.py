@@ -13,7 +13,6 @@ from rich.text import Text
 
 from atlas_bench.naming import nearest
 from atlas_bench.report.records import (
-    METRICS,
     Record,
     RecordError,
     find_records,
@@ -82,21 +81,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--metric",
-        default=METRICS[0],
-        help=f"of the table and the plot: {' or '.join(METRICS)} (default: {METRICS[0]})",
+        help="of the table and the plot (default: the first that the first run has)",
     )
     return parser
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    metric, directories = arguments.metric, arguments.directories
-    if metric not in METRICS:
-        raise UsageError(
-            f"--metric {metric} is not one of {', '.join(METRICS)}{nearest(metric, METRICS)}"
-        )
+    directories = arguments.directories
     records = _records(directories)
-    if not any(score.metric == metric for record in records for score in record.scores):
-        raise UsageError(f"none of the {len(records)} runs found has a score of {metric}")
+    metrics = list(dict.fromkeys(score.metric for record in records for score in record.scores))
+    if not metrics:
+        raise UsageError(f"none of the {len(records)} runs found has a score")
+    metric = arguments.metric or metrics[0]
+    if metric not in metrics:
+        raise UsageError(
+            f"--metric {metric} is not one of {', '.join(metrics)}, which the runs found have"
+            f"{nearest(metric, metrics)}"
+        )
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH_OF_FILES)

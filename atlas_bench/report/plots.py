@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, NullLocator, PercentFormatter
 
-from atlas_bench.report.records import Record, RecordError, replacing
+from atlas_bench.report.records import Record, RecordError, is_share, replacing
 from atlas_bench.report.rows import Cell, Length, Row, merge_runs, natural
 
 # Okabe and Ito 2008, told apart with every common colour blindness; without the pale yellow.
@@ -47,20 +47,25 @@ SMOOTHED_SHARE = 50  # a training curve's mean runs over a fiftieth of it
 # accuracy over length ----------------------------------------------------------------------
 
 
-def plot_accuracy(records: Iterable[Record], path: Path, *, metric: str = "exact_match") -> Path:
-    """Draw accuracy over length to ``path`` (.png or .svg), in one step; returns ``path``.
+def plot_accuracy(records: Iterable[Record], path: Path, *, metric: str | None = None) -> Path:
+    """Draw a metric over length to ``path`` (.png or .svg), in one step; returns ``path``.
 
     Raises ValueError where no record has a score of ``metric``.
     """
     return _save(accuracy_figure(records, metric=metric), Path(path))
 
 
-def accuracy_figure(records: Iterable[Record], *, metric: str = "exact_match") -> Figure:
+def accuracy_figure(records: Iterable[Record], *, metric: str | None = None) -> Figure:
     """One panel for each task and subtask, one line for each model; seeds merged as in tables.
 
     The band is the 95% Wilson interval of a single seed, or mean -+ standard deviation of several.
-    A dotted line marks ``protocol["chance"]``: a number, or one for each subtask.
+    A dotted line marks ``protocol["chance"]``: a number, or one for each subtask. Without
+    ``metric``, the first that the records have.
     """
+    records = list(records)
+    if metric is None:
+        scores = (score.metric for record in records for score in record.scores)
+        metric = next(scores, "any metric")
     rows = [row for row in merge_runs(records) if row.subtasks(metric)]
     panels = sorted(
         {(row.identity[0], subtask) for row in rows for subtask in row.subtasks(metric)},
@@ -97,14 +102,17 @@ def _draw_panel(axes: Axes, rows: Sequence[Row], panel: tuple[str, str], metric:
         lengths |= {length for length, _ in points}
         tokens = [length[0] for length, _ in points]
         axes.plot(tokens, [cell.value for _, cell in points], label=row.label, **_style(index))
-        low = [max(0.0, cell.low) for _, cell in points]
-        high = [min(1.0, cell.high) for _, cell in points]
+        low = [cell.value if cell.low is None else max(0.0, cell.low) for _, cell in points]
+        high = [cell.value if cell.high is None else cell.high for _, cell in points]
+        if is_share(metric):
+            high = [min(1.0, value) for value in high]
         axes.fill_between(tokens, low, high, color=_style(index)["color"], alpha=shade, linewidth=0)
     _draw_chance(axes, [row for row in rows if row.identity[0] == task], subtask)
     axes.set_title(f"{task} {subtask}", loc="left")
-    axes.set_ylim(-0.03, 1.03)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.set_yticks(np.linspace(0, 1, 6))
+    if is_share(metric):
+        axes.set_ylim(-0.03, 1.03)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.set_yticks(np.linspace(0, 1, 6))
     set_length_axis(axes, lengths)
 
 

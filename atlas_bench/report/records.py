@@ -17,7 +17,8 @@ from types import UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 RECORD_NAME = "record.json"
-METRICS = ("exact_match", "published_metric")
+# Metrics that are no shares of a whole: lower is better and there is no per cent.
+NO_SHARES = ("perplexity", "loss", "bits_per_byte")
 # A folder with one of these and no record is a run that was stopped, failed or is going on.
 RUN_MARKS = ("config.yaml", "config.json", "metrics.jsonl")
 # Parts of a run, no runs: W&B keeps files called config.yaml too.
@@ -35,14 +36,28 @@ class Score:
     subtask: str
     length_tokens: int  # nominal
     length_name: str  # "0k", "16k", "1M"
-    metric: str  # one of METRICS
-    value: float  # between 0 and 1
+    metric: str  # "exact_match", "accuracy", "word_perplexity"
+    value: float  # of a share between 0 and 1
     samples: int
-    ci_low: float  # Wilson, 95 %
-    ci_high: float
+    ci_low: float | None = None  # Wilson, 95 %; None where the value is no proportion
+    ci_high: float | None = None
     tokens_per_second: float | None = None
     peak_memory_bytes: int | None = None
     measured_tokens_mean: float | None = None
+
+
+@dataclass
+class DepthScore:
+    """A metric of the samples whose answer lay between two depths (0 to 1) of the context."""
+
+    subtask: str
+    length_tokens: int
+    length_name: str
+    metric: str
+    depth_low: float
+    depth_high: float
+    value: float
+    samples: int
 
 
 @dataclass
@@ -68,12 +83,20 @@ class Record:
     started_at: str  # ISO 8601
     git_commit: str | None = None
     notes: list[str] = field(default_factory=list)
+    depths: list[DepthScore] = field(default_factory=list)
+    state_bytes: int | None = None  # of one sequence at the longest length scored
     path: Path | None = field(default=None, compare=False)
 
 
-def wilson_interval(correct: int, samples: int, confidence: float = 0.95) -> tuple[float, float]:
+def is_share(metric: str) -> bool:
+    """Whether a metric lies between 0 and 1 and is shown in per cent."""
+    return not metric.endswith(NO_SHARES)
+
+
+def wilson_interval(correct: float, samples: int, confidence: float = 0.95) -> tuple[float, float]:
     """The Wilson score interval of a proportion (Wilson 1927), without continuity correction.
 
+    ``correct`` may be a sum of partial credit, for which the interval is wider than need be.
     Unlike value +- 2 standard errors it stays between 0 and 1 and is not empty at 0 % and 100 %.
     Raises ValueError for counts or a confidence that cannot be.
     """
@@ -152,10 +175,11 @@ def read_record(path: Path) -> Record:
         raise RecordError(f"{path} is no valid JSON: {error}") from error
     try:
         known = _known_fields(Record, content, "the record")
-        known["scores"] = [
-            Score(**_known_fields(Score, score, f"scores[{index}]"))
-            for index, score in enumerate(known["scores"])
-        ]
+        for name, kind in (("scores", Score), ("depths", DepthScore)):
+            known[name] = [
+                kind(**_known_fields(kind, entry, f"{name}[{index}]"))
+                for index, entry in enumerate(known.get(name, []))
+            ]
     except ValueError as error:
         raise RecordError(f"{path} is no valid record: {error}") from error
     return Record(**known, path=path)

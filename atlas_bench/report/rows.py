@@ -28,8 +28,8 @@ class Cell:
     """One row at one length: a score with its Wilson interval, or the mean over several seeds."""
 
     value: float
-    low: float  # of one seed: Wilson; of several: mean - spread
-    high: float
+    low: float | None  # of one seed: Wilson, if it is a proportion; of several: mean - spread
+    high: float | None
     spread: float | None  # standard deviation over the seeds, None for one
     seeds: int
     samples: int  # of each seed

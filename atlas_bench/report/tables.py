@@ -1,4 +1,4 @@
-"""Tables of records: models down, lengths across, accuracy in per cent.
+"""Tables of records: models down, lengths across; shares in per cent, anything else as it is.
 
 Seeds are merged as rows.py says; where rows were measured or set up differently, numbered notes
 below the table say in what they differ.
@@ -18,7 +18,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from atlas_bench.report.records import Record, Score
+from atlas_bench.report.records import Record, Score, is_share
 from atlas_bench.report.rows import (
     Cell,
     Length,
@@ -47,7 +47,8 @@ class Layout:
 
     @property
     def title(self) -> str:
-        return f"{self.task}, {self.metric.replace('_', ' ')} (%), {self.samples} samples a cell"
+        unit = " (%)" if is_share(self.metric) else ""
+        return f"{self.task}, {self.metric.replace('_', ' ')}{unit}, {self.samples} samples a cell"
 
     @property
     def length_names(self) -> list[str]:
@@ -57,6 +58,12 @@ class Layout:
 
     def cell(self, subtask: str, row: Row, length: Length) -> Cell | None:
         return row.cells.get((subtask, self.metric, length))
+
+    def number(self, value: float, digits: int = 1) -> str:
+        """A share in per cent with ``digits`` decimals; anything else with four digits."""
+        if is_share(self.metric):
+            return f"{100 * value:.{digits}f}"
+        return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
     def remark(self, row: Row, cell: Cell) -> str:
         """What a cell must add because it has fewer seeds or other samples than it seems."""
@@ -84,7 +91,7 @@ def _layout(task: str, metric: str, rows: list[Row]) -> Layout:
     keys = [(row, key) for row in rows for key in row.cells if key[1] == metric]
     subtasks = sorted({key[0] for _, key in keys}, key=natural)
     cells = [row.cells[key] for row, key in keys]
-    notes = [_legend(cells)]
+    notes = [text for text in [_legend(cells)] if text]
     if differing([protocol_of(row.records[0]) for row in rows]):
         notes.append("Not measured alike, so compare with care: see the numbered notes.")
     return Layout(
@@ -102,7 +109,7 @@ def _layout(task: str, metric: str, rows: list[Row]) -> Layout:
 
 def _legend(cells: Sequence[Cell]) -> str:
     parts = []
-    if any(cell.seeds == 1 for cell in cells):
+    if any(cell.seeds == 1 and cell.low is not None for cell in cells):
         parts.append("One seed: value and 95% Wilson interval over the samples.")
     if any(cell.seeds > 1 for cell in cells):
         parts.append("Several seeds: mean \N{PLUS-MINUS SIGN} standard deviation over the seeds.")
@@ -150,12 +157,12 @@ def _rich_cell(layout: Layout, subtask: str, row: Row, length: Length) -> Text:
     cell = layout.cell(subtask, row, length)
     if cell is None:
         return Text("\N{EN DASH}", style="dim")
-    text = Text(f"{100 * cell.value:.1f}")
+    text = Text(layout.number(cell.value))
     if cell.spread is not None:
-        below = f"\N{PLUS-MINUS SIGN}{100 * cell.spread:.1f}"
-    else:
-        below = f"{100 * cell.low:.0f}\N{EN DASH}{100 * cell.high:.0f}"
-    text.append(f"\n{below}", style="dim")
+        text.append(f"\n\N{PLUS-MINUS SIGN}{layout.number(cell.spread)}", style="dim")
+    elif cell.low is not None:
+        low, high = layout.number(cell.low, 0), layout.number(cell.high, 0)
+        text.append(f"\n{low}\N{EN DASH}{high}", style="dim")
     if remark := layout.remark(row, cell):
         text.append(f"\n{remark}", style="dim")
     return text
@@ -185,10 +192,11 @@ def _markdown_cell(layout: Layout, subtask: str, row: Row, length: Length) -> st
     cell = layout.cell(subtask, row, length)
     if cell is None:
         return "\N{EN DASH}"
+    text = layout.number(cell.value)
     if cell.spread is not None:
-        text = f"{100 * cell.value:.1f} \N{PLUS-MINUS SIGN} {100 * cell.spread:.1f}"
-    else:
-        text = f"{100 * cell.value:.1f} [{100 * cell.low:.1f}, {100 * cell.high:.1f}]"
+        text += f" \N{PLUS-MINUS SIGN} {layout.number(cell.spread)}"
+    elif cell.low is not None:
+        text += f" [{layout.number(cell.low)}, {layout.number(cell.high)}]"
     remark = layout.remark(row, cell)
     return f"{text} ({remark})" if remark else text
 
@@ -225,7 +233,7 @@ def scores_csv(records: Iterable[Record]) -> str:
     rows = []
     for record in sorted(records, key=order_of):
         own = asdict(record)
-        del own["scores"]
+        del own["scores"], own["depths"]
         run = "" if record.path is None else str(record.path.parent)
         shared = flatten({"run": run, **{k: v for k, v in own.items() if k != "path"}})
         rows += [{**shared, **asdict(score)} for score in record.scores]

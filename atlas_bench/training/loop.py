@@ -35,9 +35,10 @@ class TrainingError(RuntimeError):
 
 
 class Batch(Protocol):
-    """``tokens`` (B, length + 1) and ``answer_mask`` (B, length) over the targets."""
+    """``inputs`` and ``targets`` int32 (B, length), ``answer_mask`` bool (B, length) over them."""
 
-    tokens: np.ndarray
+    inputs: np.ndarray
+    targets: np.ndarray
     answer_mask: np.ndarray
 
 
@@ -73,7 +74,7 @@ class Trainer:
         settings: TrainingSettings,
         *,
         folder: Path,
-        end_id: int,
+        end_id: int | None,
         device: torch.device,
         precision: str = "float32",
         forward: Callable | None = None,
@@ -179,12 +180,12 @@ class Trainer:
     def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy on answers, a little language modelling, and the price on changes."""
         settings = self.settings
-        tokens = torch.from_numpy(batch.tokens).to(self.device, torch.long)
+        inputs = torch.from_numpy(batch.inputs).to(self.device, torch.long)
+        targets = torch.from_numpy(batch.targets).to(self.device, torch.long)
         answers = torch.from_numpy(batch.answer_mask).to(self.device)
-        targets = tokens[:, 1:]
         bf16 = self.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            hidden, state = self.forward(tokens[:, :-1])
+            hidden, state = self.forward(inputs)
             logits = self.model.logits(hidden[answers]).float()
             answer_loss = F.cross_entropy(logits, targets[answers])
             loss = answer_loss
@@ -200,12 +201,13 @@ class Trainer:
         if price and self.progress.passed:
             loss = loss + price * change
         wanted = targets[answers]
-        telling = wanted != self.end_id  # the end of an answer is easy and says nothing
-        correct = (logits.argmax(-1) == wanted)[telling].float().mean()
+        correct = logits.argmax(-1) == wanted
+        if self.end_id is not None:  # the end of an answer is easy and says nothing
+            correct = correct[wanted != self.end_id]
         return loss, {
             "loss": loss.detach(),
             "answer_loss": answer_loss.detach(),
-            "answer_accuracy": correct,
+            "answer_accuracy": correct.float().mean(),
             "memory_change": change.detach(),
         } | memory_metrics(self.model, state)
 
@@ -247,7 +249,7 @@ class Trainer:
         """The first block whose output is not finite on the batch that failed."""
         stage = self.stages[self.progress.stage]
         batch = self.streams(stage.length, stage.noise, self.progress.streams - 1, 1)
-        x = self.model.embedding(torch.from_numpy(batch.tokens[:, :-1]).to(self.device, torch.long))
+        x = self.model.embedding(torch.from_numpy(batch.inputs).to(self.device, torch.long))
         state = self.model.init_state(1)
         for index, (block, layer) in enumerate(zip(self.model.blocks, state.layers, strict=True)):
             x, _, _ = block(x, layer)

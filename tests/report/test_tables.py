@@ -13,7 +13,7 @@ from statistics import mean, stdev
 import pytest
 from rich.console import Console
 
-from atlas_bench.report.records import Record
+from atlas_bench.report.records import Record, Score
 from atlas_bench.report.rows import flatten, merge_runs, natural
 from atlas_bench.report.tables import (
     layouts,
@@ -232,3 +232,11 @@ def test_small_helpers() -> None:
     ]
     assert flatten({"a": {"b": {"c": 1}}, "d": [2]}) == {"a.b.c": 1, "d": [2]}
     assert sorted(["qa10", "qa2", "all"], key=natural) == ["all", "qa2", "qa10"]
+
+
+def test_what_is_no_share_is_shown_as_it_is(make_record: MakeRecord) -> None:
+    score = Score("wiki", 1000, "1k", "word_perplexity", 23.456, 62)
+    text = markdown_tables([make_record(scores=[score])])
+    assert "word perplexity, 62 samples" in text
+    assert "| 23.46 |" in text
+    assert "Wilson" not in text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ import torch
 from atlas_bench.interrupts import Interrupted
 from atlas_bench.models.language_model import LanguageModel, build_model
 from atlas_bench.models.settings import MemorySettings, ModelSettings, ScaleSettings
+from atlas_bench.tasks.task import Batch
 from atlas_bench.training.loop import (
     Trainer,
     TrainingError,
@@ -39,7 +39,7 @@ SETTINGS = TrainingSettings(
 )  # fmt: skip
 
 
-def copy_streams(length: int, noise: float, first: int, count: int) -> SimpleNamespace:
+def copy_streams(length: int, noise: float, first: int, count: int) -> Batch:
     """Every second token repeats the one before it; those are the answers."""
     tokens = np.empty((count, length + 1), dtype=np.int32)
     for row in range(count):
@@ -47,7 +47,7 @@ def copy_streams(length: int, noise: float, first: int, count: int) -> SimpleNam
         tokens[row] = np.repeat(drawn, 2)[: length + 1]
     answers = np.zeros((count, length), dtype=bool)
     answers[:, ::2] = True
-    return SimpleNamespace(tokens=tokens, answer_mask=answers)
+    return Batch(tokens[:, :-1], tokens[:, 1:], answers)
 
 
 def model(seed: int = 0) -> LanguageModel:

@@ -1,0 +1,39 @@
+"""Which tasks there are: the settings of each, their check, and what makes the task of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from atlas_bench.tasks.babilong_task import BabilongSettings, BabilongTask, check_babilong
+from atlas_bench.tasks.settings import TextSettings, check_text
+from atlas_bench.tasks.task import Task, TaskSettings
+
+
+@dataclass(frozen=True)
+class Entry:
+    """``check`` raises ValueError in one sentence; ``make`` takes the settings of task and text,
+    the run's ``seed`` and ``question_every``, the mean tokens between two questions in training."""
+
+    settings: type[TaskSettings]
+    check: Callable[..., None]
+    make: Callable[..., Task]
+
+
+# conf/task/NAME.yaml takes its keys from `NAME_schema`; several files may share one.
+TASKS = {"babilong": Entry(BabilongSettings, check_babilong, BabilongTask)}
+
+
+def check_task(task: TaskSettings, text: TextSettings) -> None:
+    """Raise ValueError in one sentence, naming the key, for a task that cannot be asked."""
+    check_text(text)
+    _entry(task).check(task, text)
+
+
+def make_task(task: TaskSettings, text: TextSettings, *, seed: int, question_every: int) -> Task:
+    """The task of these settings. Raises ValueError for a text or tokenizer that cannot be had."""
+    return _entry(task).make(task, text, seed=seed, question_every=question_every)
+
+
+def _entry(task: TaskSettings) -> Entry:
+    return next(entry for entry in TASKS.values() if entry.settings is type(task))
