@@ -48,7 +48,7 @@ def shrink(spec: MemorySpec, applied: Tensor, near: Tensor, seen: Tensor) -> Ten
 
     A rho of the network is a constant to the outer gradient: a safeguard, not a way to learn.
     """
-    reach = applied.abs() @ near
+    reach = applied.abs().to(near.dtype) @ near
     found = 1 / torch.where(seen, reach, reach.new_zeros(())).amax(-1).clamp_min(1)
     return found.detach() if spec.bounded_by == "network" else found
 

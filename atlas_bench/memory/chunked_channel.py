@@ -13,7 +13,7 @@ from torch import Tensor
 from atlas_bench.memory.coefficients import decay_products
 from atlas_bench.memory.networks import gradient_factors
 from atlas_bench.memory.scan import scan
-from atlas_bench.memory.segment import Segment, Weights, named
+from atlas_bench.memory.segment import Segment, Weights, named, outer_sum
 from atlas_bench.memory.spec import MemorySpec
 
 
@@ -38,15 +38,18 @@ def run_channel(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]
         weight = weights["W1"]
         factors, _ = gradient_factors(spec, reference or weights, phi, k, v)
         left, right = factors["W1"]
-        after = keep[:, -1, None] * weight - left.mT @ (step[:, -1] * right)
+        dtype = left.dtype
+        after = keep[:, -1, None] * weight - left.mT @ (step[:, -1].to(dtype) * right)
         state = (after,)
-        read_keep, read_step = (part.index_select(1, rows.token_rows) for part in (keep, step))
+        read_keep, read_step = (
+            part.index_select(1, rows.token_rows).to(dtype) for part in (keep, step)
+        )
         y = (phi_q * read_keep) @ weight.to(phi_q.dtype).mT
         if momentum:
             old = momentum["W1"]
-            read_used = used.index_select(1, rows.token_rows)
+            read_used = used.index_select(1, rows.token_rows).to(dtype)
             y = y - (phi_q * read_used) @ old.to(phi_q.dtype).mT
-            added = (left * momentum_step[:, -1, :, None]).mT @ right
+            added = outer_sum(left, momentum_step[:, -1], right)
             kept = momentum_keep[:, -1, None, None] * old + added
             state = (after - used[:, -1, None] * old, kept)
         pairs = torch.einsum("gxd,gjd,gxjd->gxj", phi_q, right, read_step)

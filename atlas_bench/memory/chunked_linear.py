@@ -52,7 +52,7 @@ def run_linear(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]:
             added = (times(carry.reference, reference[n])[0] for n in spec.weight_names)
             kept = [w + more for w, more in zip(last, added, strict=False)]
             last = (*kept, *last[len(kept) :])
-    read = read.at(rows.token_rows)
+    read = read.at(rows.token_rows).to(x.q_NGXK.dtype)
 
     def linear(name: str, query: Tensor) -> Tensor:
         left, right = factors[name]

@@ -108,7 +108,7 @@ def _muon_chunk(
         versions[name], new_weights[name], new_momentum[name] = _MuonUpdates.apply(
             weight,
             momentum[name],
-            left * window_weight[..., None],
+            left * window_weight[..., None].to(left.dtype),
             right,
             keep.to(weight.dtype),
             blend.to(weight.dtype),
@@ -220,7 +220,7 @@ def _idle_chunk(
     """One segment whose rates are all 0: W only decays, and nothing needs orthogonalising."""
     q, phi_q, k, phi_k, v, keep, _, keep_momentum, _, _, sigma, _ = inputs
     factors, _ = gradient_factors(spec, reference, phi_k, k, v)
-    keep_token = keep.index_select(-1, rows.token_rows)[..., None]
+    keep_token = keep.index_select(-1, rows.token_rows)[..., None].to(q.dtype)
 
     def linear(name: str, query: Tensor) -> Tensor:
         return keep_token * (query @ weights[name].to(query.dtype).mT)

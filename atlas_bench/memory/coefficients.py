@@ -59,6 +59,11 @@ class Rows:
     momentum: Tensor | None
     step: Tensor
 
+    def to(self, dtype: torch.dtype) -> Rows:
+        """Rounded to what they are multiplied with."""
+        parts = (self.reference, self.keep, self.momentum, self.step)
+        return Rows(*(None if part is None else part.to(dtype) for part in parts))
+
     def at(self, index: int | Tensor) -> Rows:
         """The rows of one update point (int), or of many (index tensor), along P."""
         if isinstance(index, int):

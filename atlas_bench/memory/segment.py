@@ -41,7 +41,7 @@ def times(gate: Tensor, weight: Tensor) -> Tensor:
 
 def outer_sum(left: Tensor, scale: Tensor, right: Tensor) -> Tensor:
     """sum_j scale_j left_j right_j: (G, J, O), (G, J), (G, J, I) -> (G, O, I)."""
-    return (left * scale[..., None]).mT @ right
+    return (left * scale[..., None].to(left.dtype)).mT @ right
 
 
 def named(spec: MemorySpec, tensors: tuple[Tensor, ...]) -> tuple[Weights, Weights]:

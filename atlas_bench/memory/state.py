@@ -25,7 +25,9 @@ def checked_inputs(
         )
     if spec.has_momentum and gates.momentum is None:
         raise ValueError(f"optimizer={spec.optimizer} needs gates.momentum of shape {shape}")
-    one = q.new_ones(shape)
+    # Keep-rates near 1 are what lower precision rounds away: gates have the state's.
+    precision = state_dtype(q.dtype)
+    one = q.new_ones(shape, dtype=precision)
     wanted = {
         "retain": None if spec.retain == "none" else gates.retain,
         "rate": None if spec.rate_inside else gates.rate,
@@ -39,10 +41,10 @@ def checked_inputs(
         if name == "retain" and spec.retain == "channel":
             expected = (*shape, params.weights["W1"].shape[-1])
         if gate is None:
-            gate = q.new_ones(expected)
+            gate = q.new_ones(expected, dtype=precision)
         if gate.shape != expected:
             raise ValueError(f"gates.{name} must be {expected}, got {tuple(gate.shape)}")
-        inputs[name] = gate.to(q.dtype)
+        inputs[name] = gate.to(precision)
     first = params.weights["W1"]
     if first.shape[0] != heads or first.shape[1] != v.shape[-1]:
         raise ValueError(

@@ -29,6 +29,7 @@ from atlas_bench.memory import (
 )
 from atlas_bench.memory.features import feature_dim
 from atlas_bench.memory.networks import forward as read
+from atlas_bench.memory.spec import state_dtype
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
 
 CONVOLUTION = 4  # tokens, as in Titans and Miras
@@ -218,7 +219,8 @@ class NeuralMemory(nn.Module):
         q, k, v, *output_gate = F.silu(mixed).split(self.splits, -1)
         q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in (q, k, v))
         q, k = unit(q), unit(k)
-        opened = self._gates(opening)
+        # bfloat16 has nothing between 0.996 and 1, where keep-rates decide how long a memory is.
+        opened = self._gates(opening.to(state_dtype(opening.dtype)))
         gates = Gates(**self._stepped(opened))
         y, memory = chunked(self.spec, self.parameters_of_memory, q, k, v, gates, state.memory)
         y = self._normalised(y)

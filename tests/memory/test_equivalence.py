@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -279,3 +280,24 @@ def test_state_is_float32_in_lower_precision_and_of_constant_size(spec: MemorySp
     )
     _, later = case.run(chunked, state=state)
     assert later.bytes == state.bytes
+
+
+@pytest.mark.parametrize("spec", REPRESENTATIVE, ids=str)
+def test_keep_rates_near_1_survive_lower_precision(spec: MemorySpec) -> None:
+    """1 - 2^-10 over 256 tokens keeps 78 %; rounded to bfloat16 it would keep everything."""
+    retaining = replace(spec, retain="channel" if spec.retain == "channel" else "scalar")
+    case = Case(retaining, length=256)
+    case.inputs["retain"] = torch.full_like(case.inputs["retain"], 1 - 2**-10)
+    case.inputs["rate"] = torch.full_like(case.inputs["rate"], -9.0 if "hard" in spec.gate else 0.0)
+    case.inputs["weight"] = torch.zeros_like(case.inputs["weight"])
+    for name in ("q", "k", "v"):
+        case.inputs[name] = case.inputs[name].detach().bfloat16()
+    case.weights = {name: w.detach().float() for name, w in case.weights.items()}
+    case.scales = None if case.scales is None else case.scales.detach().float()
+    y, state = case.run(chunked)
+    assert y.dtype == torch.bfloat16
+    for name, weight in state.weights.items():
+        kept = (1 - 2**-10) ** 256
+        torch.testing.assert_close(
+            weight, kept * case.weights[name].expand_as(weight), rtol=1e-3, atol=0
+        )
