@@ -174,8 +174,7 @@ def _prepare(settings: RunSettings, folder: Path, stop: StopSignal) -> Run:
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    config = as_dict(settings)
-    checkpoint.write_json(folder / "config.json", config)
+    _claim(settings, folder)
     console = Console()
     console.print(
         f"{settings.model.name} at {settings.scale.name}: {count_parameters(model):,} parameters, "
@@ -194,6 +193,20 @@ def _prepare(settings: RunSettings, folder: Path, stop: StopSignal) -> Run:
         stop,
         _git_commit(),
     )
+
+
+def _claim(settings: RunSettings, folder: Path) -> None:
+    """Make ``folder`` this run's own: two sweeps of the same second would share their jobs'."""
+    path = folder / "config.json"
+    if settings.resume is False:
+        try:
+            path.touch(exist_ok=False)
+        except FileExistsError:
+            raise ConfigError(
+                f"{folder} holds another run; go on with that by resume={folder}, or choose a "
+                f"folder with hydra.run.dir=PATH (a sweep: hydra.sweep.dir=PATH)"
+            ) from None
+    checkpoint.write_json(path, as_dict(settings))
 
 
 # training ----------------------------------------------------------------------------------

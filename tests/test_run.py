@@ -118,6 +118,10 @@ def test_kill_9_and_resume_gives_the_same_loss_to_the_bit(tmp_path: Path) -> Non
     other = atlas_bench(*small, "seed=1", f"resume={run}", folder=cut)
     assert other.returncode == 2
     assert "seed was 0 there and is 1 here" in other.stderr
+    over = atlas_bench(*small, f"hydra.run.dir={run}", folder=cut)
+    assert over.returncode == 2
+    assert "holds another run" in over.stderr
+    assert last_loss(run) == last_loss(only_run(whole))
 
 
 def test_sigterm_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
