@@ -187,14 +187,14 @@ def build_sample(
     read, inserted = 0, 0
     for number, (fact, slot) in enumerate(zip(facts, slots, strict=True)):
         bound = int(background.bounds[slot])
-        pieces += [background.tokens[read:bound], fact]
+        pieces += [*background.pieces(read, bound), fact]
         positions[number] = bound + inserted
         inserted += len(fact)
         read = bound
-    pieces.append(background.tokens[read:])
+    pieces += background.pieces(read, int(background.bounds[-1]))
     return Sample(
         subtask=subtask,
-        context_ids=np.concatenate(pieces),
+        context_ids=np.concatenate(pieces),  # the only copy
         question=question.question,
         question_ids=tokenizer.encode_phrase(" " + question.question.strip()),
         answer=question.answer,

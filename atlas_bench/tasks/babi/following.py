@@ -1,4 +1,4 @@
-"""Stories of people who move, told by pronouns (qa11, qa13), together (qa12) or out of order (qa14).
+"""Stories of people who move: by pronouns (qa11, qa13), together (qa12, qa13), out of order (qa14).
 
 Rules and numbers are measured on the real training files.
 """
