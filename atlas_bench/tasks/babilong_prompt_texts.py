@@ -90,8 +90,7 @@ PROMPTS: dict[str, Prompt] = {
                 "Before the office the football was in the garden.",
             ),
         ),
-        "Answer in the form: Before the 'place' the 'thing' was in the 'other place'. Write no "
-        "more.",
+        "Answer in the form: Before the 'place' the 'thing' was in the 'other place', and no more.",
     ),
     "qa4": Prompt(
         _hidden("which place lies north, south, east or west of which"),
@@ -113,7 +112,7 @@ PROMPTS: dict[str, Prompt] = {
         _hidden("people who move about, take things and give them to each other"),
         (
             Example(
-                "Fred got the milk there. Fred handed the milk to Mary. Bill went to the garden. "
+                "Fred got the milk there. Fred handed the milk to Jeff. Bill went to the garden. "
                 "Who received the milk?",
                 "Jeff",
             ),
