@@ -24,6 +24,7 @@ SIDES = {"above": (0, 1), "below": (0, -1), "to the left of": (-1, 0), "to the r
 WAYS = {"north": (0, 1), "south": (0, -1), "west": (-1, 0), "east": (1, 0)}
 QUESTIONS_ABOUT_POSITIONS = 8
 QUESTIONS_ABOUT_SIZES = 5
+SIZE_ODDS = 4  # of the first statement to be asked about, one more for each statement after it
 SIZES_AT_A_TIME = 5  # statements; as many again while no question follows from them
 
 
@@ -73,7 +74,9 @@ def sizes(rng: random.Random) -> Story:
         up = _first_partners(told, [small for _, small in told])
     for _ in range(QUESTIONS_ABOUT_SIZES):
         yes = rng.random() < 0.5
-        one, other = supports = rng.choice(down if yes else up)
+        pairs = down if yes else up
+        odds = [SIZE_ODDS + one for one, _ in pairs]
+        one, other = supports = rng.choices(pairs, odds)[0]
         # yes: from the big end of one down to the small end of the other; no: asked upwards
         x, y = (told[one][0], told[other][1]) if yes else (told[one][1], told[other][0])
         bigger = rng.random() < 0.5

@@ -82,9 +82,12 @@ def colors(rng: random.Random) -> Story:
 def motives(rng: random.Random) -> Story:
     """qa20: each is in a state, goes where it is mended and takes what mends it, if nobody has it.
 
-    A question after every statement, about the person it tells of.
+    A question after every statement, about the person it tells of. No story of the data has all
+    four in one state.
     """
-    state = {name: rng.choice(list(MOTIVES)) for name in MOTIVATED}
+    state: dict[str, str] = {}
+    while len(set(state.values())) < 2:
+        state = {name: rng.choice(list(MOTIVES)) for name in MOTIVATED}
     steps = dict.fromkeys(MOTIVATED, 0)
     told_state: dict[str, int] = {}
     taken: set[str] = set()
