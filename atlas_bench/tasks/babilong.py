@@ -2,7 +2,8 @@
 
 This file builds the evaluation samples: lengths and their two conventions, the mixer, and the
 seeded sequence of samples. Its parts: ``babilong_noise`` (background text), ``babilong_stream``
-(training), ``babilong_metric`` (scoring), ``babilong_sources`` (the published sets).
+(training), ``babilong_metric`` (scoring), ``babilong_questions`` (the real bAbI files),
+``babilong_sources`` (the published sets), ``babilong_prompts`` (few-shot prompts).
 Protocol: Kuratov et al. 2024, BABILong, and its repository (babilong_utils.py, create_tasks.py).
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -187,14 +188,14 @@ def build_sample(
     read, inserted = 0, 0
     for number, (fact, slot) in enumerate(zip(facts, slots, strict=True)):
         bound = int(background.bounds[slot])
-        pieces += [background.tokens[read:bound], fact]
+        pieces += [*background.pieces(read, bound), fact]
         positions[number] = bound + inserted
         inserted += len(fact)
         read = bound
-    pieces.append(background.tokens[read:])
+    pieces += background.pieces(read, int(background.bounds[-1]))
     return Sample(
         subtask=subtask,
-        context_ids=np.concatenate(pieces),
+        context_ids=np.concatenate(pieces),  # the only copy
         question=question.question,
         question_ids=tokenizer.encode_phrase(" " + question.question.strip()),
         answer=question.answer,
@@ -214,13 +215,16 @@ def evaluation_samples(
     tokenizer: Tokenizer,
     convention: str = "public",
     source: str = "generated",
+    questions: Sequence[Question] | None = None,
     first: int = 0,
 ) -> Iterator[Sample]:
     """Samples ``first`` to ``first + count - 1`` of a subtask at a nominal length such as "16k".
 
     ``generated``: sample i depends on (seed, subtask, nominal tokens, i) and the noise, which is to
-    come from the held-out split. ``hub``: the published samples in their order, fewer than
-    ``count`` where the set is smaller; ``noise`` and ``seed`` are not used.
+    come from the held-out split. It asks a generated question or, where ``questions`` are given,
+    the i-th of those whose story fits; there are as many samples as such questions, at most
+    ``count``. ``hub``: the published samples in their order, fewer than ``count`` where the set is
+    smaller; ``noise``, ``seed`` and ``questions`` are not used.
 
     Raises ValueError naming ``task.subtasks``, ``task.lengths`` or ``task.source``; SourceError
     (a ValueError) when a published set cannot be had.
@@ -239,17 +243,27 @@ def evaluation_samples(
         raise ValueError("task.source: generated samples need a noise pool")
     budget = context_tokens(length, convention)
     nominal = parse_length(length, convention)
-    indices = range(first, first + count)
+    if questions is not None:
+        fitting = _fitting_questions(questions, subtask, budget, tokenizer)[first : first + count]
+    else:
+        fitting = [None] * count
     return (
-        _generated_sample(subtask, budget, seeded(seed, subtask, nominal, i), noise, tokenizer)
-        for i in indices
+        _sample(subtask, question, budget, seeded(seed, subtask, nominal, i), noise, tokenizer)
+        for i, question in enumerate(fitting, first)
     )
 
 
-def _generated_sample(
-    subtask: str, budget: int, rng: random.Random, noise: NoisePool, tokenizer: Tokenizer
+def _sample(
+    subtask: str,
+    question: Question | None,
+    budget: int,
+    rng: random.Random,
+    noise: NoisePool,
+    tokenizer: Tokenizer,
 ) -> Sample:
-    question = _fitting_question(subtask, budget, tokenizer, rng)
+    """``question``, or a generated one, in noise."""
+    if question is None:
+        question = _fitting_question(subtask, budget, tokenizer, rng)
     return build_sample(subtask, question, noise, tokenizer, budget, rng)
 
 
@@ -257,21 +271,40 @@ def _fitting_question(
     subtask: str, budget: int, tokenizer: Tokenizer, rng: random.Random
 ) -> Question:
     """A random question whose facts fit; like the published sets, long stories are redrawn."""
-    shortest = None
+    needed = []
     for _ in range(_ATTEMPTS):
         question = _random_question(subtask, rng)
         if budget == 0:
             return question
-        used = sum(len(tokenizer.encode_phrase(" " + fact.strip())) for fact in question.facts)
-        # the question's own row counts (babilong_utils.py: max_n_facts)
-        rows = len(question.facts) + 1
-        if used <= budget and rows <= budget // TOKENS_PER_FACT:
+        needed.append(_needed(question, tokenizer))
+        if needed[-1] <= budget:
             return question
-        needed = max(used, rows * TOKENS_PER_FACT)
-        shortest = needed if shortest is None else min(shortest, needed)
-    raise ValueError(
+    raise _too_short(subtask, budget, needed)
+
+
+def _fitting_questions(
+    questions: Sequence[Question], subtask: str, budget: int, tokenizer: Tokenizer
+) -> list[Question]:
+    """All of them at 0k, which is facts alone, else those whose facts fit."""
+    needed = [_needed(question, tokenizer) for question in questions]
+    pairs = zip(questions, needed, strict=True)
+    fitting = [question for question, tokens in pairs if tokens <= budget or budget == 0]
+    if not fitting:
+        raise _too_short(subtask, budget, needed)
+    return fitting
+
+
+def _needed(question: Question, tokenizer: Tokenizer) -> int:
+    """Tokens of the shortest context that the question's story is put into."""
+    used = sum(len(tokenizer.encode_phrase(" " + fact.strip())) for fact in question.facts)
+    # the question's own row counts (babilong_utils.py: max_n_facts)
+    return max(used, (len(question.facts) + 1) * TOKENS_PER_FACT)
+
+
+def _too_short(subtask: str, budget: int, needed: Sequence[int]) -> ValueError:
+    return ValueError(
         f"task.lengths: a context of {budget} tokens holds no story of {subtask}; the shortest of "
-        f"{_ATTEMPTS} needs {shortest} tokens"
+        f"{len(needed)} needs {min(needed)} tokens"
     )
 
 

@@ -19,6 +19,10 @@ _DROP = re.compile(r"(\w+) (?:dropped|left|put down|discarded) the (\w+)(?: ther
 _IS_IN = re.compile(r"(\w+) is in the (\w+)\.")
 _NOT_IN = re.compile(r"(\w+) is (?:no longer|not) in the (\w+)\.")
 _GIVE = re.compile(r"(\w+) (?:gave|handed|passed) the (\w+) to (\w+)\.")
+_TOGETHER = re.compile(
+    r"(\w+) and (\w+) (?:went back|went|travelled|journeyed|moved) to the (\w+)\."
+)
+_NEXT = re.compile(r"(?:Then|After\w*(?: that)?|Following that) (?:he|she|they) .* the (\w+)\.")
 _FORMS = (
     ("move", _MOVE),
     ("get", _GET),
@@ -80,6 +84,24 @@ class WherePerson(_People):
 
     def candidates(self, rng: random.Random) -> list[QuestionAnswer]:
         return [(f"Where is {person}?", place) for person, place in self.place_of.items()]
+
+
+class WhereFollowed(WherePerson):
+    """qa11 to qa13: the same, of people who move together and whom a pronoun may mean."""
+
+    def __init__(self, places: tuple[str, ...]) -> None:
+        super().__init__(places)
+        self.named: tuple[str, ...] = ()
+
+    def read(self, statement: str) -> None:
+        if follows := _NEXT.fullmatch(statement):
+            self.place_of |= dict.fromkeys(self.named, follows[1])
+        elif together := _TOGETHER.fullmatch(statement):
+            self.named = together.groups()[:-1]
+            self.place_of |= dict.fromkeys(self.named, together[3])
+        else:
+            super().read(statement)
+            self.named = (parse(statement)[1],)
 
 
 class IsPersonIn(_People):
@@ -212,4 +234,5 @@ ASKERS: dict[str, Callable[[tuple[str, ...]], Asker]] = {
     "qa5": WhoGave,
     "qa6": IsPersonIn,
     "qa9": IsPersonInNegated,
+    **dict.fromkeys(("qa11", "qa12", "qa13"), WhereFollowed),
 }

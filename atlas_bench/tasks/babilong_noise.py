@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,15 +23,33 @@ def seeded(*parts: object) -> random.Random:
 
 @dataclass(frozen=True)
 class Noise:
-    """Consecutive sentences: int32 ``tokens``, and ``bounds`` where each starts, plus the end."""
+    """Consecutive sentences of a pool, not copied out of it.
 
-    tokens: np.ndarray
+    ``source`` is the pool's int32 tokens, read from ``start`` on and around its end;
+    ``bounds`` where each sentence starts in the noise, plus the end.
+    """
+
+    source: np.ndarray
+    start: int
     bounds: np.ndarray
 
     @property
     def sentence_count(self) -> int:
         """How many sentences, a truncated last one included."""
         return len(self.bounds) - 1
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """All of it as one int32 array."""
+        return np.concatenate([self.source[:0], *self.pieces(0, int(self.bounds[-1]))])
+
+    def pieces(self, begin: int, end: int) -> Iterator[np.ndarray]:
+        """Views of the source that make up tokens ``begin`` to ``end - 1``."""
+        while begin < end:
+            at = (self.start + begin) % len(self.source)
+            piece = self.source[at : at + end - begin]
+            yield piece
+            begin += len(piece)
 
 
 class NoisePool:
@@ -87,28 +105,20 @@ class NoisePool:
         """Exactly ``budget`` tokens of consecutive sentences from a random place in a random book.
 
         The last sentence is truncated to fit. Reading runs on into the next book and, at the end
-        of the corpus, goes on from its beginning. Without wrapping nothing is copied.
+        of the corpus, goes on from its beginning. No token is copied.
         """
         if budget <= 0:
-            return Noise(self.tokens[:0], np.zeros(1, dtype=np.int64))
+            return Noise(self.tokens, 0, np.zeros(1, dtype=np.int64))
         book = rng.randrange(len(self.book_starts))
         first = int(self.book_starts[book])
         last = int(self.book_starts[book + 1]) if book + 1 < len(self.book_starts) else len(self)
-        return self._read(rng.randrange(first, last), budget)
-
-    def _read(self, sentence: int, budget: int) -> Noise:
+        sentence = rng.randrange(first, last)
         start = int(self.offsets[sentence])
         bounds = [self.offsets[sentence:] - start]
-        if start + budget <= len(self.tokens):
-            tokens = self.tokens[start : start + budget]
-        else:
-            parts = [self.tokens[start:]]
-            filled = len(parts[0])
-            while filled < budget:
-                parts.append(self.tokens[: budget - filled])
-                bounds.append(self.offsets[1:] + filled)
-                filled += len(parts[-1])
-            tokens = np.concatenate(parts)
+        reached = len(self.tokens) - start
+        while reached < budget:
+            bounds.append(self.offsets[1:] + reached)
+            reached += len(self.tokens)
         flat = np.concatenate(bounds)
         inside = flat[: np.searchsorted(flat, budget, side="left")]
-        return Noise(tokens, np.append(inside, budget))
+        return Noise(self.tokens, start, np.append(inside, budget))

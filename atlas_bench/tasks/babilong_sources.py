@@ -1,9 +1,9 @@
 """The published BABILong sets, read through ``datasets`` when they are asked for.
 
-``RMT-team/babilong``: 100 samples for each task and length, 0k to 10M. ``babilong-1k-samples``:
-1,000 (or 999) up to 128k for qa1 to qa5, and 0k for all twenty. Configuration = length, split =
-subtask, columns input, question, target. The text is tokenised here, so the measured length is
-that of our tokenizer, not the GPT-2 length in the name.
+``RMT-team/babilong``: 100 samples for each task and length, 0k to 10M for qa1 to qa10 and 0k alone
+for qa11 to qa20. ``babilong-1k-samples``: 1,000 (or 999) up to 128k for qa1 to qa5, and 0k for all
+twenty. Configuration = length, split = subtask, columns input, question, target. The text is
+tokenised here, so the measured length is that of our tokenizer, not the GPT-2 length in the name.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ THOUSAND_SAMPLES = "RMT-team/babilong-1k-samples"
 _THOUSAND_LENGTHS = ("0k", "1k", "2k", "4k", "8k", "16k", "32k", "64k", "128k")
 LENGTHS = (*_THOUSAND_LENGTHS, "256k", "512k", "1M", "10M")
 _THOUSAND_SUBTASKS = ("qa1", "qa2", "qa3", "qa4", "qa5")
+TEXT_SUBTASKS = tuple(f"qa{number}" for number in range(1, 11))  # the others have facts alone
 
 
 class SourceError(ValueError):
@@ -46,6 +47,11 @@ def hub_samples(
     if length not in LENGTHS:
         raise ValueError(
             f"task.lengths: {length!r} was not published; choose from {', '.join(LENGTHS)}"
+        )
+    if subtask not in TEXT_SUBTASKS and length != "0k":
+        raise ValueError(
+            f"task.lengths: {subtask} was published at 0k alone; choose 0k, a subtask from qa1 to "
+            "qa10, or task.source=generated"
         )
     rows = _load(hub_repository(subtask, length, first + count), length, subtask)
     return (_sample(subtask, row, tokenizer) for row in islice(rows, first, first + count))

@@ -14,13 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from atlas_bench.tasks.babi import LABELS, SUBTASKS, Query, Statement, generate_story
+from atlas_bench.tasks.babi import ENDLESS, LABELS, SUBTASKS, Query, Statement, generate_story
 from atlas_bench.tasks.babilong_askers import ASKERS, QuestionAnswer
 from atlas_bench.tasks.babilong_noise import NoisePool, seeded
 from atlas_bench.text.tokenizer import Tokenizer
 
-# Worlds that run on for as long as one likes; the other tasks tell short stories, one by one.
-ENDLESS = frozenset(f"qa{number}" for number in (1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13))
 MAX_QUESTION_SHARE = 0.5  # of the tokens that are not noise: questions need facts to ask about
 _ATTEMPTS = 20  # stories drawn before a stream is called too short for the task
 
@@ -149,7 +147,7 @@ class StreamGenerator:
     ) -> tuple[list[_Item], list[_Item]]:
         """Statements and questions in order, about ``budget`` tokens and at least one question;
         and statements that would follow."""
-        if subtask not in ENDLESS:
+        if subtask not in ENDLESS:  # worlds that end are told one after another
             return self._stories(subtask, budget, rng), []
         wished = self.length_tokens / self.question_every
         facts, cost = self._rhythm[subtask]
@@ -301,7 +299,7 @@ class StreamGenerator:
         for item, slot in zip(items, slots, strict=True):
             bound = int(noise.bounds[slot])
             if bound > read:
-                pieces.append(noise.tokens[read:bound])
+                pieces += noise.pieces(read, bound)
                 position += bound - read
                 read = bound
             pieces.append(item.ids)
@@ -310,7 +308,7 @@ class StreamGenerator:
             if item.answer_tokens:
                 is_answer[end - item.answer_tokens : end] = True
             position = end
-        pieces.append(noise.tokens[read:])
+        pieces += noise.pieces(read, int(noise.bounds[-1]))
         tokens = np.concatenate(pieces)[:total]
         return Stream(tokens, is_answer[1:total], is_noise[1:total])
 

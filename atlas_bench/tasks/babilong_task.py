@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from atlas_bench.naming import check_choice
-from atlas_bench.tasks.babi import LABELS, SUBTASKS
+from atlas_bench.tasks.babi import LABELS, SUBTASKS, Question
 from atlas_bench.tasks.babilong import (
     CONVENTIONS,
     SOURCES,
@@ -24,6 +24,7 @@ from atlas_bench.tasks.babilong import (
     parse_length,
     published_metric,
 )
+from atlas_bench.tasks.babilong_questions import QUESTIONS, questions_file, real_questions
 from atlas_bench.tasks.settings import TextSettings
 from atlas_bench.tasks.task import Asked, Batch, Cell, TaskSettings
 
@@ -38,6 +39,8 @@ class BabilongSettings(TaskSettings):
     length_convention: str = "public"  # public: nominal - 300 | finetuning: n x 512 - 20
     samples: int = 100  # a subtask and length
     source: str = "generated"  # generated | hub (the published sets of RMT-team)
+    questions: str = "generated"  # generated | real (in file order, as in the published sets)
+    questions_folder: str | None = None  # of the bAbI v1.2 files, for real questions
     max_new_tokens: int = 10
 
 
@@ -48,6 +51,7 @@ def check_babilong(task: BabilongSettings, text: TextSettings) -> None:
     """
     check_choice("task.length_convention", task.length_convention, CONVENTIONS)
     check_choice("task.source", task.source, SOURCES)
+    check_choice("task.questions", task.questions, QUESTIONS)
     for key in ("subtasks", "lengths"):
         if not getattr(task, key):
             raise ValueError(f"task.{key} is empty; name at least one")
@@ -58,6 +62,24 @@ def check_babilong(task: BabilongSettings, text: TextSettings) -> None:
     for key in ("samples", "max_new_tokens"):
         if getattr(task, key) < 1:
             raise ValueError(f"task.{key}={getattr(task, key)} must be at least 1")
+    _check_questions(task)
+
+
+def _check_questions(task: BabilongSettings) -> None:
+    real = task.questions == "real"
+    if real and task.source == "hub":
+        raise ValueError(
+            "task.questions=real builds samples, task.source=hub brings its own; leave one of them"
+        )
+    if real and not task.questions_folder:
+        raise ValueError(
+            "task.questions=real needs task.questions_folder=PATH, a folder of bAbI v1.2 files"
+        )
+    if task.questions_folder and not real:
+        raise ValueError("task.questions_folder is read with task.questions=real alone")
+    if real:
+        for subtask in task.subtasks:
+            questions_file(task.questions_folder, subtask)
 
 
 class BabilongTask:
@@ -112,6 +134,7 @@ class BabilongTask:
             tokenizer=self.tokenizer,
             convention=settings.length_convention,
             source=settings.source,
+            questions=self._real_questions(cell.subtask),
         )
         for sample in samples:
             yield Asked(
@@ -138,11 +161,24 @@ class BabilongTask:
         return {
             "length_convention": settings.length_convention,
             "source": settings.source,
+            "questions": self._questions_note(),
             "noise": self.text.source,
             "samples": settings.samples,
             "trains_on": "generated streams",
             "chance": {subtask: 1 / len(LABELS[subtask]) for subtask in settings.subtasks},
         }
+
+    def _real_questions(self, subtask: str) -> tuple[Question, ...] | None:
+        if self.settings.questions == "generated":
+            return None
+        return real_questions(self.settings.questions_folder, subtask)
+
+    def _questions_note(self) -> str:
+        settings = self.settings
+        if settings.source == "hub" or settings.questions == "generated":
+            return settings.source
+        files = [questions_file(settings.questions_folder, name).name for name in settings.subtasks]
+        return f"real: {', '.join(files)}"
 
     @cached_property
     def _train_noise(self) -> NoisePool:

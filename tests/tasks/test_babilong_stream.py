@@ -7,10 +7,10 @@ import itertools
 import numpy as np
 import pytest
 
-from atlas_bench.tasks.babi import SUBTASKS, solve
+from atlas_bench.tasks.babi import ENDLESS, SUBTASKS, solve
 from atlas_bench.tasks.babilong import StreamGenerator
 from atlas_bench.tasks.babilong_noise import NoisePool
-from atlas_bench.tasks.babilong_stream import ENDLESS, Stream
+from atlas_bench.tasks.babilong_stream import Stream
 from atlas_bench.text.tokenizer import Tokenizer
 
 
@@ -106,27 +106,29 @@ def test_stream_answers_are_true(
     assert asked >= 12
 
 
+@pytest.mark.parametrize("subtask", [name for name in SUBTASKS if name not in ENDLESS])
 def test_short_stories_are_asked_about_while_they_hold(
-    tokenizer: Tokenizer, noise: NoisePool
+    subtask: str, tokenizer: Tokenizer, noise: NoisePool
 ) -> None:
-    opposite = {"north": "south", "south": "north", "east": "west", "west": "east"}
+    """Each question is answered by its own story: the statements that end before it."""
     asked = 0
-    for stream in make_streams(tokenizer, noise, "qa4", 6):
-        known: dict[str, str] = {}
+    for stream in make_streams(tokenizer, noise, subtask, 6):
         facts: list[str] = []
         for item in read_stream(stream, tokenizer)[0]:
             if isinstance(item, str):
-                facts = [*facts, item][-2:]
+                facts.append(item)
                 continue
-            for fact in facts:
-                _, left, _, side, _, _, right = fact.rstrip(".").split()
-                for a, way, b in ((left, side, right), (right, opposite[side], left)):
-                    known[f"What is {way} of the {b}?"] = a
-                    known[f"What is the {b} {opposite[way]} of?"] = a
-            assert known[item[0]] == item[1]
-            known.clear()
+            # the longest story is 15 statements; some number of the last ones is this question's
+            assert item[1] in {answer_of(subtask, facts[-n:], item[0]) for n in range(1, 16)}
             asked += 1
-    assert asked > 50
+    assert asked > 20
+
+
+def answer_of(subtask: str, facts: list[str], question: str) -> str:
+    try:
+        return solve(subtask, facts, question)
+    except ValueError:
+        return ""
 
 
 def test_stream_depends_on_seed_and_index_alone(tokenizer: Tokenizer, noise: NoisePool) -> None:

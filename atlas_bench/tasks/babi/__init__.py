@@ -11,9 +11,16 @@ from atlas_bench.tasks.babi.stories import (
     read_stories,
     template,
 )
-from atlas_bench.tasks.babi.worlds import SUBTASKS, generate_questions, generate_story, wording
+from atlas_bench.tasks.babi.worlds import (
+    ENDLESS,
+    SUBTASKS,
+    generate_questions,
+    generate_story,
+    wording,
+)
 
 __all__ = [
+    "ENDLESS",
     "LABELS",
     "PERSON_NAMES",
     "SUBTASKS",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from atlas_bench.tasks.babi.stories import COUNTS, DROPS, GETS, GIVES, MOVES
+from atlas_bench.tasks.babi.concluding import CONCLUSIONS, NoRule
+from atlas_bench.tasks.babi.stories import COUNTS, DROPS, GETS, GIVES, MOVES, NEXT
 from atlas_bench.tasks.babi.telling import OPPOSITE
 from atlas_bench.tasks.babi.worlds import check_subtask
 
@@ -20,6 +21,8 @@ _DROP = re.compile(rf"(\w+) {_any(DROPS)} the (\w+)(?: there)?\.")
 _GIVE = re.compile(rf"(\w+) {_any(GIVES)} the (\w+) to (\w+)\.")
 _CLAIM = re.compile(r"(\w+) is (in|no longer in|not in) the (\w+)\.")
 _EITHER = re.compile(r"(\w+) is either in the (\w+) or the (\w+)\.")
+_TOGETHER = re.compile(rf"(\w+) and (\w+) {_any(MOVES)} the (\w+)\.")
+_NEXT = re.compile(rf"{_any(NEXT)} (?:he|she|they) {_any(MOVES)} the (\w+)\.")
 _COMPASS = re.compile(r"The (\w+) is (north|south|east|west) of the (\w+)\.")
 
 
@@ -34,17 +37,17 @@ class Reader:
         self.said: dict[str, tuple[str, tuple[str, ...]]] = {}
         self.relations: list[tuple[str, str, str]] = []
         self.first_get: dict[tuple[str, str], int] = {}
+        self.named: tuple[str, ...] = ()  # whom a pronoun means
         for number, fact in enumerate(facts):
             self._read(fact, number)
 
     def _read(self, fact: str, number: int) -> None:
         if found := _MOVE.fullmatch(fact):
-            person, place = found.groups()
-            self.place[person] = place
-            self.said[person] = ("at", (place,))
-            for thing, holder in self.holder.items():
-                if holder == person:
-                    self._at(thing, place)
+            self._move(found.groups()[:-1], found[2])
+        elif found := _TOGETHER.fullmatch(fact):
+            self._move(found.groups()[:-1], found[3])
+        elif found := _NEXT.fullmatch(fact):
+            self._move(self.named, found[1])
         elif found := _GET.fullmatch(fact):
             person, thing = found.groups()
             self._take(person, thing, number)
@@ -66,7 +69,16 @@ class Reader:
         elif found := _COMPASS.fullmatch(fact):
             self.relations.append(found.groups())
         else:
-            raise ValueError(f"no rule reads {fact!r}")
+            raise NoRule(f"no rule reads {fact!r}")
+
+    def _move(self, people: tuple[str, ...], place: str) -> None:
+        self.named = people
+        for person in people:
+            self.place[person] = place
+            self.said[person] = ("at", (place,))
+        for thing, holder in self.holder.items():
+            if holder in people:
+                self._at(thing, place)
 
     def _take(self, person: str, thing: str, number: int) -> None:
         self.holder[thing] = person
@@ -143,11 +155,19 @@ def solve(subtask: str, facts: Sequence[str], question: str) -> str:
     facts do not answer.
     """
     check_subtask(subtask)
-    reader = Reader(facts)
+    question = question.strip()
+    try:
+        if subtask in CONCLUSIONS:
+            return CONCLUSIONS[subtask](facts, question)
+        return _follow(Reader(facts), question)
+    except NoRule:
+        raise
+    except (KeyError, IndexError, ValueError) as error:
+        raise ValueError(f"{question!r} does not follow from the facts") from error
+
+
+def _follow(reader: Reader, question: str) -> str:
     for form, rule in _RULES:
-        if found := form.fullmatch(question.strip()):
-            try:
-                return rule(reader, found)
-            except (KeyError, IndexError, ValueError) as error:
-                raise ValueError(f"{question.strip()!r} does not follow from the facts") from error
-    raise ValueError(f"no rule answers {question.strip()!r}")
+        if found := form.fullmatch(question):
+            return rule(reader, found)
+    raise NoRule(f"no rule answers {question!r}")

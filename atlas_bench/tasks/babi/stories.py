@@ -17,17 +17,35 @@ DOUBTFUL = ("Bill", "Fred", "Julie", "Mary")  # qa10
 PLACES = ("bathroom", "bedroom", "garden", "hallway", "kitchen", "office")
 TOWN = ("bedroom", "cinema", "kitchen", "office", "park", "school")  # qa10
 OBJECTS = ("apple", "football", "milk")
+SHAPES = (  # qa17
+    "triangle", "pink rectangle", "red square", "blue square", "yellow square", "red sphere",
+)  # fmt: skip
+SWEETS = ("chocolate", "box of chocolates")  # qa18: the smallest and the next
+CONTAINERS = ("box", "chest", "suitcase", "container")  # qa18, in an order of each story's own
+PLURALS = {"mouse": "mice", "sheep": "sheep", "wolf": "wolves", "cat": "cats"}  # qa15
+ANIMALS = ("swan", "lion", "frog", "rhino")  # qa16
+COLORS = ("gray", "white", "yellow", "green")
+FEARFUL = ("Gertrude", "Winona", "Jessica", "Emily")  # qa15
+COLORED = ("Lily", "Bernhard", "Greg", "Julius", "Brian")  # qa16
+MOTIVATED = ("Jason", "Antoine", "Sumit", "Yann")  # qa20
+# qa20: where somebody in this state goes, and what for
+MOTIVES = {
+    "hungry": ("kitchen", "apple"),
+    "thirsty": ("kitchen", "milk"),
+    "bored": ("garden", "football"),
+    "tired": ("bedroom", "pajamas"),
+}
 MOVES = ("went to", "went back to", "travelled to", "journeyed to", "moved to")
 GETS = ("got", "grabbed", "took", "picked up")
 DROPS = ("dropped", "left", "put down", "discarded")
 GIVES = ("gave", "handed", "passed")
 COUNTS = ("none", "one", "two", "three")
+NEXT = ("Then", "Afterwards", "After that", "Following that")  # qa11, qa13
+HE = ("John", "Daniel")  # the other people of qa11 are "she"
+TIMES = ("yesterday", "this morning", "this afternoon", "this evening")  # qa14, in their order
 
 # Every person of all twenty tasks: a noise sentence that names one could be a false fact.
-PERSON_NAMES = frozenset(
-    (*PEOPLE, *GIVERS, *DOUBTFUL, "Gertrude", "Winona", "Jessica", "Emily", "Lily", "Bernhard",
-     "Greg", "Julius", "Brian", "Jason", "Antoine", "Sumit", "Yann")
-)  # fmt: skip
+PERSON_NAMES = frozenset((*PEOPLE, *GIVERS, *DOUBTFUL, *FEARFUL, *COLORED, *MOTIVATED))
 
 # The official label sets of all twenty tasks, lower-case.
 _SIX, _YES_NO = PLACES, ("no", "yes")
@@ -39,8 +57,8 @@ LABELS: dict[str, tuple[str, ...]] = {
     "qa8": ("apple", "football", "milk", "nothing"),
     "qa10": ("maybe", "no", "yes"),
     "qa14": TOWN,
-    "qa15": ("cat", "mouse", "sheep", "wolf"),
-    "qa16": ("gray", "green", "white", "yellow"),
+    "qa15": tuple(sorted(PLURALS)),
+    "qa16": tuple(sorted(COLORS)),
     "qa19": ("e,e", "e,n", "e,s", "n,e", "n,n", "n,w", "s,e", "s,s", "s,w", "w,n", "w,s", "w,w"),
     "qa20": ("bedroom", "bored", "garden", "hungry", "kitchen", "thirsty", "tired"),
 }
@@ -94,13 +112,17 @@ class Story:
 _KINDS = {
     **{name.lower(): "P" for name in PERSON_NAMES},
     **dict.fromkeys((*PLACES, *TOWN), "L"),
-    **dict.fromkeys(OBJECTS, "O"),
+    **dict.fromkeys((*OBJECTS, "pajamas", *SHAPES, *SWEETS, *CONTAINERS), "O"),
+    **dict.fromkeys((*PLURALS, *PLURALS.values(), *ANIMALS), "A"),
+    **dict.fromkeys(COLORS, "C"),
 }
-_VARYING = re.compile(rf"\b(?:{'|'.join(_KINDS)})\b", re.IGNORECASE)
+# the longest first: "box of chocolates" is no box
+_VARYING = re.compile(rf"\b(?:{'|'.join(sorted(_KINDS, key=len, reverse=True))})\b", re.IGNORECASE)
 
 
 def template(sentence: str) -> str:
-    """The sentence with names as P, places as L and objects as O: "P went to the L."."""
+    """The sentence with names as P, places L, objects and shapes O, animals A and colours C, for
+    instance "P went to the L."."""
     return _VARYING.sub(lambda found: _KINDS[found[0].lower()], sentence.strip())
 
 

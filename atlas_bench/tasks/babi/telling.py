@@ -24,15 +24,8 @@ OPPOSITE = {"north": "south", "south": "north", "east": "west", "west": "east"}
 NAMES_MIDDLE = 2 / 3  # share of statements and of questions that have the middle place as theirs
 
 
-def compass(rng: random.Random, questions: int) -> Story:
-    """qa4: two statements about three places on one axis, one question; stories follow on."""
-    lines: list[Statement | Query] = []
-    for number in range(questions):
-        lines += _three_places(rng, start=2 * number)
-    return Story(tuple(lines))
-
-
-def _three_places(rng: random.Random, start: int) -> list[Statement | Query]:
+def compass(rng: random.Random) -> Story:
+    """qa4: two statements about three places on one axis, and one question."""
     direction = rng.choice(list(OPPOSITE))  # first is `direction` of middle, middle of last
     first, middle, last = rng.sample(PLACES, 3)
     pairs = [(first, middle), (middle, last)]
@@ -51,7 +44,7 @@ def _three_places(rng: random.Random, start: int) -> list[Statement | Query]:
         text = f"What is {way} of the {known}?"
     else:
         text = f"What is the {known} {OPPOSITE[way]} of?"
-    return [*lines, Query(text, answer, (start + pairs.index(pair),))]
+    return Story((*lines, Query(text, answer, (pairs.index(pair),))))
 
 
 @dataclass(frozen=True)

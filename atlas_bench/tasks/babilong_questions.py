@@ -1,0 +1,63 @@
+"""The real bAbI questions, read from a folder of the v1.2 files in the order of the file.
+
+The published BABILong sets hold the questions of the test files in this order, one sample for each;
+their loader drops a question whose story is too long for the context, and the last of the file.
+The files are not part of this package (bAbI v1.2, Weston et al. 2015, CC BY 3.0).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from atlas_bench.tasks.babi import LABELS, Question, read_stories
+
+QUESTIONS = ("generated", "real")
+# As released ("qa1_single-supporting-fact_test.txt") and shortened; the first that is there is
+# taken, so training questions are asked only where there are no others.
+_NAMES = ("{}_*_test.txt", "{}_test.txt", "{}_*_train.txt", "{}_train.txt")
+
+
+def questions_file(folder: str | Path, subtask: str) -> Path:
+    """The file of ``folder`` that holds a subtask's questions, the test part if it is there.
+
+    Raises ValueError naming ``task.questions_folder`` when there is none, or more than one.
+    """
+    path = Path(folder).expanduser()
+    if not path.is_dir():
+        raise ValueError(f"task.questions_folder: there is no folder {path}")
+    for name in (form.format(subtask) for form in _NAMES):
+        found = sorted(path.glob(name))
+        if len(found) > 1:
+            raise ValueError(
+                f"task.questions_folder: {path} holds {len(found)} files {name}; leave one of them"
+            )
+        if found:
+            return found[0]
+    names = " or ".join(form.format(subtask) for form in _NAMES)
+    raise ValueError(f"task.questions_folder: {path} holds no questions of {subtask}, no {names}")
+
+
+@lru_cache(maxsize=20)
+def real_questions(folder: str | Path, subtask: str) -> tuple[Question, ...]:
+    """All questions of a subtask, each with the statements before it.
+
+    Raises ValueError naming ``task.questions_folder`` and the file when it is missing, damaged or
+    another subtask's.
+    """
+    path = questions_file(folder, subtask)
+    try:
+        questions = tuple(read_stories(path))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"task.questions_folder: {error}") from error
+    if not questions:
+        raise ValueError(f"task.questions_folder: {path} holds no question")
+    labels = set(LABELS[subtask])
+    for question in questions:
+        answer = question.answer.lower()
+        if answer not in labels and not labels.issuperset(answer.split(",")):
+            raise ValueError(
+                f"task.questions_folder: {path} answers {question.answer!r}, which no question of "
+                f"{subtask} does; put the bAbI v1.2 file there"
+            )
+    return questions
