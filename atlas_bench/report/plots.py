@@ -226,7 +226,7 @@ def depth_figure(record: Record) -> Figure:
         raise ValueError(f"{record.name} has no scores by depth to plot")
     metric = record.depths[0].metric
     scores = [score for score in record.depths if score.metric == metric]
-    subtasks = sorted({score.subtask for score in scores}, key=natural)
+    subtasks = list(dict.fromkeys(score.subtask for score in scores))
     lengths = sorted({(score.length_tokens, score.length_name) for score in scores})
     across = min(len(subtasks), PANELS_ACROSS)
     down = math.ceil(len(subtasks) / across)

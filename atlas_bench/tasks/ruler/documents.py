@@ -12,8 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
 from atlas_bench.tasks.babilong_noise import seeded
 from atlas_bench.tasks.ruler.words import NOUNS, TIERS, compound
 from atlas_bench.tasks.ruler.writing import Frame, encoded

@@ -93,9 +93,7 @@ def hotpot() -> PublishedProblems:
 
 def _download_hotpot() -> list[dict[str, Any]]:
     hub = importlib.import_module("huggingface_hub")
-    path = hub.hf_hub_download(
-        HOTPOT, HOTPOT_FILE, repo_type="dataset", revision=HOTPOT_REVISION
-    )
+    path = hub.hf_hub_download(HOTPOT, HOTPOT_FILE, repo_type="dataset", revision=HOTPOT_REVISION)
     with open(path, encoding="utf-8") as file:
         return json.load(file)
 

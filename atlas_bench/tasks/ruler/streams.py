@@ -44,8 +44,8 @@ class Item:
 class NeedleStreams:
     """Stream number i of a seed, the same whatever was drawn before it.
 
-    ``subtasks``: NIAH tasks, one that fits is chosen at random for each stream. ``essays``: prose of
-    the training part, needed by those with an essay haystack. ``question_every``: wished mean
+    ``subtasks``: NIAH tasks; each stream is of a random one that fits its length. ``essays``: prose
+    of the training part, needed by those with an essay haystack. ``question_every``: wished mean
     distance between questions in tokens, as far as needles leave room.
     """
 

@@ -17,7 +17,7 @@ from atlas_bench.tasks.ruler.documents import InventedShips, Problems, qa_sample
 from atlas_bench.tasks.ruler.metric import string_match_all, string_match_part
 from atlas_bench.tasks.ruler.needles import NIAH, niah_sample
 from atlas_bench.tasks.ruler.streams import NeedleStreams
-from atlas_bench.tasks.ruler.words import ADJECTIVES, HELD_OUT_EVERY, KEYS, NOUNS, SPLITS
+from atlas_bench.tasks.ruler.words import ADJECTIVES, HELD_OUT_EVERY, KEYS, NOUNS
 from atlas_bench.tasks.ruler.writing import Frame
 from atlas_bench.tasks.settings import TextSettings
 from atlas_bench.tasks.task import Asked, Batch, Cell, TaskSettings
@@ -103,6 +103,8 @@ class RulerTask:
         self.vocab_size = self.tokenizer.vocab_size
         self.samples = settings.samples
         self.max_new_tokens = max(NEW_TOKENS[subtask] for subtask in settings.subtasks)
+        self._loaded_essays: dict[str, NoisePool] = {}  # by split
+        self._loaded_problems: dict[str, Problems] = {}  # by subtask
 
     def batch(self, length: int, noise: float, first: int, count: int) -> Batch:
         """Streams of needles with questions all along the way. Raises ValueError for a model that
@@ -151,8 +153,8 @@ class RulerTask:
         }
         if settings.trained_on == "generator":
             facts["held_out"] = (
-                f"{len(KEYS['test'])} of {len(KEYS['test']) + len(KEYS['train'])} word keys; numbers "
-                f"and uuids divisible by {HELD_OUT_EVERY}"
+                f"{len(KEYS['test'])} of {len(KEYS['test']) + len(KEYS['train'])} word keys; "
+                f"numbers and uuids divisible by {HELD_OUT_EVERY}"
             )
             facts["trains_on"] = [self._shown(subtask) for subtask in chosen if subtask in NIAH]
         if any(_needs_essays(subtask) for subtask in chosen):
@@ -203,10 +205,6 @@ class RulerTask:
             self._loaded_problems[subtask] = found
         return self._loaded_problems[subtask]
 
-    @cached_property
-    def _loaded_problems(self) -> dict[str, Problems]:
-        return {}
-
     def _essays(self, subtask: str, split: str) -> NoisePool | None:
         """Prose of a split, for a subtask that has an essay haystack."""
         if not _needs_essays(subtask):
@@ -222,10 +220,6 @@ class RulerTask:
         return self._loaded_essays[split]
 
     @cached_property
-    def _loaded_essays(self) -> dict[str, NoisePool]:
-        return {}
-
-    @cached_property
     def _streams(self) -> NeedleStreams:
         if self.settings.trained_on != "generator":
             raise ValueError(
@@ -235,8 +229,8 @@ class RulerTask:
         subtasks = [subtask for subtask in self.settings.subtasks if subtask in NIAH]
         if not subtasks:
             raise ValueError(
-                f"task.subtasks: only {', '.join(NIAH)} can be trained on; name one of them, or use "
-                f"mode=eval"
+                f"task.subtasks: only {', '.join(NIAH)} can be trained on; name one of them, or "
+                f"use mode=eval"
             )
         essays = [self._essays(subtask, "train") for subtask in subtasks]
         return NeedleStreams(

@@ -21,9 +21,7 @@ HOPS = 4
 EXAMPLE_TOKENS = 500 - NEW_TOKENS  # at most, as in the repository
 EXAMPLE_FROM = 1024  # an example does not fit into shorter prompts, which RULER does not have
 
-HEADER = (
-    "Memorize and track the chain(s) of variable assignment hidden in the following text.\n"
-)
+HEADER = "Memorize and track the chain(s) of variable assignment hidden in the following text.\n"
 QUESTION = "Question: Find all variables that are assigned the value {value} in the text above."
 PREFIX = (
     "Answer: According to the chain(s) of variable assignment in the text above, {count} variables "

@@ -9,34 +9,30 @@ from __future__ import annotations
 import random
 import uuid
 
-ADJECTIVES = tuple(
-    """
-    amber ample arctic autumn azure bitter blue bold brass brave bright brisk bronze calm candid
-    clever cold copper cosmic crimson curious daring deep distant dusty eager earnest eastern empty
-    fabled faint fierce foggy frosty frozen gentle giant golden grand green grey hasty hidden hollow
-    humble idle ivory jolly keen kind lively lonely loyal lucky mellow mild misty narrow neat noble
-    northern patient plain polite proud purple quick quiet rapid rough round rustic scarlet serene
-    sharp silent silver solid southern steady
-    """.split()
-)
-NOUNS = tuple(
-    """
-    acorn anchor antler arrow atlas bakery ballad banner barley barrel basket beacon beaver bell
-    bench birch blanket blossom bonnet bottle boulder branch bridge bucket buffalo bugle cabin
-    cactus camel candle canoe canvas canyon carpet castle cavern cedar cellar chimney clover cobbler
-    comet compass cottage cradle crane crater cyclone dolphin donkey dragon drum eagle engine falcon
-    feather fern fiddle flannel flute forest fountain fox galaxy gazelle ginger glacier goblet goose
-    grove guitar hammer hammock harbor harvest hazel hedge helmet heron honey hornet island jasmine
-    jewel juniper kayak kettle kite ladder lagoon lantern lemon lever lily lizard lobster magnet
-    mantle maple meadow melon mirror muffin needle nickel nutmeg orchard otter oyster paddle pebble
-    pepper piano pigeon pillow pirate pocket prairie pulley pumpkin quilt rabbit radish raven ribbon
-    river rocket sapphire
-    """.split()
-)
+_ADJECTIVES = """
+amber ample arctic autumn azure bitter blue bold brass brave bright brisk bronze calm candid
+clever cold copper cosmic crimson curious daring deep distant dusty eager earnest eastern empty
+fabled faint fierce foggy frosty frozen gentle giant golden grand green grey hasty hidden hollow
+humble idle ivory jolly keen kind lively lonely loyal lucky mellow mild misty narrow neat noble
+northern patient plain polite proud purple quick quiet rapid rough round rustic scarlet serene
+sharp silent silver solid southern steady
+"""
+_NOUNS = """
+acorn anchor antler arrow atlas bakery ballad banner barley barrel basket beacon beaver bell
+bench birch blanket blossom bonnet bottle boulder branch bridge bucket buffalo bugle cabin
+cactus camel candle canoe canvas canyon carpet castle cavern cedar cellar chimney clover cobbler
+comet compass cottage cradle crane crater cyclone dolphin donkey dragon drum eagle engine falcon
+feather fern fiddle flannel flute forest fountain fox galaxy gazelle ginger glacier goblet goose
+grove guitar hammer hammock harbor harvest hazel hedge helmet heron honey hornet island jasmine
+jewel juniper kayak kettle kite ladder lagoon lantern lemon lever lily lizard lobster magnet
+mantle maple meadow melon mirror muffin needle nickel nutmeg orchard otter oyster paddle pebble
+pepper piano pigeon pillow pirate pocket prairie pulley pumpkin quilt rabbit radish raven ribbon
+river rocket sapphire
+"""
+ADJECTIVES, NOUNS = tuple(_ADJECTIVES.split()), tuple(_NOUNS.split())
 WORDS = (*ADJECTIVES, *NOUNS)
 HELD_OUT_EVERY = 7  # a value or uuid that 7 divides is only ever asked about in evaluation
 
-SPLITS = ("train", "test")
 _KEYS = [(a, n) for a in range(len(ADJECTIVES)) for n in range(len(NOUNS))]
 # Half of the pairs each: training meets every word of a held-out key, never the two together.
 KEYS = {
