@@ -7,7 +7,7 @@ import random
 import re
 import time
 from collections import Counter
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
 from atlas_bench.tasks.babilong_noise import NoisePool
+from atlas_bench.tasks.ruler import needles
 from atlas_bench.tasks.ruler.counting import FREQUENCIES, ZETA_2, cwe_frequencies
 from atlas_bench.tasks.ruler.needles import NIAH, REPEATED
 from atlas_bench.tasks.ruler.task import (
@@ -108,6 +109,14 @@ def test_several_needles_have_their_mean_depth_and_stand_apart(ruler: RulerTask)
                 assert context[: match.start()].rstrip()[-1] in ".!?;:\"')"  # none is split
 
 
+def test_no_other_needle_has_the_key_that_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {"words": ["dusty-otter", "calm-lever"], "numbers": ["7"]}
+    monkeypatch.setattr(needles, "draw", lambda kind, split, rng: rng.choice(few[kind]))
+    others = needles._distractors(NIAH["niah_multikey_2"], "dusty-otter", random.Random(0))
+    told = [NEEDLE.search(line).group(2) for line in islice(others, 20)]
+    assert told == ["calm-lever"] * 20
+
+
 @pytest.mark.parametrize("first", range(5))
 @pytest.mark.parametrize("length", [1, 3, 11, 20, 21, 75])
 def test_a_passage_goes_round_and_its_bounds_are_sentences(first: int, length: int) -> None:
@@ -137,7 +146,9 @@ def test_variables_are_traced(length: int, ruler: RulerTask) -> None:
         assert tuple(holders) == asked.references
         assert len(set(holders)) == 5
         assert text.endswith(f"5 variables are assgined the value {value}, they are:")
-        assert 0 <= asked.depth <= 1
+        context = problem[: problem.rindex("\nQuestion")]
+        places = [match.start() / len(context) for match in re.finditer(r"\nVAR", context)]
+        assert asked.depth == pytest.approx(np.mean(places), abs=0.15)
 
 
 @pytest.mark.parametrize(("length", "often", "seldom"), [(512, 3, 1), (1024, 6, 1), (4096, 30, 3)])
