@@ -22,7 +22,7 @@ from atlas_bench.evaluation.streaming import DoesNotFit
 from atlas_bench.interrupts import Interrupted, StopSignal
 from atlas_bench.models.accounting import account, as_text
 from atlas_bench.models.language_model import LanguageModel, build_model, count_parameters
-from atlas_bench.report.plots import plot_accuracy, plot_training
+from atlas_bench.report.plots import plot_accuracy, plot_depths, plot_training
 from atlas_bench.report.records import Record, Score, write_record
 from atlas_bench.report.tables import rich_tables
 from atlas_bench.tasks.registry import make_task
@@ -143,6 +143,8 @@ def _show(run: Run, record: Record, path: Path) -> None:
     if run.settings.mode != "eval":
         plot_training(run.folder / "metrics.jsonl", plots / "training.png")
     plot = plot_accuracy([record], plots / "accuracy.png") if record.scores else None
+    if record.depths:
+        plot_depths(record, plots / "depths.png")
     for table in rich_tables([record]):
         run.console.print(table)
     if plot:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from atlas_bench.tasks.babilong_task import BabilongSettings, BabilongTask, check_babilong
+from atlas_bench.tasks.ruler.task import RulerSettings, RulerTask, check_ruler
 from atlas_bench.tasks.settings import TextSettings, check_text
 from atlas_bench.tasks.task import Task, TaskSettings
 
@@ -21,7 +22,10 @@ class Entry:
 
 
 # conf/task/NAME.yaml takes its keys from `NAME_schema`; several files may share one.
-TASKS = {"babilong": Entry(BabilongSettings, check_babilong, BabilongTask)}
+TASKS = {
+    "babilong": Entry(BabilongSettings, check_babilong, BabilongTask),
+    "ruler": Entry(RulerSettings, check_ruler, RulerTask),
+}
 
 
 def check_task(task: TaskSettings, text: TextSettings) -> None:

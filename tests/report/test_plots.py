@@ -16,12 +16,14 @@ from matplotlib.image import imread
 
 from atlas_bench.report.plots import (
     accuracy_figure,
+    depth_figure,
     plot_accuracy,
+    plot_depths,
     plot_training,
     read_metrics,
     training_figure,
 )
-from atlas_bench.report.records import Record, RecordError
+from atlas_bench.report.records import DepthScore, Record, RecordError
 
 MakeRecord = Callable[..., Record]
 MODELS = ("atlas", "titans", "transformer")
@@ -160,6 +162,47 @@ def test_no_torch_no_hydra_no_pyplot_state() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# depth ------------------------------------------------------------------------------------------
+
+
+def by_depth(subtask: str, metric: str = "string_match_all") -> list[DepthScore]:
+    """Worse with length and depth; at 4k nothing lies in the second fifth."""
+    return [
+        DepthScore(subtask, tokens, name, metric, part / 5, (part + 1) / 5, 1 - 0.1 * part * k, 20)
+        for k, (tokens, name) in enumerate([(2048, "2k"), (4096, "4k"), (16384, "16k")])
+        for part in range(5)
+        if (name, part) != ("4k", 1)
+    ]
+
+
+def test_depths_are_where_the_answers_lay(make_record: MakeRecord) -> None:
+    depths = [*by_depth("S-NIAH-PK"), *by_depth("S-NIAH-N"), *by_depth("S-NIAH-N", "other")]
+    figure = depth_figure(make_record(depths=depths))
+    first, second, bar = figure.axes
+    assert [first.get_title(loc="left"), second.get_title(loc="left")] == ["S-NIAH-PK", "S-NIAH-N"]
+    assert bar.get_ylabel() == "string match all"
+    assert ticks_of(first) == ["2k", "4k", "16k"]
+    assert first.get_ylim() == (1, 0)  # the beginning of the context is on top
+    (mesh,) = first.collections
+    corners = mesh.get_coordinates()
+    np.testing.assert_allclose(corners[:, 0, 1], np.linspace(0, 1, 6))
+    values = mesh.get_array()
+    np.testing.assert_allclose(values[:, 2], [1.0, 0.8, 0.6, 0.4, 0.2])
+    assert [bool(empty) for empty in np.ma.getmaskarray(values)[:, 1]] == [0, 1, 0, 0, 0]
+    said = {(text.get_position(), text.get_text()) for text in first.texts}
+    assert len(said) == 14
+    assert ((2, 0.7), "40") in said
+
+
+def test_depth_plot_is_a_file_that_repeats(make_record: MakeRecord, tmp_path: Path) -> None:
+    record = make_record(depths=[score for name in "abcde" for score in by_depth(name)])
+    for name in ("a.svg", "b.svg"):
+        assert plot_depths(record, tmp_path / name) == tmp_path / name
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    with pytest.raises(ValueError, match="no scores by depth"):
+        plot_depths(make_record(), tmp_path / "none.svg")
 
 
 # training -------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""RULER: 13 tasks of finding, tracing, counting and answering in contexts of any length."""

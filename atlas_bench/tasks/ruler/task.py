@@ -1,0 +1,283 @@
+"""RULER as a task: which of the 13, at which lengths, over which texts, answered by whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from atlas_bench.naming import check_choice
+from atlas_bench.tasks.babilong import parse_length
+from atlas_bench.tasks.babilong_noise import NoisePool
+from atlas_bench.tasks.ruler import counting, documents, needles, sources, tracing
+from atlas_bench.tasks.ruler.documents import InventedShips, Problems, qa_sample
+from atlas_bench.tasks.ruler.metric import string_match_all, string_match_part
+from atlas_bench.tasks.ruler.needles import NIAH, niah_sample
+from atlas_bench.tasks.ruler.streams import NeedleStreams
+from atlas_bench.tasks.ruler.words import ADJECTIVES, HELD_OUT_EVERY, KEYS, NOUNS
+from atlas_bench.tasks.ruler.writing import Frame
+from atlas_bench.tasks.settings import TextSettings
+from atlas_bench.tasks.task import Asked, Batch, Cell, TaskSettings
+from atlas_bench.text.corpora import load_corpus, sentences
+from atlas_bench.text.tokenizer import Tokenizer, make_tokenizer
+
+QA = ("ruler_qa_1", "ruler_qa_2")
+NEW_TOKENS = {
+    **dict.fromkeys(NIAH, needles.NEW_TOKENS),
+    "ruler_vt": tracing.NEW_TOKENS,
+    "ruler_cwe": counting.CWE_NEW_TOKENS,
+    "ruler_fwe": counting.FWE_NEW_TOKENS,
+    **dict.fromkeys(QA, documents.NEW_TOKENS),
+}
+SUBTASKS = tuple(NEW_TOKENS)
+# The name of a score says what was asked: our paragraphs are neither SQuAD nor HotpotQA.
+QA_NAMES = {
+    "generated": dict(zip(QA, ("own_qa_1", "own_qa_2"), strict=True)),
+    "hub": dict(zip(QA, ("ruler_qa_squad", "ruler_qa_hotpot"), strict=True)),
+}
+# In the tables of Titans and ATLAS: pass-key, number, uuid ("W" in their columns).
+PAPER_NAMES = {
+    "niah_single_1": "S-NIAH-PK",
+    "niah_single_2": "S-NIAH-N",
+    "niah_single_3": "S-NIAH-W",
+}
+NAMES = ("ruler", "paper")
+SOURCES = tuple(QA_NAMES)
+ESSAYS = ("text", "paul_graham")
+TRAINED_ON = {
+    "generator": "laptop: on this task's own generator, with other keys and values",
+    "text": "paper: pretrained as a language model, asked without further training",
+}
+SHORTEST = 512
+
+
+@dataclass
+class RulerSettings(TaskSettings):
+    """Which tasks, at which lengths, how many samples, over which texts."""
+
+    name: str = "ruler"
+    subtasks: list[str] = field(default_factory=lambda: list(SUBTASKS))
+    lengths: list[str] = field(default_factory=lambda: ["1k", "2k", "4k"])  # 1k is 1024 tokens
+    samples: int = 50  # a subtask and length; 500 in the papers
+    source: str = "generated"  # of the question answering: generated | hub (SQuAD, HotpotQA)
+    essays: str = "text"  # haystacks of prose: text (the run's) | paul_graham (from the hub)
+    trained_on: str = "generator"  # generator | text (a pretrained language model is evaluated)
+    names: str = "ruler"  # of the scores: ruler | paper (S-NIAH-PK, -N, -W)
+
+
+def check_ruler(task: RulerSettings, text: TextSettings) -> None:
+    """Raise ValueError in one sentence for a task that cannot be asked.
+
+    Lengths that a subtask's prompt does not fit are found when the samples are drawn.
+    """
+    check_choice("task.source", task.source, SOURCES)
+    check_choice("task.essays", task.essays, ESSAYS)
+    check_choice("task.trained_on", task.trained_on, TRAINED_ON)
+    check_choice("task.names", task.names, NAMES)
+    for key in ("subtasks", "lengths"):
+        if not getattr(task, key):
+            raise ValueError(f"task.{key} is empty; name at least one")
+    for subtask in task.subtasks:
+        check_choice("task.subtasks", subtask, SUBTASKS)
+    for length in task.lengths:
+        if _tokens(length) < SHORTEST:
+            raise ValueError(
+                f"task.lengths: {length} is too short; prompts have {SHORTEST} tokens or more"
+            )
+    if task.samples < 1:
+        raise ValueError(f"task.samples={task.samples} must be at least 1")
+
+
+class RulerTask:
+    """A `QuestionTask`: see `atlas_bench.tasks.task`."""
+
+    def __init__(
+        self, settings: RulerSettings, text: TextSettings, *, seed: int, question_every: int
+    ) -> None:
+        self.settings, self.text = settings, text
+        self.seed, self.question_every = seed, question_every
+        self.tokenizer = ruler_tokenizer(text)
+        self.vocab_size = self.tokenizer.vocab_size
+        self.samples = settings.samples
+        self.max_new_tokens = max(NEW_TOKENS[subtask] for subtask in settings.subtasks)
+        self._loaded_essays: dict[str, NoisePool] = {}  # by split
+        self._loaded_problems: dict[str, Problems] = {}  # by subtask
+
+    def batch(self, length: int, noise: float, first: int, count: int) -> Batch:
+        """Streams of needles with questions all along the way. Raises ValueError for a model that
+        is not to be trained here, and where no subtask has streams."""
+        return self._streams.batch(length, noise, first, count)
+
+    def cells(self) -> list[Cell]:
+        """Every subtask at every length."""
+        return [
+            Cell(self._shown(subtask), length, _tokens(length))
+            for subtask in self.settings.subtasks
+            for length in self.settings.lengths
+        ]
+
+    def asked(self, cell: Cell, count: int) -> Iterator[Asked]:
+        """The cell's samples; sample i depends on the evaluation seed, cell, texts and i alone."""
+        subtask = self._subtask(cell)
+        sample = self._maker(subtask, cell.tokens)
+        for index in range(count):
+            parts = (self.settings.seed, subtask, cell.tokens, index)
+            try:
+                yield sample(parts, index)
+            except IndexError:  # past the last question of a published set
+                return
+
+    def judge(self, cell: Cell, asked: Asked, output: str) -> dict[str, float]:
+        """RULER's metrics on the tokens that the subtask allows."""
+        subtask = self._subtask(cell)
+        if NEW_TOKENS[subtask] < self.max_new_tokens:
+            output = self.tokenizer.decode(self.tokenizer.encode(output)[: NEW_TOKENS[subtask]])
+        found = {"string_match_all": string_match_all(asked.references, output)}
+        if subtask in QA:
+            found["string_match_part"] = string_match_part(asked.references, output)
+        return found
+
+    def protocol(self) -> dict[str, Any]:
+        """Lengths, texts, what was held out, and which way of training this is."""
+        settings = self.settings
+        chosen = settings.subtasks
+        facts: dict[str, Any] = {
+            "length_convention": "1k = 1024 tokens; prompt and new tokens together",
+            "samples": settings.samples,
+            "new_tokens": {self._shown(subtask): NEW_TOKENS[subtask] for subtask in chosen},
+            "trained_on": TRAINED_ON[settings.trained_on],
+            "words": f"our own {len(ADJECTIVES)} adjectives and {len(NOUNS)} nouns",
+        }
+        if settings.trained_on == "generator":
+            facts["held_out"] = (
+                f"{len(KEYS['test'])} of {len(KEYS['test']) + len(KEYS['train'])} word keys; "
+                f"numbers and uuids divisible by {HELD_OUT_EVERY}"
+            )
+            facts["trains_on"] = [self._shown(subtask) for subtask in chosen if subtask in NIAH]
+        if any(_needs_essays(subtask) for subtask in chosen):
+            own = settings.essays == "text"
+            facts["essays"] = self.text.source if own else "Paul Graham's essays from the hub"
+        if "ruler_cwe" in chosen:
+            facts["cwe_repeats"] = {
+                length: [frequencies.often, frequencies.seldom]
+                for length in settings.lengths
+                for frequencies in [counting.cwe_frequencies(_tokens(length), self.tokenizer)]
+            }
+        if set(QA) & set(chosen):
+            facts["question_answering"] = {
+                "generated": "our own paragraphs on invented ships, neither SQuAD nor HotpotQA",
+                "hub": "SQuAD v2 and HotpotQA, development sets",
+            }[settings.source]
+        return facts
+
+    # --- samples ------------------------------------------------------------------------------
+
+    def _maker(self, subtask: str, tokens: int) -> Callable[[tuple, int], Asked]:
+        """What makes the subtask's sample of the parts of a seed and its number."""
+        frame = Frame(self.tokenizer, self._ending, self._essays(subtask, "test"))
+        if subtask == "ruler_vt":
+            return lambda parts, index: tracing.vt_sample(tokens, parts, frame)
+        if subtask == "ruler_cwe":
+            frequencies = counting.cwe_frequencies(tokens, self.tokenizer)
+            return lambda parts, index: counting.cwe_sample(tokens, parts, frame, frequencies)
+        if subtask == "ruler_fwe":
+            return lambda parts, index: counting.fwe_sample(tokens, parts, frame)
+        if subtask in QA:
+            shown, problems = self._shown(subtask), self._problems(subtask)
+            return lambda parts, index: qa_sample(shown, tokens, parts, frame, problems, index)
+        return lambda parts, index: niah_sample(subtask, tokens, parts, frame)
+
+    @property
+    def _ending(self) -> np.ndarray:
+        """A model trained on streams was taught to answer after a token of its own."""
+        trained_here = self.settings.trained_on == "generator"
+        return np.array([self.tokenizer.answer_id] if trained_here else [], dtype=np.int32)
+
+    def _problems(self, subtask: str) -> Problems:
+        if subtask not in self._loaded_problems:
+            if self.settings.source == "generated":
+                found = InventedShips(hops=1 + QA.index(subtask))
+            else:
+                found = sources.squad() if subtask == QA[0] else sources.hotpot()
+            self._loaded_problems[subtask] = found
+        return self._loaded_problems[subtask]
+
+    def _essays(self, subtask: str, split: str) -> NoisePool | None:
+        """Prose of a split, for a subtask that has an essay haystack."""
+        if not _needs_essays(subtask):
+            return None
+        if split not in self._loaded_essays:
+            if self.settings.essays == "paul_graham" and split == "test":
+                books = [sources.paul_graham_sentences()]
+            else:
+                text = self.text
+                books = sentences(load_corpus(text.source, folder=text.folder, split=split))
+            pool = NoisePool.from_sentences(books, self.tokenizer, min_tokens=1)
+            self._loaded_essays[split] = pool
+        return self._loaded_essays[split]
+
+    @cached_property
+    def _streams(self) -> NeedleStreams:
+        if self.settings.trained_on != "generator":
+            raise ValueError(
+                "task.trained_on=text is for mode=eval of a pretrained model; train it with "
+                "task=lm, or on needles with task.trained_on=generator"
+            )
+        subtasks = [subtask for subtask in self.settings.subtasks if subtask in NIAH]
+        if not subtasks:
+            raise ValueError(
+                f"task.subtasks: only {', '.join(NIAH)} can be trained on; name one of them, or "
+                f"use mode=eval"
+            )
+        essays = [self._essays(subtask, "train") for subtask in subtasks]
+        return NeedleStreams(
+            subtasks,
+            self.tokenizer,
+            next((pool for pool in essays if pool is not None), None),
+            question_every=self.question_every,
+            seed=self.seed,
+        )
+
+    # --- names --------------------------------------------------------------------------------
+
+    def _shown(self, subtask: str) -> str:
+        if self.settings.names == "paper":
+            return PAPER_NAMES.get(subtask, subtask)
+        return QA_NAMES[self.settings.source].get(subtask, subtask)
+
+    def _subtask(self, cell: Cell) -> str:
+        return next(name for name in self.settings.subtasks if self._shown(name) == cell.subtask)
+
+
+def ruler_tokenizer(text: TextSettings) -> Tokenizer:
+    """``text.tokenizer``; the embedded one has every word of prompts and lists as one token."""
+    return make_tokenizer(text.tokenizer, vocab_size=text.vocab_size, wording=wording())
+
+
+def wording() -> list[str]:
+    """The phrases whose words are to be single tokens."""
+    keys = [f"{ADJECTIVES[n % len(ADJECTIVES)]}-{noun}" for n, noun in enumerate(NOUNS)]
+    phrases = [*keys, *NOUNS, f"a\n{needles.REPEATED}"]
+    for task in NIAH.values():
+        # after a line break a word has no space before it
+        phrases += [f"a\n{needles.needle(task, 'a', '1')}", f"a\n{needles.question(task, ['a'])}"]
+        phrases += [needles.header(task), needles.answer_prefix(task, ["a"])]
+    chain = {"value": 1, "count": 1}
+    phrases += ["a\nVAR a = 1 VAR", tracing.HEADER]
+    phrases += [f"a\n{tracing.QUESTION.format(**chain)}", tracing.PREFIX.format(**chain)]
+    phrases += [counting.CWE_HEADER, counting.CWE_QUESTION, counting.CWE_PREFIX, counting.DOTS]
+    phrases += [counting.FWE_HEADER, counting.FWE_QUESTION, counting.FWE_PREFIX]
+    phrases += [documents.HEADER, "a\nDocument 1: Question: a Answer: The"]
+    return phrases
+
+
+def _tokens(length: str) -> int:
+    """RULER counts in powers of two, as BABILong's fine-tuning convention does."""
+    return parse_length(length, "finetuning")
+
+
+def _needs_essays(subtask: str) -> bool:
+    return subtask in NIAH and NIAH[subtask].haystack == "essay"
