@@ -19,7 +19,7 @@ from atlas_bench.models.settings import (
     needs_library,
 )
 from atlas_bench.naming import check_choice
-from atlas_bench.tasks.registry import TASKS, check_task
+from atlas_bench.tasks.registry import TASKS, check_task, trains
 from atlas_bench.tasks.settings import TextSettings
 from atlas_bench.tasks.task import TaskSettings
 from atlas_bench.training.settings import TrainingSettings, check_training
@@ -131,6 +131,10 @@ def check(settings: RunSettings) -> None:
         raise ConfigError(f"resume={settings.resume} must be true, false or a run's folder")
     if settings.mode == "eval" and settings.checkpoint is None and settings.resume is False:
         raise ConfigError("mode=eval needs checkpoint=PATH, a run's folder or a checkpoint folder")
+    if settings.mode in ("train", "train_eval") and not trains(settings.task):
+        raise ConfigError(
+            f"task={settings.task.name} has nothing to train on; use mode=eval checkpoint=PATH"
+        )
     if settings.mode != "eval" and settings.checkpoint is not None:
         raise ConfigError("checkpoint=PATH is for mode=eval; training goes on with resume=PATH")
     check_settings(settings.model, settings.scale)

@@ -33,7 +33,7 @@ from atlas_bench.wandb_logger import RunLogger
 
 PACKAGES = (
     "torch", "numpy", "tokenizers", "hydra-core", "wandb", "datasets", "safetensors",
-    "triton", "fla-core",
+    "triton", "fla-core", "lm-eval",
 )  # fmt: skip
 
 

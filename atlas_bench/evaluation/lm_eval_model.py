@@ -64,6 +64,11 @@ class AtlasBenchLM(TemplateLM):
         self.on_text: Callable[[], None] = lambda: None  # called after every request
 
     @property
+    def tokens_read(self) -> int:
+        """Tokens the model was given so far; what prompts share counts once."""
+        return self.reader.tokens_read
+
+    @property
     def eot_token_id(self) -> int:
         return self.own_tokenizer.end_id
 
