@@ -129,7 +129,12 @@ def check(settings: RunSettings) -> None:
         raise ConfigError(f"hardware.threads={hardware.threads} must be at least 1, or null")
     if not isinstance(settings.resume, (bool, str)):
         raise ConfigError(f"resume={settings.resume} must be true, false or a run's folder")
-    if settings.mode == "eval" and settings.checkpoint is None and settings.resume is False:
+    if settings.model.hub is not None and (settings.mode, settings.checkpoint) != ("eval", None):
+        raise ConfigError(
+            f"model={settings.model.name} is pretrained; use mode=eval without checkpoint"
+        )
+    given = settings.checkpoint is not None or settings.model.hub is not None
+    if settings.mode == "eval" and not given and settings.resume is False:
         raise ConfigError("mode=eval needs checkpoint=PATH, a run's folder or a checkpoint folder")
     if settings.mode in ("train", "train_eval") and not trains(settings.task):
         raise ConfigError(

@@ -13,6 +13,7 @@ from atlas_bench.evaluation.questions import PREDICTIONS, score_questions
 from atlas_bench.evaluation.streaming import DoesNotFit
 from atlas_bench.evaluation.suites import score_suite
 from atlas_bench.interrupts import Interrupted
+from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.report.records import DepthScore, Score
 from atlas_bench.tasks.suites import SuiteTask
 from atlas_bench.tasks.task import QuestionTask
@@ -49,6 +50,10 @@ def evaluate(run: Run, notes: list[str]) -> Scores:
 def _evaluate(run: Run, notes: list[str], found: Scores) -> None:
     task = run.task
     asks = isinstance(task, QuestionTask)
+    if not asks and not isinstance(run.model, LanguageModel):
+        raise ConfigError(
+            f"task={task.settings.name} scores token by token, which model.hub does not give"
+        )
     # Draw one sample of everything first: a length that cannot be must not cost an evaluation.
     for cell in task.cells():
         next(iter(task.asked(cell, 1) if asks else task.labelled_batches(cell)))

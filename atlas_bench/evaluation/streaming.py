@@ -123,7 +123,7 @@ def generate(
     read = 0
     memory = PeakMemory(model.embedding.weight.device)
     started = time.perf_counter()
-    for group in _batches(prompts, batch_tokens):
+    for group in batches(prompts, batch_tokens):
         refuse_what_cannot_fit(model, len(group), len(group[0].context))
         found = complete(model, group, max_new=max_new, end_id=end_id, piece=piece)
         for prompt, tokens in zip(group, found, strict=True):
@@ -138,7 +138,7 @@ def generate(
     return Generated(ordered, read, seconds, memory.peak())
 
 
-def _batches(prompts: Iterable[Prompt], batch_tokens: int) -> Iterator[list[Prompt]]:
+def batches(prompts: Iterable[Prompt], batch_tokens: int) -> Iterator[list[Prompt]]:
     """Prompts of equal lengths together. A window is held back at a time, never all of them."""
     window: list[Prompt] = []
     size = 0

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import io
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,6 +19,7 @@ from atlas_bench.evaluation.loading import Loaded, run_tokenizer
 from atlas_bench.evaluation.questions import PREDICTIONS
 from atlas_bench.evaluation.streaming import PeakMemory
 from atlas_bench.interrupts import Interrupted
+from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.report.records import Score, wilson_interval
 from atlas_bench.tasks.suites import AVERAGE, AVERAGED, SUBTASKS, SuiteTask
 from atlas_bench.tasks.task import Cell
@@ -48,7 +50,7 @@ def score_suite(run: Run, notes: list[str]) -> list[Score]:
             lm.on_text = partial(_advance, run, partial(bars.advance, bar))
             found, cost = _evaluate(run, lm, loaded[subtask])
             _append_predictions(run.folder, task.cell(subtask), found["samples"][subtask])
-            notes.append(f"{subtask}: lm-eval task version {found['versions'][subtask]}")
+            task.versions[subtask] = str(found["versions"][subtask])
             scores += _scores(task.cell(subtask), subtask, found, cost)
             if run.stop():
                 raise Interrupted
@@ -62,6 +64,8 @@ def _advance(run: Run, advance: Callable[[], None]) -> None:
 
 
 def _model(run: Run) -> LM:
+    if not isinstance(run.model, LanguageModel):
+        return run.model.lm
     from atlas_bench.evaluation.lm_eval_model import AtlasBenchLM
 
     if run.settings.checkpoint is not None:
@@ -137,15 +141,19 @@ def _evaluate(run: Run, lm: LM, lm_eval_task: Any) -> tuple[dict[str, Any], dict
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the bars of lm-eval and `datasets`, which know no other place than stderr."""
+    """Without the hints and bars of lm-eval and `datasets`; their bars only go to stderr."""
     import datasets
 
+    log = logging.getLogger("lm_eval")
+    level = log.level
+    log.setLevel(logging.ERROR)
     datasets.disable_progress_bars()
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             yield
     finally:
         datasets.enable_progress_bars()
+        log.setLevel(level)
 
 
 # record ------------------------------------------------------------------------------------

@@ -94,6 +94,7 @@ class SuiteTask:
         self.settings = settings
         self.tokenizer = babilong_tokenizer(text.tokenizer, text.vocab_size)
         self.vocab_size = self.tokenizer.vocab_size
+        self.versions: dict[str, str] = {}  # of lm-eval's definitions, once they are loaded
 
     def batch(self, length: int, noise: float, first: int, count: int) -> Batch:
         """Raises ValueError: there is nothing to train on."""
@@ -116,6 +117,7 @@ class SuiteTask:
             "few_shot_examples": 0,
             "limit": settings.limit,
             "max_length": settings.max_length,
+            "lm_eval_task_versions": self.versions,
             "metrics": {subtask: list(SUBTASKS[subtask].metrics) for subtask in settings.subtasks},
         }
         if any(SUBTASKS[subtask].folder is None for subtask in settings.subtasks):
