@@ -20,6 +20,7 @@ from atlas_bench.models.language_model import LanguageModel, ModelState
 
 # A shorter prefix is read again with each text: that costs less than smaller batches would.
 SHORTEST_SHARED = 16
+FILLED = 0.75  # of a batch's longest text, that every other has at least: the rest is read in vain
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,10 @@ class PrefixReader:
             refuse_what_cannot_fit(self.model, 1, length)
             # Half of what is free: the state is copied while it grows.
             fitting = free_memory(device) // 2 // max(1, self.model.state_bytes(1, length))
-            count = max(1, min(self.batch_tokens // tokens, fitting, self.batch_rows or len(items)))
+            most = min(self.batch_tokens // tokens, fitting, self.batch_rows or len(items))
+            count = 1
+            while count < min(most, len(items)) and size(items[count])[0] >= FILLED * tokens:
+                count += 1
             yield list(items[:count])
             items = items[count:]
 

@@ -185,12 +185,13 @@ def test_batches_keep_to_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
         standings = reader("titans", **options).stand(texts, equal=equal)
         return [[len(text.tokens) for text in standing.texts] for standing in standings]
 
-    assert lengths(batch_tokens=60) == [[30, 30], [30, 12], [9]]
-    assert lengths(batch_rows=3) == [[30, 30, 30], [12, 9]]
+    assert lengths(batch_tokens=60) == [[30, 30], [30], [12, 9]]  # 12 beside 30 is mostly filling
+    assert lengths(batch_rows=2) == [[30, 30], [30], [12, 9]]
+    assert lengths() == [[30, 30, 30], [12, 9]]
     assert lengths(equal=True) == [[30, 30, 30], [12], [9]]
     free = 2 * build("titans").state_bytes(2, 30)  # for two sequences, and for copying them
     monkeypatch.setattr(prefixes, "free_memory", lambda device: free)
-    assert lengths() == [[30, 30], [30, 12], [9]]
+    assert lengths() == [[30, 30], [30], [12, 9]]
 
 
 def test_a_cache_that_cannot_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
