@@ -15,6 +15,10 @@ from atlas_bench.evaluation.streaming import DoesNotFit, Prompt
 from atlas_bench.models.settings import HubSettings, ModelSettings
 from atlas_bench.run import execute
 from atlas_bench.tasks.babilong import babilong_tokenizer
+from atlas_bench.tasks.babilong_prompts import render_prompt
+from atlas_bench.tasks.babilong_task import BabilongSettings, BabilongTask
+from atlas_bench.tasks.prompted import PromptedBabilong
+from atlas_bench.tasks.settings import TextSettings
 
 transformers = pytest.importorskip("transformers")
 POSITIONS = 1500
@@ -111,7 +115,6 @@ def test_a_model_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
 def test_babilong_is_asked_with_examples_in_the_models_own_tokens(
     pretrained: str, tmp_path: Path
 ) -> None:
-    pytest.importorskip("atlas_bench.tasks.babilong_prompts")
     record = run(pretrained, tmp_path, "task.lengths=[0k,1k,2k]", "task.samples=2")
     assert record["scale"] == "pretrained"
     assert record["tokenizer"]["name"].endswith("tiny-llama")
@@ -128,12 +131,6 @@ def test_babilong_is_asked_with_examples_in_the_models_own_tokens(
 
 
 def test_a_prompt_is_the_rendered_text(pretrained: str) -> None:
-    pytest.importorskip("atlas_bench.tasks.babilong_prompts")
-    from atlas_bench.tasks.babilong_prompts import render_prompt
-    from atlas_bench.tasks.babilong_task import BabilongSettings, BabilongTask
-    from atlas_bench.tasks.prompted import PromptedBabilong
-    from atlas_bench.tasks.settings import TextSettings
-
     plain = BabilongTask(BabilongSettings(), TextSettings(), seed=0, question_every=32)
     parts = {"instruction": True, "examples": False, "post_prompt": True}
     cell = plain.cells()[0]
@@ -145,6 +142,14 @@ def test_a_prompt_is_the_rendered_text(pretrained: str) -> None:
     assert text.replace("<context>\n ", "<context>\n") == wanted
     assert plain.tokenizer.answer_id not in asked.question_ids
     assert asked.references == bare.references
+
+
+def test_ruler_is_asked_in_words(pretrained: str, tmp_path: Path) -> None:
+    asked = ["task=ruler", "task.subtasks=[niah_single_1]", "task.lengths=[512]", "task.samples=2"]
+    with pytest.raises(ConfigError, match=r"does not know; .* task\.trained_on=text"):
+        run(pretrained, tmp_path / "streams", *asked)
+    record = run(pretrained, tmp_path / "words", *asked, "task.trained_on=text")
+    assert [score["samples"] for score in record["scores"]] == [2]
 
 
 def test_suites_run_on_a_pretrained_model(pretrained: str, tmp_path: Path) -> None:
