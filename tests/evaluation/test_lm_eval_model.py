@@ -188,4 +188,4 @@ def test_lm_evals_command_line_evaluates_a_run(run_folder: Path, tmp_path: Path)
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     for task in ("piqa", "wikitext", "based_nq"):
-        assert re.search(rf"^\|{task} ", done.stdout, re.MULTILINE), done.stdout
+        assert re.search(rf"^\|{task} *\|", done.stdout, re.MULTILINE), done.stdout
