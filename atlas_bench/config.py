@@ -19,7 +19,7 @@ from atlas_bench.models.settings import (
     needs_library,
 )
 from atlas_bench.naming import check_choice
-from atlas_bench.tasks.registry import TASKS, check_task
+from atlas_bench.tasks.registry import TASKS, check_task, trains
 from atlas_bench.tasks.settings import TextSettings
 from atlas_bench.tasks.task import TaskSettings
 from atlas_bench.training.settings import TrainingSettings, check_training
@@ -129,8 +129,17 @@ def check(settings: RunSettings) -> None:
         raise ConfigError(f"hardware.threads={hardware.threads} must be at least 1, or null")
     if not isinstance(settings.resume, (bool, str)):
         raise ConfigError(f"resume={settings.resume} must be true, false or a run's folder")
-    if settings.mode == "eval" and settings.checkpoint is None and settings.resume is False:
+    if settings.model.hub is not None and (settings.mode, settings.checkpoint) != ("eval", None):
+        raise ConfigError(
+            f"model={settings.model.name} is pretrained; use mode=eval without checkpoint"
+        )
+    given = settings.checkpoint is not None or settings.model.hub is not None
+    if settings.mode == "eval" and not given and settings.resume is False:
         raise ConfigError("mode=eval needs checkpoint=PATH, a run's folder or a checkpoint folder")
+    if settings.mode in ("train", "train_eval") and not trains(settings.task):
+        raise ConfigError(
+            f"task={settings.task.name} has nothing to train on; use mode=eval checkpoint=PATH"
+        )
     if settings.mode != "eval" and settings.checkpoint is not None:
         raise ConfigError("checkpoint=PATH is for mode=eval; training goes on with resume=PATH")
     check_settings(settings.model, settings.scale)

@@ -8,8 +8,9 @@ import platform
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -25,15 +26,20 @@ from atlas_bench.models.language_model import LanguageModel, build_model, count_
 from atlas_bench.report.plots import plot_accuracy, plot_depths, plot_training
 from atlas_bench.report.records import Record, Score, write_record
 from atlas_bench.report.tables import rich_tables
+from atlas_bench.tasks.babilong_task import BabilongTask
 from atlas_bench.tasks.registry import make_task
+from atlas_bench.tasks.suites import ZERO_SHOT
 from atlas_bench.tasks.task import Task
 from atlas_bench.training import checkpoint
 from atlas_bench.training.loop import Trainer, TrainingError
 from atlas_bench.wandb_logger import RunLogger
 
+if TYPE_CHECKING:
+    from atlas_bench.evaluation.hub_models import HubModel
+
 PACKAGES = (
     "torch", "numpy", "tokenizers", "hydra-core", "wandb", "datasets", "safetensors",
-    "triton", "fla-core",
+    "triton", "fla-core", "lm-eval", "transformers",
 )  # fmt: skip
 
 
@@ -58,7 +64,7 @@ class Run:
     device: torch.device
     precision: str
     task: Task
-    model: LanguageModel
+    model: LanguageModel | HubModel
     console: Console
     logger: RunLogger
     stop: StopSignal
@@ -115,7 +121,9 @@ def _execute(
     run.logger.start(as_dict(settings), settings.name, folder, group=settings.logger.group)
     try:
         trained = {"seconds": 0.0, "tokens": 0}
-        if settings.mode == "eval":
+        if settings.model.hub is not None:
+            run.console.print(f"evaluating {settings.model.name}, as it is")
+        elif settings.mode == "eval":
             source = checkpoint.find_checkpoint(Path(settings.checkpoint))
             checkpoint.load_model(source, run.model)
             run.console.print(f"evaluating {source}")
@@ -142,7 +150,8 @@ def _show(run: Run, record: Record, path: Path) -> None:
     plots = run.folder / "plots"
     if run.settings.mode != "eval":
         plot_training(run.folder / "metrics.jsonl", plots / "training.png")
-    plot = plot_accuracy([record], plots / "accuracy.png") if record.scores else None
+    over_length = any(score.length_name != ZERO_SHOT for score in record.scores)
+    plot = plot_accuracy([record], plots / "accuracy.png") if over_length else None
     if record.depths:
         plot_depths(record, plots / "depths.png")
     for table in rich_tables([record]):
@@ -165,21 +174,13 @@ def _prepare(settings: RunSettings, folder: Path, stop: StopSignal) -> Run:
     if hardware.threads:
         torch.set_num_threads(hardware.threads)
     try:
-        task = make_task(
-            settings.task,
-            settings.text,
-            seed=settings.seed,
-            question_every=settings.training.question_every,
-        )
-        model = build_model(
-            settings.model, settings.scale, vocab_size=task.vocab_size, seed=settings.seed
-        )
+        task, model = _task_and_model(settings, folder, device)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     _claim(settings, folder)
     console = Console()
     console.print(
-        f"{settings.model.name} at {settings.scale.name}: {count_parameters(model):,} parameters, "
+        f"{settings.model.name} at {_scale(settings)}: {count_parameters(model):,} parameters, "
         f"{device.type} {precision}, seed {settings.seed}, run {folder}"
     )
     logger = RunLogger(settings.logger.mode, project=settings.logger.project)
@@ -189,7 +190,7 @@ def _prepare(settings: RunSettings, folder: Path, stop: StopSignal) -> Run:
         device,
         precision,
         task,
-        model.to(device),
+        model,
         console,
         logger,
         stop,
@@ -209,6 +210,37 @@ def _claim(settings: RunSettings, folder: Path) -> None:
                 f"folder with hydra.run.dir=PATH (a sweep: hydra.sweep.dir=PATH)"
             ) from None
     checkpoint.write_json(path, as_dict(settings))
+
+
+def _task_and_model(
+    settings: RunSettings, folder: Path, device: torch.device
+) -> tuple[Task, LanguageModel | HubModel]:
+    """The task, and a model for its vocabulary; a pretrained one brings the vocabulary instead."""
+    text, hub = settings.text, settings.model.hub
+    if hub is not None:
+        from atlas_bench.evaluation.hub_models import HubModel
+
+        pretrained = HubModel(settings.model, device)
+        text = replace(text, tokenizer=str(pretrained.save_tokenizer(folder / "tokenizer")))
+    task = make_task(
+        settings.task, text, seed=settings.seed, question_every=settings.training.question_every
+    )
+    if hub is None:
+        model = build_model(
+            settings.model, settings.scale, vocab_size=task.vocab_size, seed=settings.seed
+        )
+        return task, model.to(device)
+    if isinstance(task, BabilongTask):
+        from atlas_bench.tasks.prompted import PromptedBabilong
+
+        parts = ("instruction", "examples", "post_prompt")
+        task = PromptedBabilong(task, {part: getattr(hub, part) for part in parts})
+    return task, pretrained
+
+
+def _scale(settings: RunSettings) -> str:
+    """The scale's name; a pretrained model has the size that it has."""
+    return settings.scale.name if settings.model.hub is None else "pretrained"
 
 
 # training ----------------------------------------------------------------------------------
@@ -280,7 +312,7 @@ def _record(
     return Record(
         name=settings.name,
         model=settings.model.name,
-        scale=settings.scale.name,
+        scale=_scale(settings),
         task=task.settings.name,
         parameters=count_parameters(run.model),
         seed=settings.seed,
@@ -310,7 +342,7 @@ def _record(
     )
 
 
-def _state_bytes(run: Run, scores: list[Score]) -> int:
+def _state_bytes(run: Run, scores: list[Score]) -> int | None:
     """Of one sequence at the longest length that was scored: a recurrent model's at any length."""
     return run.model.state_bytes(1, max((score.length_tokens for score in scores), default=0))
 

@@ -9,7 +9,11 @@ from atlas_bench.config import folder_of
 from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.models.settings import ModelSettings, needs_library
 
-_FILES = {path.stem: path for path in sorted((folder_of("conf") / "model").glob("*.yaml"))}
+_FILES = {
+    path.stem: path
+    for path in sorted((folder_of("conf") / "model").glob("*.yaml"))
+    if path.stem != "hf"  # pretrained models, which have no preset
+}
 
 
 def _needs_gpu(name: str) -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from atlas_bench.evaluation.streaming import Generated, Prompt, generate
+from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.report.records import DepthScore, Score, wilson_interval
 from atlas_bench.tasks.task import Asked, Cell
 
@@ -36,12 +38,14 @@ def score_questions(
             lengths.append(len(each.context_ids))
             yield Prompt(each.context_ids, each.question_ids, index)
 
-    found = generate(
-        run.model,
+    if isinstance(run.model, LanguageModel):
+        ours = {"end_id": task.tokenizer.end_id, "piece": hardware.piece_tokens}
+        answer = partial(generate, run.model, **ours)
+    else:
+        answer = run.model.generate
+    found = answer(
         prompts(),
         max_new=task.max_new_tokens,
-        end_id=task.tokenizer.end_id,
-        piece=hardware.piece_tokens,
         batch_tokens=hardware.batch_tokens,
         on_prompt=on_prompt,
         should_stop=run.stop,

@@ -11,8 +11,11 @@ from atlas_bench.console import progress_bars
 from atlas_bench.evaluation.labelled import score_labelled
 from atlas_bench.evaluation.questions import PREDICTIONS, score_questions
 from atlas_bench.evaluation.streaming import DoesNotFit
+from atlas_bench.evaluation.suites import score_suite
 from atlas_bench.interrupts import Interrupted
+from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.report.records import DepthScore, Score
+from atlas_bench.tasks.suites import SuiteTask
 from atlas_bench.tasks.task import QuestionTask
 
 if TYPE_CHECKING:
@@ -33,7 +36,10 @@ def evaluate(run: Run, notes: list[str]) -> Scores:
     (run.folder / PREDICTIONS).unlink(missing_ok=True)  # of an evaluation that was stopped
     found = Scores()
     try:
-        _evaluate(run, notes, found)
+        if isinstance(run.task, SuiteTask):
+            found.scores = score_suite(run, notes)
+        else:
+            _evaluate(run, notes, found)
     except (ConfigError, DoesNotFit, Interrupted):
         raise
     except ValueError as error:  # what a task cannot make
@@ -44,6 +50,10 @@ def evaluate(run: Run, notes: list[str]) -> Scores:
 def _evaluate(run: Run, notes: list[str], found: Scores) -> None:
     task = run.task
     asks = isinstance(task, QuestionTask)
+    if not asks and not isinstance(run.model, LanguageModel):
+        raise ConfigError(
+            f"task={task.settings.name} scores token by token, which model.hub does not give"
+        )
     # Draw one sample of everything first: a length that cannot be must not cost an evaluation.
     for cell in task.cells():
         next(iter(task.asked(cell, 1) if asks else task.labelled_batches(cell)))

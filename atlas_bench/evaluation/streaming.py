@@ -72,14 +72,32 @@ def complete(
     _, state = prefill(model, context, state, piece)
     question = torch.from_numpy(np.stack([prompt.question for prompt in prompts]))
     hidden, state = prefill(model, question, state, piece)
-    answers: list[list[int]] = [[] for _ in prompts]
-    open_ = [True] * len(prompts)
+    return decode(model, hidden, state, max_new=max_new, end_id=end_id)
+
+
+@torch.inference_mode()
+def decode(
+    model: LanguageModel,
+    hidden: Tensor,
+    state: ModelState,
+    *,
+    max_new: int,
+    end_id: int,
+    is_complete: Callable[[int, list[int]], bool] = lambda row, tokens: False,
+) -> list[list[int]]:
+    """Greedy continuations of what was read: ``hidden`` (B, width) at the last token, its state.
+
+    A row ends before ``end_id``, or behind the token with which ``is_complete(row, tokens)``.
+    """
+    answers: list[list[int]] = [[] for _ in range(len(hidden))]
+    open_ = [True] * len(hidden)
     for _ in range(max_new):
         chosen = model.logits(hidden).argmax(-1)
         for row, token in enumerate(chosen.tolist()):
             open_[row] = open_[row] and token != end_id
             if open_[row]:
                 answers[row].append(token)
+                open_[row] = not is_complete(row, answers[row])
         if not any(open_):
             break
         hidden, state = prefill(model, chosen[:, None], state, 1)
@@ -105,7 +123,7 @@ def generate(
     read = 0
     memory = PeakMemory(model.embedding.weight.device)
     started = time.perf_counter()
-    for group in _batches(prompts, batch_tokens):
+    for group in batches(prompts, batch_tokens):
         refuse_what_cannot_fit(model, len(group), len(group[0].context))
         found = complete(model, group, max_new=max_new, end_id=end_id, piece=piece)
         for prompt, tokens in zip(group, found, strict=True):
@@ -120,7 +138,7 @@ def generate(
     return Generated(ordered, read, seconds, memory.peak())
 
 
-def _batches(prompts: Iterable[Prompt], batch_tokens: int) -> Iterator[list[Prompt]]:
+def batches(prompts: Iterable[Prompt], batch_tokens: int) -> Iterator[list[Prompt]]:
     """Prompts of equal lengths together. A window is held back at a time, never all of them."""
     window: list[Prompt] = []
     size = 0

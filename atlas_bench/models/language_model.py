@@ -7,7 +7,9 @@ calls never changes what comes out.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +52,29 @@ class ModelState:
 
     def detach(self) -> ModelState:
         return ModelState(tuple(layer.detach() for layer in self.layers))
+
+    def select(self, rows: Sequence[int]) -> ModelState:
+        """The state of the sequences ``rows`` of the batch, each as often as it is named."""
+        return _select(self, rows, {})
+
+
+def _select(part: Any, rows: Sequence[int], done: dict[int, Tensor]) -> Any:
+    """Rows of the first dimension, the batch, of every tensor in ``part``.
+
+    ``done``: what was taken of each tensor, because a state may hold one under two names.
+    """
+    if isinstance(part, Tensor):
+        if id(part) not in done:
+            done[id(part)] = part[torch.as_tensor(rows, device=part.device)]
+        return done[id(part)]
+    if is_dataclass(part):
+        named = {field.name: getattr(part, field.name) for field in fields(part)}
+        return replace(part, **_select(named, rows, done))
+    if isinstance(part, dict):
+        return {name: _select(value, rows, done) for name, value in part.items()}
+    if isinstance(part, tuple):
+        return tuple(_select(value, rows, done) for value in part)
+    return part
 
 
 class FeedForward(nn.Module):

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields, make_dataclass
 from typing import get_type_hints
 
 from atlas_bench.memory.spec import MemorySpec
-from atlas_bench.naming import nearest
+from atlas_bench.naming import check_choice, nearest
 
 # Around kernels of flash-linear-attention, with the largest heads that those take.
 LIBRARY_MIXERS = {"kda": 256, "mamba2": 256, "mesa_net": 128}
@@ -19,6 +19,7 @@ MIXERS = (
     *LIBRARY_MIXERS,
 )
 MATCH = ("none", "parameters", "state")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def _spec(settings: MemorySettings) -> MemorySpec:
@@ -45,6 +46,21 @@ class AttentionSettings:
 
 
 @dataclass
+class HubSettings:
+    """A pretrained model of the hub, whose repository or folder ``model.name`` is."""
+
+    dtype: str = "auto"  # of the weights: auto (the model's own) | float32 | bfloat16 | float16
+    revision: str = "main"
+    trust_remote_code: bool = False  # whether code of the repository may run
+    max_length: int | None = None  # tokens it may see; null for as many as it has positions
+    batch_size: int = 8
+    # What BABILong's prompts hold besides context and question.
+    instruction: bool = True
+    examples: bool = True
+    post_prompt: bool = True
+
+
+@dataclass
 class ModelSettings:
     """One preset of conf/model."""
 
@@ -61,6 +77,7 @@ class ModelSettings:
     match: str = "parameters"
     attention: AttentionSettings = field(default_factory=AttentionSettings)
     memory: MemorySettings = field(default_factory=MemorySettings)
+    hub: HubSettings | None = None  # not null: nothing of the above, but a pretrained model
 
 
 @dataclass
@@ -85,6 +102,9 @@ def needs_library(model: ModelSettings) -> bool:
 
 def check_settings(model: ModelSettings, scale: ScaleSettings) -> None:
     """Raise ValueError in one sentence for a combination that cannot be built."""
+    if model.hub is not None:
+        _check_hub(model.hub)
+        return
     if model.initial_step <= 0:
         raise ValueError(f"model.initial_step={model.initial_step} must be above 0")
     if model.coarse_factor < 1:
@@ -139,6 +159,13 @@ def check_settings(model: ModelSettings, scale: ScaleSettings) -> None:
         raise ValueError(f"model.attention.window={window} must be at least 1, or null for full")
     if scale.memory_key_dim is not None and scale.memory_key_dim < 1:
         raise ValueError(f"scale.memory_key_dim={scale.memory_key_dim} must be at least 1")
+
+
+def _check_hub(hub: HubSettings) -> None:
+    check_choice("model.hub.dtype", hub.dtype, DTYPES)
+    for key in ("max_length", "batch_size"):
+        if getattr(hub, key) is not None and getattr(hub, key) < 1:
+            raise ValueError(f"model.hub.{key}={getattr(hub, key)} must be at least 1")
 
 
 def _divisors(number: int) -> list[int]:

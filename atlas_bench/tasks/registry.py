@@ -8,23 +8,27 @@ from dataclasses import dataclass
 from atlas_bench.tasks.babilong_task import BabilongSettings, BabilongTask, check_babilong
 from atlas_bench.tasks.ruler.task import RulerSettings, RulerTask, check_ruler
 from atlas_bench.tasks.settings import TextSettings, check_text
+from atlas_bench.tasks.suites import SuiteSettings, SuiteTask, check_suite
 from atlas_bench.tasks.task import Task, TaskSettings
 
 
 @dataclass(frozen=True)
 class Entry:
     """``check`` raises ValueError in one sentence; ``make`` takes the settings of task and text,
-    the run's ``seed`` and ``question_every``, the mean tokens between two questions in training."""
+    the run's ``seed`` and ``question_every``, the mean tokens between two questions in training.
+    ``trains``: whether it has training data at all."""
 
     settings: type[TaskSettings]
     check: Callable[..., None]
     make: Callable[..., Task]
+    trains: bool = True
 
 
 # conf/task/NAME.yaml takes its keys from `NAME_schema`; several files may share one.
 TASKS = {
     "babilong": Entry(BabilongSettings, check_babilong, BabilongTask),
     "ruler": Entry(RulerSettings, check_ruler, RulerTask),
+    "suite": Entry(SuiteSettings, check_suite, SuiteTask, trains=False),
 }
 
 
@@ -32,6 +36,11 @@ def check_task(task: TaskSettings, text: TextSettings) -> None:
     """Raise ValueError in one sentence, naming the key, for a task that cannot be asked."""
     check_text(text)
     _entry(task).check(task, text)
+
+
+def trains(task: TaskSettings) -> bool:
+    """Whether a model can be trained on the task."""
+    return _entry(task).trains
 
 
 def make_task(task: TaskSettings, text: TextSettings, *, seed: int, question_every: int) -> Task:

@@ -1,0 +1,191 @@
+"""Pretrained models of the hub beside ours, through lm-eval's own Hugging Face backend.
+
+Imported only for `model=hf`: it needs transformers (the `[hf]` extra).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from lm_eval.models.huggingface import HFLM
+from torch import Tensor, nn
+
+from atlas_bench.evaluation.streaming import (
+    DoesNotFit,
+    Generated,
+    PeakMemory,
+    Prompt,
+    batches,
+)
+from atlas_bench.interrupts import Interrupted
+from atlas_bench.models.settings import ModelSettings
+from atlas_bench.text.tokenizer import Tokenizer, load_tokenizer
+
+# What configurations call the most tokens that a model has positions for; recurrent ones have none.
+_POSITIONS = ("n_positions", "max_position_embeddings", "n_ctx")
+
+
+class HubLM(HFLM):
+    """HFLM that counts what it reads, as our own lm-eval model does."""
+
+    tokens_read = 0
+    on_text: Callable[[], None] = staticmethod(lambda: None)
+
+    def _model_call(self, inps: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        self._count(inps)
+        return super()._model_call(inps, *arguments, **options)
+
+    def _model_generate(self, context: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        self._count(context)
+        return super()._model_generate(context, *arguments, **options)
+
+    def _count(self, tokens: Tensor) -> None:
+        self.tokens_read += tokens.numel()
+        for _ in tokens:
+            self.on_text()
+
+
+class HubModel:
+    """A model and its tokenizer, from the hub or a local folder.
+
+    Raises ValueError in one sentence where they cannot be loaded. Code of the repository runs only
+    with ``trust_remote_code``.
+    """
+
+    def __init__(self, settings: ModelSettings, device: torch.device) -> None:
+        self.name, hub = settings.name, settings.hub
+        transformers.utils.logging.disable_progress_bar()
+        try:
+            self.lm = HubLM(
+                settings.name,
+                revision=hub.revision,
+                dtype=hub.dtype,
+                trust_remote_code=hub.trust_remote_code,
+                max_length=hub.max_length,
+                batch_size=hub.batch_size,
+                device=device.type,
+            )
+        except (OSError, ValueError, ImportError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"model.name={settings.name} cannot be loaded: {reason}") from error
+        self.batch_size = hub.batch_size
+        self.most_tokens = hub.max_length or _positions(self.lm.config)
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        return self.lm.model.parameters()
+
+    def eval(self) -> None:
+        """transformers loads models in evaluation mode."""
+
+    def state_bytes(self, batch: int, length: int) -> None:
+        """Not known: every architecture keeps another state."""
+
+    def save_tokenizer(self, folder: Path) -> Path:
+        """Write ``folder/NAME/tokenizer.json``, which our tasks load; returns its folder."""
+        return save_tokenizer(self.lm.tokenizer, self.name, folder)
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        max_new: int,
+        batch_tokens: int,
+        on_prompt: Callable[[], None] = lambda: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Generated:
+        """Greedy answers up to the model's own end token, as streaming.generate gives ours.
+
+        Raises DoesNotFit for a prompt longer than the model has positions, ValueError for tokens
+        that it does not know.
+        """
+        model, tokenizer = self.lm.model, self.lm.tokenizer
+        begin = begin_ids(tokenizer)
+        ends = _end_ids(model, tokenizer)
+        memory, started, read = PeakMemory(self.lm.device), time.perf_counter(), 0
+        answers: dict[int, list[int]] = {}
+        for group in batches(prompts, batch_tokens):
+            ids = np.stack([np.concatenate([begin, p.context, p.question]) for p in group])
+            self._check(ids, max_new)
+            for start in range(0, len(group), self.batch_size):
+                part = torch.from_numpy(ids[start : start + self.batch_size]).long()
+                part = part.to(self.lm.device)
+                found = model.generate(
+                    part,
+                    attention_mask=torch.ones_like(part),
+                    max_new_tokens=max_new,
+                    do_sample=False,
+                    pad_token_id=ends[0] if ends else 0,
+                    eos_token_id=ends or None,
+                )
+                new = found[:, part.shape[1] :].tolist()
+                for prompt, tokens in zip(group[start:], new, strict=False):
+                    answers[prompt.index] = _before(tokens, ends)
+                    on_prompt()
+                read += part.numel()
+                memory.look()
+                if should_stop():
+                    raise Interrupted
+        seconds = time.perf_counter() - started
+        return Generated([answers[i] for i in sorted(answers)], read, seconds, memory.peak())
+
+    def _check(self, ids: np.ndarray, max_new: int) -> None:
+        known = self.lm.model.get_input_embeddings().weight.shape[0]
+        if ids.max() >= known:
+            raise ValueError(
+                f"the prompts hold tokens that {self.name} does not know; ask a pretrained model "
+                f"with task.trained_on=text where the task has that key"
+            )
+        needed = ids.shape[1] + max_new
+        if self.most_tokens is not None and needed > self.most_tokens:
+            raise DoesNotFit(
+                f"{needed:,} tokens are more than the {self.most_tokens:,} that {self.name} has "
+                f"positions for; model.hub.max_length=N asks it anyway"
+            )
+
+
+def hub_tokenizer(name: str, **options: Any) -> Tokenizer:
+    """A hub model's tokenizer in the form of ours, from the hub or a local folder."""
+    import tempfile
+
+    theirs = transformers.AutoTokenizer.from_pretrained(name, **options)
+    with tempfile.TemporaryDirectory() as folder:
+        return load_tokenizer(save_tokenizer(theirs, name, Path(folder)))
+
+
+def save_tokenizer(tokenizer: Any, name: str, folder: Path) -> Path:
+    """``folder/NAME/tokenizer.json``, as `load_tokenizer` reads it; ValueError without one."""
+    target = folder / name.strip("/").replace("/", "--")
+    tokenizer.save_pretrained(target)
+    if not (target / "tokenizer.json").is_file():
+        raise ValueError(f"model.name={name} has no fast tokenizer, which our tasks need")
+    return target
+
+
+def begin_ids(tokenizer: Any) -> list[int]:
+    """The token that a model expects before every text, if it does."""
+    first = tokenizer("a")["input_ids"][:1]
+    return first if first == [tokenizer.bos_token_id] else []
+
+
+def _end_ids(model: Any, tokenizer: Any) -> list[int]:
+    """Every token with which the model ends an answer."""
+    theirs = model.generation_config.eos_token_id
+    theirs = theirs if isinstance(theirs, list) else [theirs]
+    return sorted({token for token in (*theirs, tokenizer.eos_token_id) if token is not None})
+
+
+def _before(tokens: list[int], ends: list[int]) -> list[int]:
+    """The tokens up to the first that ends an answer."""
+    return tokens[: next((i for i, token in enumerate(tokens) if token in ends), len(tokens))]
+
+
+def _positions(config: Any) -> int | None:
+    found = (getattr(config, name, None) for name in _POSITIONS)
+    return next((value for value in found if isinstance(value, int)), None)
