@@ -57,7 +57,9 @@ def parameters_by_part(model: LanguageModel) -> dict[str, int]:
         "embedding": count_parameters(model.embedding),
         "mixers": sum(count_parameters(block.mixer) for block in model.blocks) - memories,
         "initial memories": memories,
-        "feed-forward": sum(count_parameters(block.feed_forward) for block in model.blocks),
+        "feed-forward": sum(
+            count_parameters(block.feed_forward) for block in model.blocks if block.feed_forward is not None
+        ),
         "head": 0 if model.head is None else count_parameters(model.head),
     }
     return parts | {"norms": count_parameters(model) - sum(parts.values())}
