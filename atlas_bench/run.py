@@ -8,7 +8,8 @@ import platform
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from rich.console import Console
 from atlas_bench import __version__
 from atlas_bench.config import ConfigError, RunSettings, as_dict, check_machine
 from atlas_bench.console import progress_bars
+from atlas_bench.evaluation.labelled import accuracy
 from atlas_bench.evaluation.scoring import Scores, evaluate
 from atlas_bench.evaluation.streaming import DoesNotFit
 from atlas_bench.interrupts import Interrupted, StopSignal
@@ -29,6 +31,7 @@ from atlas_bench.tasks.registry import make_task
 from atlas_bench.tasks.task import Task
 from atlas_bench.training import checkpoint
 from atlas_bench.training.loop import Trainer, TrainingError
+from atlas_bench.training.settings import TrainingSettings
 from atlas_bench.wandb_logger import RunLogger
 
 PACKAGES = (
@@ -73,8 +76,9 @@ def describe(settings: RunSettings) -> str:
     check_machine(settings)
     # of tasks without text their own
     vocab_size = getattr(settings.task, "vocab_size", settings.text.vocab_size)
+    readout = getattr(settings.task, "readout", "next")
     try:
-        found = account(settings.model, settings.scale, vocab_size=vocab_size)
+        found = account(settings.model, settings.scale, vocab_size=vocab_size, readout=readout)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return as_text(f"{settings.model.name} at {settings.scale.name}", found)
@@ -172,7 +176,11 @@ def _prepare(settings: RunSettings, folder: Path, stop: StopSignal) -> Run:
             question_every=settings.training.question_every,
         )
         model = build_model(
-            settings.model, settings.scale, vocab_size=task.vocab_size, seed=settings.seed
+            settings.model,
+            settings.scale,
+            vocab_size=task.vocab_size,
+            seed=settings.seed,
+            readout=getattr(settings.task, "readout", "next"),
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error
@@ -217,15 +225,17 @@ def _claim(settings: RunSettings, folder: Path) -> None:
 def train(run: Run):
     """Train, resuming where the folder holds a checkpoint; returns the Progress."""
     settings = run.settings
+    training = _with_epochs(settings.training, run.task)
     trainer = Trainer(
         run.model,
         _batches(run.task),
-        settings.training,
+        training,
         folder=run.folder,
         end_id=run.task.tokenizer.end_id if run.task.tokenizer else None,
         device=run.device,
         precision=run.precision,
         forward=torch.compile(run.model) if settings.hardware.compile else None,
+        validate=partial(accuracy, run) if hasattr(run.task, "validation_batches") else None,
         should_stop=run.stop,
     )
     if settings.resume is not False and (run.folder / "checkpoints" / "last.json").is_file():
@@ -234,7 +244,7 @@ def train(run: Run):
         run.console.print(f"resuming at step {trainer.progress.step} from {source}")
     with progress_bars(run.console) as bars:
         task = bars.add_task(
-            "training", total=settings.training.tokens, completed=trainer.progress.tokens, note=""
+            "training", total=training.tokens, completed=trainer.progress.tokens, note=""
         )
 
         def show(metrics: dict[str, float]) -> None:
@@ -251,6 +261,18 @@ def train(run: Run):
 
         trainer.on_step = show
         return trainer.run()
+
+
+def _with_epochs(training: TrainingSettings, task: Task) -> TrainingSettings:
+    """The budget in tokens where it is given in passes over the task's training set."""
+    if training.epochs is None:
+        return training
+    if not hasattr(task, "epoch_tokens"):
+        raise ConfigError(
+            f"training.epochs={training.epochs} is for tasks with a fixed training set, which "
+            f"task={task.settings.name} has not; set training.tokens"
+        )
+    return replace(training, tokens=round(training.epochs * task.epoch_tokens))
 
 
 def _batches(task: Task):

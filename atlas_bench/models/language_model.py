@@ -24,6 +24,7 @@ from atlas_bench.models.hybrids import (
 )
 from atlas_bench.models.library_mixers import LIBRARY_CLASSES, LibraryMixer, LibraryState
 from atlas_bench.models.neural_memory import NeuralMemory, NeuralMemoryState, memory_key_dim
+from atlas_bench.models.readout import LastReadout
 from atlas_bench.models.settings import (
     ModelSettings,
     ScaleSettings,
@@ -86,10 +87,20 @@ class Block(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """Tokens in, hidden states out; `logits` turns hidden states into scores of next tokens."""
+    """Tokens in, hidden states out; `logits` turns hidden states into scores of next tokens.
+
+    ``readout="last"``: all hidden states of a call are made from the last one, for tasks that ask
+    for the whole sequence at its end.
+    """
 
     def __init__(
-        self, model: ModelSettings, scale: ScaleSettings, *, vocab_size: int, hidden: int
+        self,
+        model: ModelSettings,
+        scale: ScaleSettings,
+        *,
+        vocab_size: int,
+        hidden: int,
+        readout: str = "next",
     ) -> None:
         super().__init__()
         check_settings(model, scale)
@@ -97,6 +108,7 @@ class LanguageModel(nn.Module):
         self.embedding = nn.Embedding(vocab_size, scale.width)
         mixers = itertools.islice(itertools.cycle(model.mixers), scale.layers)
         self.blocks = nn.ModuleList(Block(mixer, model, scale, hidden) for mixer in mixers)
+        self.readout = LastReadout(scale.width) if readout == "last" else None
         self.norm = nn.RMSNorm(scale.width, eps=1e-6)
         self.head = None
         if not scale.tie_embeddings:
@@ -124,6 +136,8 @@ class LanguageModel(nn.Module):
             x, layer, gates = block(x, layer)
             layers.append(layer)
             self.gates.append(gates)
+        if self.readout is not None:
+            x = self.readout(x)
         return self.norm(x), ModelState(tuple(layers))
 
     def set_coarse(self, coarse: bool) -> None:
@@ -165,7 +179,12 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def build_model(
-    model: ModelSettings, scale: ScaleSettings, *, vocab_size: int, seed: int
+    model: ModelSettings,
+    scale: ScaleSettings,
+    *,
+    vocab_size: int,
+    seed: int,
+    readout: str = "next",
 ) -> LanguageModel:
     """A model initialised from ``seed``, of the size that ``model.match`` asks for.
 
@@ -184,7 +203,7 @@ def build_model(
         hidden = _matched_hidden(model, scale, hidden)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LanguageModel(model, scale, vocab_size=vocab_size, hidden=hidden)
+        return LanguageModel(model, scale, vocab_size=vocab_size, hidden=hidden, readout=readout)
 
 
 def _matched_hidden(model: ModelSettings, scale: ScaleSettings, hidden: int) -> int:

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from atlas_bench.tasks.task import Batch
+from atlas_bench.tasks.task import Batch, Labelled
 
 UNLABELLED = -1  # the target where nothing is asked
 
@@ -23,6 +23,24 @@ def generator(*parts: object) -> np.random.Generator:
     """A stream of random numbers decided by ``parts`` alone, the same on every machine."""
     digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
+
+
+def distinct(rng: np.random.Generator, rows: int, size: int, low: int, high: int) -> np.ndarray:
+    """(rows, size) int16, each row ``size`` different numbers of low .. high - 1 in random order.
+
+    Whatever stands earlier in its row already is drawn again until nothing does. That compares
+    numbers for equality only, so every row of different numbers is as likely as any other.
+    """
+    drawn = rng.integers(low, high, (rows, size), dtype=np.int16)
+    unsure = np.arange(rows)
+    while len(unsure):
+        order = np.argsort(drawn[unsure], 1, kind="stable")
+        ranked = np.take_along_axis(drawn[unsure], order, 1)
+        row, place = np.nonzero(ranked[:, 1:] == ranked[:, :-1])
+        again = rng.integers(low, high, len(row), dtype=np.int16)
+        drawn[unsure[row], order[row, place + 1]] = again
+        unsure = unsure[np.unique(row)]
+    return drawn
 
 
 @dataclass(frozen=True)
@@ -64,6 +82,12 @@ class Examples:
             yield self.batch(slice(start, start + size))
 
 
+def mean_by_example(found: Labelled) -> np.ndarray:
+    """(examples,) The share of each example's labelled positions that was predicted."""
+    right = np.bincount(found.example, found.predicted == found.wanted)
+    return right / np.bincount(found.example)
+
+
 class Passes:
     """Batches from one or more fixed sets, pass after pass, every pass in another order.
 
@@ -73,11 +97,6 @@ class Passes:
 
     def __init__(self, sets: Sequence[Examples], seed: int) -> None:
         self.sets, self.seed = list(sets), seed
-
-    @property
-    def tokens(self) -> int:
-        """Of one pass over all sets."""
-        return sum(examples.inputs.size for examples in self.sets)
 
     def batch(self, first: int, count: int) -> Batch:
         """The training examples ``first`` .. ``first + count - 1`` of the run.
