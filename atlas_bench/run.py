@@ -30,7 +30,7 @@ from atlas_bench.report.tables import rich_tables
 from atlas_bench.tasks.registry import make_task
 from atlas_bench.tasks.task import Task
 from atlas_bench.training import checkpoint
-from atlas_bench.training.loop import Trainer, TrainingError
+from atlas_bench.training.loop import Progress, Trainer, TrainingError
 from atlas_bench.training.settings import TrainingSettings
 from atlas_bench.wandb_logger import RunLogger
 
@@ -118,14 +118,13 @@ def _execute(
     run = _prepare(settings, folder, stop)
     run.logger.start(as_dict(settings), settings.name, folder, group=settings.logger.group)
     try:
-        trained = {"seconds": 0.0, "tokens": 0}
+        progress = Progress()
         if settings.mode == "eval":
             source = checkpoint.find_checkpoint(Path(settings.checkpoint))
             checkpoint.load_model(source, run.model)
             run.console.print(f"evaluating {source}")
         else:
             progress = train(run)
-            trained = {"seconds": progress.seconds, "tokens": progress.tokens}
         notes: list[str] = []
         found = Scores()
         if settings.mode != "train":
@@ -133,7 +132,7 @@ def _execute(
     except BaseException:
         run.logger.close(failed=True)
         raise
-    record = _record(run, found, notes, trained, started_at)
+    record = _record(run, found, notes, progress, started_at)
     record.wall_seconds = round(time.perf_counter() - started, 2)
     path = folder / "record.json"
     write_record(record, path)
@@ -222,7 +221,7 @@ def _claim(settings: RunSettings, folder: Path) -> None:
 # training ----------------------------------------------------------------------------------
 
 
-def train(run: Run):
+def train(run: Run) -> Progress:
     """Train, resuming where the folder holds a checkpoint; returns the Progress."""
     settings = run.settings
     training = _with_epochs(settings.training, run.task)
@@ -294,7 +293,7 @@ def _record(
     run: Run,
     found: Scores,
     notes: list[str],
-    trained: dict[str, float],
+    progress: Progress,
     started_at: datetime.datetime,
 ) -> Record:
     settings, task = run.settings, run.task
@@ -309,8 +308,8 @@ def _record(
         scores=found.scores,
         depths=found.depths,
         wall_seconds=0.0,
-        train_seconds=round(trained["seconds"], 2),
-        train_tokens=int(trained["tokens"]),
+        train_seconds=round(progress.seconds, 2),
+        train_tokens=progress.tokens,
         versions=versions(),
         git_commit=run.commit,
         device=_device_name(run.device),
@@ -323,12 +322,13 @@ def _record(
             **task.protocol(),
             "evaluation_seed": task.settings.seed,
             "trained": settings.mode != "eval",
-            "train_tokens": int(trained["tokens"]),
+            "train_tokens": progress.tokens,
         },
         config=as_dict(settings),
         started_at=started_at.isoformat(timespec="seconds"),
         notes=notes,
         state_bytes=_state_bytes(run, found.scores),
+        valid_accuracy=progress.valid_accuracy,
     )
 
 

@@ -53,8 +53,7 @@ def account(
 
 def parameters_by_part(model: LanguageModel) -> dict[str, int]:
     """Parameters of the embedding, the head (0 where it is the embedding), the feed-forwards,
-    the readout, the mixers less their initial memories, the initial memories, and the norms.
-    """
+    the mixers less their initial memories, the initial memories, a readout, and the norms."""
     memories = sum(p.numel() for n, p in model.named_parameters() if ".initial." in n)
     feed_forwards = [block.feed_forward for block in model.blocks if block.feed_forward is not None]
     parts = {
@@ -62,9 +61,10 @@ def parameters_by_part(model: LanguageModel) -> dict[str, int]:
         "mixers": sum(count_parameters(block.mixer) for block in model.blocks) - memories,
         "initial memories": memories,
         "feed-forward": sum(count_parameters(part) for part in feed_forwards),
-        "readout": 0 if model.readout is None else count_parameters(model.readout),
         "head": 0 if model.head is None else count_parameters(model.head),
     }
+    if model.readout is not None:
+        parts["readout"] = count_parameters(model.readout)
     return parts | {"norms": count_parameters(model) - sum(parts.values())}
 
 

@@ -111,7 +111,7 @@ class Trainer:
             while self._goes_on:
                 started = time.perf_counter()
                 metrics = self._step()
-                if self.validate and progress.step % (settings.validate_every or math.inf) == 0:
+                if self._validates_now:
                     metrics["valid_accuracy"] = self._validated()
                 progress.seconds += time.perf_counter() - started
                 metrics["seconds"] = round(progress.seconds, 3)
@@ -131,6 +131,14 @@ class Trainer:
     @property
     def _goes_on(self) -> bool:
         return self.progress.tokens < self.settings.tokens and not self.progress.ended
+
+    @property
+    def _validates_now(self) -> bool:
+        """Every so many steps, and when the budget is spent."""
+        every = self.settings.validate_every
+        if self.validate is None or every is None:
+            return False
+        return self.progress.step % every == 0 or self.progress.tokens >= self.settings.tokens
 
     def _validated(self) -> float:
         """Accuracy on the validation examples; training ends where it is `stop_at`."""

@@ -92,7 +92,8 @@ def test_splits_share_no_example_and_only_training_follows_the_run_s_seed() -> N
     train = rows(one.batch(0, 0.0, i * 50, 50) for i in range(6))
     valid, test = rows(one.validation_batches()), rows(one.labelled_batches(cell))
     assert (len(train), len(valid), len(test)) == (300, 256, 50)
-    assert not (train & valid or train & test or valid & test)
+    assert not train & (valid | test)
+    assert not valid & test
     assert rows(other.labelled_batches(cell)) == test
     assert rows(other.validation_batches()) == valid
     assert not rows(other.batch(0, 0.0, i * 50, 50) for i in range(6)) & train
