@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from rich.console import Console
 from atlas_bench import __version__
 from atlas_bench.config import ConfigError, RunSettings, as_dict, check_machine
 from atlas_bench.console import progress_bars
+from atlas_bench.evaluation.labelled import accuracy
 from atlas_bench.evaluation.scoring import Scores, evaluate
 from atlas_bench.evaluation.streaming import DoesNotFit
 from atlas_bench.interrupts import Interrupted, StopSignal
@@ -31,7 +33,8 @@ from atlas_bench.tasks.registry import make_task
 from atlas_bench.tasks.suites import ZERO_SHOT
 from atlas_bench.tasks.task import Task
 from atlas_bench.training import checkpoint
-from atlas_bench.training.loop import Trainer, TrainingError
+from atlas_bench.training.loop import Progress, Trainer, TrainingError
+from atlas_bench.training.settings import TrainingSettings
 from atlas_bench.wandb_logger import RunLogger
 
 if TYPE_CHECKING:
@@ -79,8 +82,9 @@ def describe(settings: RunSettings) -> str:
     check_machine(settings)
     # of tasks without text their own
     vocab_size = getattr(settings.task, "vocab_size", settings.text.vocab_size)
+    readout = getattr(settings.task, "readout", "next")
     try:
-        found = account(settings.model, settings.scale, vocab_size=vocab_size)
+        found = account(settings.model, settings.scale, vocab_size=vocab_size, readout=readout)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return as_text(f"{settings.model.name} at {settings.scale.name}", found)
@@ -120,7 +124,7 @@ def _execute(
     run = _prepare(settings, folder, stop)
     run.logger.start(as_dict(settings), settings.name, folder, group=settings.logger.group)
     try:
-        trained = {"seconds": 0.0, "tokens": 0}
+        progress = Progress()
         if settings.model.hub is not None:
             run.console.print(f"evaluating {settings.model.name}, as it is")
         elif settings.mode == "eval":
@@ -129,7 +133,6 @@ def _execute(
             run.console.print(f"evaluating {source}")
         else:
             progress = train(run)
-            trained = {"seconds": progress.seconds, "tokens": progress.tokens}
         notes: list[str] = []
         found = Scores()
         if settings.mode != "train":
@@ -137,7 +140,7 @@ def _execute(
     except BaseException:
         run.logger.close(failed=True)
         raise
-    record = _record(run, found, notes, trained, started_at)
+    record = _record(run, found, notes, progress, started_at)
     record.wall_seconds = round(time.perf_counter() - started, 2)
     path = folder / "record.json"
     write_record(record, path)
@@ -227,7 +230,11 @@ def _task_and_model(
     )
     if hub is None:
         model = build_model(
-            settings.model, settings.scale, vocab_size=task.vocab_size, seed=settings.seed
+            settings.model,
+            settings.scale,
+            vocab_size=task.vocab_size,
+            seed=settings.seed,
+            readout=getattr(settings.task, "readout", "next"),
         )
         return task, model.to(device)
     if isinstance(task, BabilongTask):
@@ -246,18 +253,20 @@ def _scale(settings: RunSettings) -> str:
 # training ----------------------------------------------------------------------------------
 
 
-def train(run: Run):
+def train(run: Run) -> Progress:
     """Train, resuming where the folder holds a checkpoint; returns the Progress."""
     settings = run.settings
+    training = _with_epochs(settings.training, run.task)
     trainer = Trainer(
         run.model,
         _batches(run.task),
-        settings.training,
+        training,
         folder=run.folder,
         end_id=run.task.tokenizer.end_id if run.task.tokenizer else None,
         device=run.device,
         precision=run.precision,
         forward=torch.compile(run.model) if settings.hardware.compile else None,
+        validate=partial(accuracy, run) if hasattr(run.task, "validation_batches") else None,
         should_stop=run.stop,
     )
     if settings.resume is not False and (run.folder / "checkpoints" / "last.json").is_file():
@@ -266,7 +275,7 @@ def train(run: Run):
         run.console.print(f"resuming at step {trainer.progress.step} from {source}")
     with progress_bars(run.console) as bars:
         task = bars.add_task(
-            "training", total=settings.training.tokens, completed=trainer.progress.tokens, note=""
+            "training", total=training.tokens, completed=trainer.progress.tokens, note=""
         )
 
         def show(metrics: dict[str, float]) -> None:
@@ -283,6 +292,18 @@ def train(run: Run):
 
         trainer.on_step = show
         return trainer.run()
+
+
+def _with_epochs(training: TrainingSettings, task: Task) -> TrainingSettings:
+    """The budget in tokens where it is given in passes over the task's training set."""
+    if training.epochs is None:
+        return training
+    if not hasattr(task, "epoch_tokens"):
+        raise ConfigError(
+            f"training.epochs={training.epochs} is for tasks with a fixed training set, which "
+            f"task={task.settings.name} has not; set training.tokens"
+        )
+    return replace(training, tokens=round(training.epochs * task.epoch_tokens))
 
 
 def _batches(task: Task):
@@ -304,7 +325,7 @@ def _record(
     run: Run,
     found: Scores,
     notes: list[str],
-    trained: dict[str, float],
+    progress: Progress,
     started_at: datetime.datetime,
 ) -> Record:
     settings, task = run.settings, run.task
@@ -319,8 +340,8 @@ def _record(
         scores=found.scores,
         depths=found.depths,
         wall_seconds=0.0,
-        train_seconds=round(trained["seconds"], 2),
-        train_tokens=int(trained["tokens"]),
+        train_seconds=round(progress.seconds, 2),
+        train_tokens=progress.tokens,
         versions=versions(),
         git_commit=run.commit,
         device=_device_name(run.device),
@@ -333,12 +354,13 @@ def _record(
             **task.protocol(),
             "evaluation_seed": task.settings.seed,
             "trained": settings.mode != "eval",
-            "train_tokens": int(trained["tokens"]),
+            "train_tokens": progress.tokens,
         },
         config=as_dict(settings),
         started_at=started_at.isoformat(timespec="seconds"),
         notes=notes,
         state_bytes=_state_bytes(run, found.scores),
+        valid_accuracy=progress.valid_accuracy,
     )
 
 

@@ -50,6 +50,8 @@ def predict(run: Run, batch: Batch, *, first_example: int = 0) -> Labelled:
     """The model's first choice and loss at the labelled positions, in pieces of the sequences."""
     inputs = torch.from_numpy(batch.inputs)
     piece = run.settings.hardware.piece_tokens
+    if run.model.readout is not None:  # which names a call's tokens from its last
+        piece = inputs.shape[1]
     state = run.model.init_state(len(inputs))
     examples, positions, wanted, predicted, losses = [], [], [], [], []
     for start in range(0, inputs.shape[1], piece):
@@ -67,6 +69,12 @@ def predict(run: Run, batch: Batch, *, first_example: int = 0) -> Labelled:
         predicted.append(logits.argmax(-1).cpu().numpy())
         losses.append(loss.cpu().numpy())
     return Labelled(*map(np.concatenate, (examples, positions, wanted, predicted, losses)))
+
+
+def accuracy(run: Run) -> float:
+    """The share of labelled positions of the task's validation examples that is predicted."""
+    parts = [predict(run, batch) for batch in run.task.validation_batches()]
+    return float(np.concatenate([part.predicted == part.wanted for part in parts]).mean())
 
 
 def _score(measured: Measured, cost: dict[str, float]) -> Score:

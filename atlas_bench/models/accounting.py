@@ -34,10 +34,12 @@ class Account:
         return sum(self.parameters.values())
 
 
-def account(model: ModelSettings, scale: ScaleSettings, *, vocab_size: int) -> Account:
+def account(
+    model: ModelSettings, scale: ScaleSettings, *, vocab_size: int, readout: str = "next"
+) -> Account:
     """Count everything. Raises ValueError for settings that cannot be built."""
     with torch.device("meta"):
-        network = build_model(model, scale, vocab_size=vocab_size, seed=0)
+        network = build_model(model, scale, vocab_size=vocab_size, seed=0, readout=readout)
         forward, training = _operations(network)
     states = {name: network.state_bytes(1, length) for name, length in LENGTHS.items()}
     return Account(
@@ -51,15 +53,18 @@ def account(model: ModelSettings, scale: ScaleSettings, *, vocab_size: int) -> A
 
 def parameters_by_part(model: LanguageModel) -> dict[str, int]:
     """Parameters of the embedding, the head (0 where it is the embedding), the feed-forwards,
-    the mixers less their initial memories, the initial memories, and the norms between."""
+    the mixers less their initial memories, the initial memories, a readout, and the norms."""
     memories = sum(p.numel() for n, p in model.named_parameters() if ".initial." in n)
+    feed_forwards = [block.feed_forward for block in model.blocks if block.feed_forward is not None]
     parts = {
         "embedding": count_parameters(model.embedding),
         "mixers": sum(count_parameters(block.mixer) for block in model.blocks) - memories,
         "initial memories": memories,
-        "feed-forward": sum(count_parameters(block.feed_forward) for block in model.blocks),
+        "feed-forward": sum(count_parameters(part) for part in feed_forwards),
         "head": 0 if model.head is None else count_parameters(model.head),
     }
+    if model.readout is not None:
+        parts["readout"] = count_parameters(model.readout)
     return parts | {"norms": count_parameters(model) - sum(parts.values())}
 
 

@@ -26,6 +26,7 @@ from atlas_bench.models.hybrids import (
 )
 from atlas_bench.models.library_mixers import LIBRARY_CLASSES, LibraryMixer, LibraryState
 from atlas_bench.models.neural_memory import NeuralMemory, NeuralMemoryState, memory_key_dim
+from atlas_bench.models.readout import LastReadout
 from atlas_bench.models.settings import (
     ModelSettings,
     ScaleSettings,
@@ -91,27 +92,40 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """x + mixer(norm(x)), then x + feed_forward(norm(x))."""
+    """x + mixer(norm(x)), then x + feed_forward(norm(x)), which ``hidden`` 0 leaves out."""
 
     def __init__(self, mixer: str, model: ModelSettings, scale: ScaleSettings, hidden: int) -> None:
         super().__init__()
         self.mixer_norm = nn.RMSNorm(scale.width, eps=1e-6)
         self.mixer = MIXER_CLASSES[mixer](model, scale)
-        self.feed_forward_norm = nn.RMSNorm(scale.width, eps=1e-6)
-        self.feed_forward = FeedForward(scale.width, hidden)
+        self.feed_forward = None
+        if hidden:
+            self.feed_forward_norm = nn.RMSNorm(scale.width, eps=1e-6)
+            self.feed_forward = FeedForward(scale.width, hidden)
 
     def forward(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState, dict]:
         y, state, *gates = self.mixer(self.mixer_norm(x), state)
         x = x + y
-        x = x + self.feed_forward(self.feed_forward_norm(x))
+        if self.feed_forward is not None:
+            x = x + self.feed_forward(self.feed_forward_norm(x))
         return x, state, gates[0] if gates else {}
 
 
 class LanguageModel(nn.Module):
-    """Tokens in, hidden states out; `logits` turns hidden states into scores of next tokens."""
+    """Tokens in, hidden states out; `logits` turns hidden states into scores of next tokens.
+
+    ``readout="last"``: all hidden states of a call are made from the last one, for tasks that ask
+    for the whole sequence at its end.
+    """
 
     def __init__(
-        self, model: ModelSettings, scale: ScaleSettings, *, vocab_size: int, hidden: int
+        self,
+        model: ModelSettings,
+        scale: ScaleSettings,
+        *,
+        vocab_size: int,
+        hidden: int,
+        readout: str = "next",
     ) -> None:
         super().__init__()
         check_settings(model, scale)
@@ -119,6 +133,7 @@ class LanguageModel(nn.Module):
         self.embedding = nn.Embedding(vocab_size, scale.width)
         mixers = itertools.islice(itertools.cycle(model.mixers), scale.layers)
         self.blocks = nn.ModuleList(Block(mixer, model, scale, hidden) for mixer in mixers)
+        self.readout = LastReadout(scale.width) if readout == "last" else None
         self.norm = nn.RMSNorm(scale.width, eps=1e-6)
         self.head = None
         if not scale.tie_embeddings:
@@ -126,7 +141,10 @@ class LanguageModel(nn.Module):
         self.gates: list[dict[str, Tensor]] = []  # of the last forward, for penalties and logs
         self.apply(_initialise)
         for block in self.blocks:  # residual branches start small (GPT-2)
-            for out in (block.mixer.out, block.feed_forward.down):
+            branches = [block.mixer.out]
+            if block.feed_forward is not None:
+                branches.append(block.feed_forward.down)
+            for out in branches:
                 with torch.no_grad():
                     out.weight.mul_((2 * scale.layers) ** -0.5)
 
@@ -143,6 +161,8 @@ class LanguageModel(nn.Module):
             x, layer, gates = block(x, layer)
             layers.append(layer)
             self.gates.append(gates)
+        if self.readout is not None:
+            x = self.readout(x)
         return self.norm(x), ModelState(tuple(layers))
 
     def set_coarse(self, coarse: bool) -> None:
@@ -184,23 +204,31 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def build_model(
-    model: ModelSettings, scale: ScaleSettings, *, vocab_size: int, seed: int
+    model: ModelSettings,
+    scale: ScaleSettings,
+    *,
+    vocab_size: int,
+    seed: int,
+    readout: str = "next",
 ) -> LanguageModel:
     """A model initialised from ``seed``, of the size that ``model.match`` asks for.
 
     ``parameters``: the feed-forward of a model whose mixer has more parameters than attention is
-    narrowed until the totals agree as nearly as whole units allow. ``state``: `match_state`.
+    narrowed until the totals agree as nearly as whole units allow; a scale without a feed-forward
+    (MQAR's) has nothing to narrow and compares models of equal width. ``state``: `match_state`.
     Raises ValueError where no choice comes near.
     """
     check_settings(model, scale)
     if model.match == "state":
         model, scale = match_state(model, scale)
-    hidden = scale.feed_forward or swiglu_hidden(scale.width)
-    if model.match == "parameters" and model.mixers != ["attention"]:
+    hidden = scale.feed_forward
+    if hidden is None:
+        hidden = swiglu_hidden(scale.width)
+    if hidden and model.match == "parameters" and model.mixers != ["attention"]:
         hidden = _matched_hidden(model, scale, hidden)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LanguageModel(model, scale, vocab_size=vocab_size, hidden=hidden)
+        return LanguageModel(model, scale, vocab_size=vocab_size, hidden=hidden, readout=readout)
 
 
 def _matched_hidden(model: ModelSettings, scale: ScaleSettings, hidden: int) -> int:

@@ -88,7 +88,7 @@ class ScaleSettings:
     width: int = 64
     layers: int = 2
     heads: int = 4
-    feed_forward: int | None = None  # hidden size of the Transformer's; None: 8/3 of the width
+    feed_forward: int | None = None  # hidden size of the Transformer's; None: 8/3 of width; 0: none
     memory_heads: int | None = None
     memory_key_dim: int | None = None  # of a key before an expanding phi; None: as the values
     attention_window: int = 64  # of sliding windows and segments (2048 in ATLAS section 6)
@@ -128,9 +128,14 @@ def check_settings(model: ModelSettings, scale: ScaleSettings) -> None:
             f"model.match={model.match} is not one of {', '.join(MATCH)}"
             f"{nearest(model.match, MATCH)}"
         )
-    for name in ("width", "layers", "heads", "feed_forward", "attention_window"):
-        if getattr(scale, name) is not None and getattr(scale, name) < 1:
+    for name in ("width", "layers", "heads", "attention_window"):
+        if getattr(scale, name) < 1:
             raise ValueError(f"scale.{name}={getattr(scale, name)} must be at least 1")
+    if scale.feed_forward is not None and scale.feed_forward < 0:
+        raise ValueError(
+            f"scale.feed_forward={scale.feed_forward} must be a size, 0 for no feed-forward, or "
+            f"null for 8/3 of the width"
+        )
     for name, heads in (("heads", scale.heads), ("memory_heads", scale.memory_heads)):
         if heads is not None and (heads < 1 or scale.width % heads):
             raise ValueError(

@@ -85,6 +85,7 @@ class Record:
     notes: list[str] = field(default_factory=list)
     depths: list[DepthScore] = field(default_factory=list)
     state_bytes: int | None = None  # of one sequence at the longest length scored
+    valid_accuracy: float | None = None  # at the end of training: what a grid's best is chosen by
     path: Path | None = field(default=None, compare=False)
 
 

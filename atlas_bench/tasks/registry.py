@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from atlas_bench.tasks.babilong_task import BabilongSettings, BabilongTask, check_babilong
+from atlas_bench.tasks.mad import MadSettings, MadTask, check_mad
+from atlas_bench.tasks.mqar import MqarSettings, MqarTask, check_mqar
 from atlas_bench.tasks.ruler.task import RulerSettings, RulerTask, check_ruler
 from atlas_bench.tasks.settings import TextSettings, check_text
 from atlas_bench.tasks.suites import SuiteSettings, SuiteTask, check_suite
@@ -28,6 +30,8 @@ class Entry:
 TASKS = {
     "babilong": Entry(BabilongSettings, check_babilong, BabilongTask),
     "ruler": Entry(RulerSettings, check_ruler, RulerTask),
+    "mqar": Entry(MqarSettings, check_mqar, MqarTask),
+    "mad": Entry(MadSettings, check_mad, MadTask),
     "suite": Entry(SuiteSettings, check_suite, SuiteTask, trains=False),
 }
 

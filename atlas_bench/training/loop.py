@@ -62,6 +62,8 @@ class Progress:
     best_accuracy: float = 0.0
     seconds: float = 0.0
     last_loss: float = math.nan
+    valid_accuracy: float | None = None
+    ended: bool = False  # by training.stop_at, before the budget was spent
 
 
 class Trainer:
@@ -78,6 +80,7 @@ class Trainer:
         device: torch.device,
         precision: str = "float32",
         forward: Callable | None = None,
+        validate: Callable[[], float] | None = None,
         on_step: Callable[[dict[str, float]], None] = lambda metrics: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -85,7 +88,7 @@ class Trainer:
         self.folder, self.end_id = folder, end_id
         self.device, self.precision = device, precision
         self.forward = forward or model  # a compiled model shares its parameters with `model`
-        self.on_step, self.should_stop = on_step, should_stop
+        self.validate, self.on_step, self.should_stop = validate, on_step, should_stop
         self.optimizer = build_optimizer(model, settings)
         self.progress = Progress()
         self.stages = settings.curriculum.stages
@@ -98,13 +101,18 @@ class Trainer:
         _truncate_metrics(self.folder / "metrics.jsonl", self.progress.step)
 
     def run(self) -> Progress:
-        """Train until the budget is spent. Raises TrainingError or Interrupted."""
+        """Train until the budget is spent, or ``stop_at`` is reached on validation examples.
+
+        Raises TrainingError or Interrupted.
+        """
         progress, settings = self.progress, self.settings
         self.model.train()
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            while progress.tokens < settings.tokens:
+            while self._goes_on:
                 started = time.perf_counter()
                 metrics = self._step()
+                if self._validates_now:
+                    metrics["valid_accuracy"] = self._validated()
                 progress.seconds += time.perf_counter() - started
                 metrics["seconds"] = round(progress.seconds, 3)
                 file.write(json.dumps(metrics) + "\n")
@@ -113,12 +121,33 @@ class Trainer:
                 stop = self.should_stop()
                 if stop or progress.step % settings.checkpoint_every == 0:
                     self.save()
-                if stop and progress.tokens < settings.tokens:
+                if stop and self._goes_on:
                     raise Interrupted
         self.save()
         self.model.set_coarse(False)
         self.model.eval()
         return progress
+
+    @property
+    def _goes_on(self) -> bool:
+        return self.progress.tokens < self.settings.tokens and not self.progress.ended
+
+    @property
+    def _validates_now(self) -> bool:
+        """Every so many steps, and when the budget is spent."""
+        every = self.settings.validate_every
+        if self.validate is None or every is None:
+            return False
+        return self.progress.step % every == 0 or self.progress.tokens >= self.settings.tokens
+
+    def _validated(self) -> float:
+        """Accuracy on the validation examples; training ends where it is `stop_at`."""
+        progress, wanted = self.progress, self.settings.stop_at
+        self.model.eval()
+        progress.valid_accuracy = self.validate()
+        self.model.train()
+        progress.ended = wanted is not None and progress.valid_accuracy >= wanted
+        return progress.valid_accuracy
 
     def save(self) -> Path:
         """Checkpoint now; it is `best` when no stage and accuracy so far was higher."""
@@ -143,6 +172,7 @@ class Trainer:
         streams = max(settings.min_streams, settings.batch_tokens // length)
         micro = max(1, streams // settings.accumulate)
         sums: dict[str, float] = {}
+        before = progress.tokens
         self.optimizer.zero_grad(set_to_none=True)
         for _ in range(settings.accumulate):
             batch = self.streams(length, noise, progress.streams, micro)
@@ -169,12 +199,9 @@ class Trainer:
             "running_accuracy": progress.accuracy,
             "gradient_norm": float(norm),
             "learning_rate": rate,
-            "length_tokens": length,
+            "length_tokens": batch.inputs.shape[1],
             "noise_share": noise,
-            "tokens_per_second": settings.accumulate
-            * micro
-            * length
-            / (time.perf_counter() - started),
+            "tokens_per_second": (progress.tokens - before) / (time.perf_counter() - started),
         }
 
     def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -43,6 +43,8 @@ class TrainingSettings:
     """Budget, optimizer and objective."""
 
     tokens: int = 1_000_000
+    # Passes over a task's fixed training set, instead of tokens; for tasks that have one.
+    epochs: float | None = None
     batch_tokens: int = 512  # tokens a step
     min_streams: int = 2  # streams a step, however long they are: fewer would be noise
     accumulate: int = 1  # micro-batches a step; the same gradient with less memory
@@ -58,6 +60,8 @@ class TrainingSettings:
     change_penalty: float = 1.0
     question_every: int = 10  # tokens between two questions of a stream, on average
     checkpoint_every: int = 100  # steps
+    validate_every: int | None = None  # steps; for tasks that have validation examples
+    stop_at: float | None = None  # accuracy on them that ends training
     curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
 
 
@@ -73,6 +77,11 @@ def check_training(settings: TrainingSettings) -> None:
     ):
         if getattr(settings, name) < 1:
             raise ValueError(f"training.{name}={getattr(settings, name)} must be at least 1")
+    for name in ("epochs", "validate_every", "stop_at"):
+        if getattr(settings, name) is not None and getattr(settings, name) <= 0:
+            raise ValueError(f"training.{name}={getattr(settings, name)} must be above 0, or null")
+    if settings.stop_at is not None and settings.validate_every is None:
+        raise ValueError("training.stop_at needs training.validate_every=STEPS to look at")
     for name in ("learning_rate", "clip"):
         if getattr(settings, name) <= 0:
             raise ValueError(f"training.{name}={getattr(settings, name)} must be above 0")

@@ -167,8 +167,25 @@ def test_attention_against_the_written_out_mask(
         ((ModelSettings(mixers=["atention"]), ScaleSettings()), "did you mean attention"),
         ((ModelSettings(match="all"), ScaleSettings()), "model.match=all"),
         ((PRESETS["transformer"], ScaleSettings(width=12, heads=4)), "odd size 3"),
+        ((ModelSettings(), ScaleSettings(feed_forward=-1)), "scale.feed_forward=-1 must be a size"),
     ],
 )
 def test_impossible_settings_say_so(settings: tuple, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         build_model(*settings, vocab_size=64, seed=0)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_scale_without_a_feed_forward_is_mixers_alone(name: str) -> None:
+    scale = ScaleSettings(width=32, layers=2, heads=4, memory_heads=2, memory_key_dim=6)
+    scale.feed_forward = 0
+    model = build_model(PRESETS[name], scale, vocab_size=64, seed=0)
+    mixers = sum(count_parameters(block.mixer) for block in model.blocks)
+    norms = 3 * 32  # one before every mixer and one at the end
+    assert count_parameters(model) == 64 * 32 + mixers + norms
+    tokens = torch.randint(0, 64, (2, 20), generator=torch.Generator().manual_seed(0))
+    x = model.embedding(tokens)
+    for block in model.blocks:
+        y, *_ = block.mixer(block.mixer_norm(x), block.mixer.init_state(2))
+        x = x + y
+    torch.testing.assert_close(model(tokens)[0], model.norm(x))

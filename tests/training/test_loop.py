@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from atlas_bench.interrupts import Interrupted
 from atlas_bench.models.language_model import LanguageModel, build_model
 from atlas_bench.models.settings import MemorySettings, ModelSettings, ScaleSettings
 from atlas_bench.tasks.task import Batch
+from atlas_bench.training import checkpoint
 from atlas_bench.training.loop import (
     Trainer,
     TrainingError,
@@ -218,6 +220,8 @@ def test_schedule_and_weight_decay_groups() -> None:
         ({"tokens": 0}, "training.tokens=0"),
         ({"learning_rate": 0.0}, "training.learning_rate=0.0 must be above 0"),
         ({"betas": [0.9]}, "two numbers"),
+        ({"epochs": 0.0}, "training.epochs=0.0 must be above 0, or null"),
+        ({"stop_at": 0.9}, "training.stop_at needs training.validate_every"),
         ({"curriculum": CurriculumSettings(stages=[Stage(64, 1.0)])}, "training.curriculum.stages"),
         ({"curriculum": CurriculumSettings(stages=[Stage(8, 0.5)])}, "64 tokens or more"),
         ({"curriculum": CurriculumSettings(stages=[])}, "is empty"),
@@ -249,3 +253,49 @@ def test_the_monitor_says_what_the_memories_did(tmp_path: Path) -> None:
     assert found["gate_retain"] == 1
     assert found["memory_update"] == 0
     torch.testing.assert_close(found["memory_norm"], torch.stack(norms).mean())
+
+
+def validated(accuracies: list[float]) -> tuple[list[float], Callable[[], float]]:
+    """What a validation has found so far, and the validation: it finds these, one after another."""
+    found: list[float] = []
+
+    def validate() -> float:
+        found.append(accuracies[len(found)])
+        return found[-1]
+
+    return found, validate
+
+
+def test_training_ends_where_validation_says_that_it_is_learnt(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, validate_every=2, stop_at=0.9)
+    found, validate = validated([0.1, 0.95, 1.0])
+    run = trainer(tmp_path, settings=settings, validate=validate)
+    progress = run.run()
+    assert (progress.step, progress.valid_accuracy, progress.ended) == (4, 0.95, True)
+    assert progress.tokens < settings.tokens
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line.get("valid_accuracy") for line in lines] == [None, 0.1, None, 0.95]
+    resumed = trainer(tmp_path, settings=settings, validate=validate)
+    resumed.resume(checkpoint.find_checkpoint(tmp_path))
+    assert resumed.run().step == 4, "what has ended does not go on"
+
+
+def test_the_model_that_is_left_is_validated_too(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, validate_every=5)
+    found, validate = validated([0.1, 1.0, 0.3])
+    progress = trainer(tmp_path, settings=settings, validate=validate).run()
+    assert (progress.step, progress.valid_accuracy, progress.ended) == (12, 0.3, False)
+    assert len(found) == 3
+
+
+def test_validation_changes_nothing(tmp_path: Path) -> None:
+    losses = []
+    for name, every in (("with", 2), ("without", None)):
+        folder = tmp_path / name
+        folder.mkdir()
+        run = trainer(folder, settings=replace(SETTINGS, validate_every=every))
+        modes: list[bool] = []
+        run.validate = lambda run=run, modes=modes: modes.append(run.model.training) or 0.5
+        losses.append(run.run().last_loss)
+        assert modes == ([False] * 6 if every else [])
+    assert losses[0] == losses[1]

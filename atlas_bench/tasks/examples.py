@@ -1,0 +1,133 @@
+"""Fixed sets of token sequences with a target at some positions, and the order of passes over them.
+
+Tasks on made-up tokens (MQAR, MAD) train on a fixed set again and again. Here an epoch is no state:
+which examples make a batch is a function of the seed and the batch's place in the run alone, so a
+resumed run goes on with exactly the batches that an uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from atlas_bench.tasks.task import Batch, Labelled
+
+UNLABELLED = -1  # the target where nothing is asked
+
+
+def generator(*parts: object) -> np.random.Generator:
+    """A stream of random numbers decided by ``parts`` alone, the same on every machine."""
+    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
+
+
+def distinct(rng: np.random.Generator, rows: int, size: int, low: int, high: int) -> np.ndarray:
+    """(rows, size) int16, each row ``size`` different numbers of low .. high - 1 in random order.
+
+    Whatever stands earlier in its row already is drawn again until nothing does. That compares
+    numbers for equality only, so every row of different numbers is as likely as any other.
+    """
+    drawn = rng.integers(low, high, (rows, size), dtype=np.int16)
+    unsure = np.arange(rows)
+    while len(unsure):
+        order = np.argsort(drawn[unsure], 1, kind="stable")
+        ranked = np.take_along_axis(drawn[unsure], order, 1)
+        row, place = np.nonzero(ranked[:, 1:] == ranked[:, :-1])
+        again = rng.integers(low, high, len(row), dtype=np.int16)
+        drawn[unsure[row], order[row, place + 1]] = again
+        unsure = unsure[np.unique(row)]
+    return drawn
+
+
+@dataclass(frozen=True)
+class Examples:
+    """``inputs`` and ``targets`` (N, T) int16; a target is UNLABELLED where nothing is asked.
+
+    int16, because a training set is held as a whole: vocabularies end below 32,768.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+
+    def __post_init__(self) -> None:
+        assert self.inputs.shape == self.targets.shape
+        assert self.inputs.dtype == self.targets.dtype == np.int16
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all tokens and targets: the same on every machine, and not after a changed draw."""
+        joined = b"".join(part.astype("<i2").tobytes() for part in (self.inputs, self.targets))
+        return hashlib.sha256(joined).hexdigest()[:16]
+
+    def batch(self, rows: np.ndarray | slice) -> Batch:
+        """Some of the examples. Unlabelled targets become 0, which the mask leaves out."""
+        inputs, targets = self.inputs[rows], self.targets[rows]
+        asked = targets != UNLABELLED
+        return Batch(
+            inputs=inputs.astype(np.int32),
+            targets=np.where(asked, targets, 0).astype(np.int32),
+            answer_mask=asked,
+        )
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """All examples in order, ``size`` at a time."""
+        for start in range(0, len(self), size):
+            yield self.batch(slice(start, start + size))
+
+
+def mean_by_example(found: Labelled) -> np.ndarray:
+    """(examples,) The share of each example's labelled positions that was predicted."""
+    right = np.bincount(found.example, found.predicted == found.wanted)
+    return right / np.bincount(found.example)
+
+
+class Passes:
+    """Batches from one or more fixed sets, pass after pass, every pass in another order.
+
+    A batch comes from one set, since sets may differ in length; sets take turns in proportion to
+    their sizes. Every example of a set is seen once before any is seen again.
+    """
+
+    def __init__(self, sets: Sequence[Examples], seed: int) -> None:
+        self.sets, self.seed = list(sets), seed
+
+    def batch(self, first: int, count: int) -> Batch:
+        """The training examples ``first`` .. ``first + count - 1`` of the run.
+
+        Raises ValueError where ``first`` is no multiple of ``count``: batches of one size make a
+        run.
+        """
+        number, rest = divmod(first, count)
+        if rest:
+            raise ValueError(f"example {first} does not begin a batch of {count}")
+        turns = [max(1, round(len(examples) / count)) for examples in self.sets]
+        epoch, place = divmod(number, sum(turns))
+        turn = int(_order(sum(turns), self.seed, "turns", epoch)[place])
+        which = 0
+        while turn >= turns[which]:
+            turn -= turns[which]
+            which += 1
+        start = (epoch * turns[which] + turn) * count
+        return self.sets[which].batch(self._rows(which, np.arange(start, start + count)))
+
+    def _rows(self, which: int, numbers: np.ndarray) -> np.ndarray:
+        """Where in a set the run's ``numbers``-th draws from it lie."""
+        size = len(self.sets[which])
+        rows = np.empty_like(numbers)
+        for turn in range(numbers[0] // size, numbers[-1] // size + 1):
+            inside = numbers // size == turn
+            order = _order(size, self.seed, "examples", which, turn)
+            rows[inside] = order[numbers[inside] % size]
+        return rows
+
+
+@lru_cache(maxsize=16)
+def _order(size: int, *parts: object) -> np.ndarray:
+    return generator(*parts).permutation(size)
