@@ -88,7 +88,7 @@ class Tokenizer:
         """Write ``directory/tokenizer.json`` atomically; returns its path."""
         path = Path(directory) / "tokenizer.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_atomically(path, self._backend.to_str())
+        write_atomically(path, self._backend.to_str().encode())
         return path
 
 
@@ -151,7 +151,7 @@ def train_tokenizer(vocab_size: int = 1024, wording: Iterable[str] = ()) -> Toke
     tokenizer = Tokenizer(_train(vocab_size, words, corpus), name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_atomically(path, tokenizer._backend.to_str())
+        write_atomically(path, tokenizer._backend.to_str().encode())
     except OSError as error:
         log.warning("the tokenizer is not kept for the next run: %s", error)
     return tokenizer
@@ -243,12 +243,12 @@ def _read_cached(path: Path, name: str) -> Tokenizer | None:
         return None
 
 
-def _write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
     """Write beside the target and rename: a reader never sees half a file."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
