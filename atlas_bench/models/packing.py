@@ -19,7 +19,7 @@ from torch import Tensor
 from atlas_bench.models.language_model import LanguageModel
 
 # Tokens read for nothing, at most, for each that is wanted. Fewer make more groups, each a call.
-MAX_PADDING = 0.25
+MAX_PADDING = 0.1
 
 
 def packed_forward(

@@ -104,5 +104,5 @@ def test_documents_of_like_length_are_read_in_one_call() -> None:
     marked = np.zeros((8, 1000), dtype=bool)
     marked[:, [0, 480]] = True
     assert len(list(part_groups(marked))) == 1
-    marked[0, 999] = True  # a part of one token is cheaper as padding than as a call
+    marked[0, 999] = True  # a part of one token is cheaper as padding than in a call
     assert len(list(part_groups(marked))) == 1
