@@ -8,7 +8,7 @@ import platform
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,9 +23,12 @@ from atlas_bench.interrupts import Interrupted, StopSignal
 from atlas_bench.models.accounting import account, as_text
 from atlas_bench.models.language_model import LanguageModel, build_model, count_parameters
 from atlas_bench.report.plots import plot_accuracy, plot_training
+from atlas_bench.report.position_loss import METRIC as POSITION_LOSS
+from atlas_bench.report.position_loss import plot_position_loss
 from atlas_bench.report.records import Record, Score, write_record
 from atlas_bench.report.tables import rich_tables
 from atlas_bench.tasks.registry import make_task
+from atlas_bench.tasks.settings import TextSettings
 from atlas_bench.tasks.task import Task
 from atlas_bench.training import checkpoint
 from atlas_bench.training.loop import Trainer, TrainingError
@@ -143,6 +146,8 @@ def _show(run: Run, record: Record, path: Path) -> None:
     if run.settings.mode != "eval":
         plot_training(run.folder / "metrics.jsonl", plots / "training.png")
     plot = plot_accuracy([record], plots / "accuracy.png") if record.scores else None
+    if any(score.metric == POSITION_LOSS for score in record.scores):
+        plot_position_loss([record], plots / "position_loss.png")
     for table in rich_tables([record]):
         run.console.print(table)
     if plot:
@@ -165,7 +170,7 @@ def _prepare(settings: RunSettings, folder: Path, stop: StopSignal) -> Run:
     try:
         task = make_task(
             settings.task,
-            settings.text,
+            _text(settings),
             seed=settings.seed,
             question_every=settings.training.question_every,
         )
@@ -209,6 +214,14 @@ def _claim(settings: RunSettings, folder: Path) -> None:
     checkpoint.write_json(path, as_dict(settings))
 
 
+def _text(settings: RunSettings) -> TextSettings:
+    """The configured text, but with the tokenizer of the checkpoint that is evaluated."""
+    saved = None
+    if settings.mode == "eval":
+        saved = checkpoint.tokenizer_file(checkpoint.find_checkpoint(Path(settings.checkpoint)))
+    return settings.text if saved is None else replace(settings.text, tokenizer=str(saved))
+
+
 # training ----------------------------------------------------------------------------------
 
 
@@ -220,7 +233,7 @@ def train(run: Run):
         _batches(run.task),
         settings.training,
         folder=run.folder,
-        end_id=run.task.tokenizer.end_id if run.task.tokenizer else None,
+        tokenizer=run.task.tokenizer,
         device=run.device,
         precision=run.precision,
         forward=torch.compile(run.model) if settings.hardware.compile else None,

@@ -6,6 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from atlas_bench.tasks.babilong_task import BabilongSettings, BabilongTask, check_babilong
+from atlas_bench.tasks.language_modelling import (
+    LanguageModellingSettings,
+    LanguageModellingTask,
+    check_language_modelling,
+)
 from atlas_bench.tasks.settings import TextSettings, check_text
 from atlas_bench.tasks.task import Task, TaskSettings
 
@@ -21,7 +26,10 @@ class Entry:
 
 
 # conf/task/NAME.yaml takes its keys from `NAME_schema`; several files may share one.
-TASKS = {"babilong": Entry(BabilongSettings, check_babilong, BabilongTask)}
+TASKS = {
+    "babilong": Entry(BabilongSettings, check_babilong, BabilongTask),
+    "lm": Entry(LanguageModellingSettings, check_language_modelling, LanguageModellingTask),
+}
 
 
 def check_task(task: TaskSettings, text: TextSettings) -> None:

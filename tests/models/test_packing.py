@@ -101,7 +101,7 @@ def test_groups_hold_every_token_once_with_bounded_padding(
 
 
 def test_documents_of_like_length_are_read_in_one_call() -> None:
-    marked = np.zeros((8, 1000), dtype=bool)
+    marked = np.zeros((16, 1000), dtype=bool)
     marked[:, [0, 480]] = True
     assert len(list(part_groups(marked))) == 1
     marked[0, 999] = True  # a part of one token is cheaper as padding than in a call
