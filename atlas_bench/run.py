@@ -26,10 +26,13 @@ from atlas_bench.interrupts import Interrupted, StopSignal
 from atlas_bench.models.accounting import account, as_text
 from atlas_bench.models.language_model import LanguageModel, build_model, count_parameters
 from atlas_bench.report.plots import plot_accuracy, plot_depths, plot_training
+from atlas_bench.report.position_loss import METRIC as POSITION_LOSS
+from atlas_bench.report.position_loss import plot_position_loss
 from atlas_bench.report.records import Record, Score, write_record
 from atlas_bench.report.tables import rich_tables
 from atlas_bench.tasks.babilong_task import BabilongTask
 from atlas_bench.tasks.registry import make_task
+from atlas_bench.tasks.settings import TextSettings
 from atlas_bench.tasks.suites import ZERO_SHOT
 from atlas_bench.tasks.task import Task
 from atlas_bench.training import checkpoint
@@ -157,6 +160,8 @@ def _show(run: Run, record: Record, path: Path) -> None:
     plot = plot_accuracy([record], plots / "accuracy.png") if over_length else None
     if record.depths:
         plot_depths(record, plots / "depths.png")
+    if any(score.metric == POSITION_LOSS for score in record.scores):
+        plot_position_loss([record], plots / "position_loss.png")
     for table in rich_tables([record]):
         run.console.print(table)
     if plot:
@@ -219,7 +224,7 @@ def _task_and_model(
     settings: RunSettings, folder: Path, device: torch.device
 ) -> tuple[Task, LanguageModel | HubModel]:
     """The task, and a model for its vocabulary; a pretrained one brings the vocabulary instead."""
-    text, hub = settings.text, settings.model.hub
+    text, hub = _text(settings), settings.model.hub
     if hub is not None:
         from atlas_bench.evaluation.hub_models import HubModel
 
@@ -250,6 +255,14 @@ def _scale(settings: RunSettings) -> str:
     return settings.scale.name if settings.model.hub is None else "pretrained"
 
 
+def _text(settings: RunSettings) -> TextSettings:
+    """The configured text, but with the tokenizer of the checkpoint that is evaluated."""
+    saved = None
+    if settings.checkpoint is not None:
+        saved = checkpoint.tokenizer_file(checkpoint.find_checkpoint(Path(settings.checkpoint)))
+    return settings.text if saved is None else replace(settings.text, tokenizer=str(saved))
+
+
 # training ----------------------------------------------------------------------------------
 
 
@@ -262,7 +275,7 @@ def train(run: Run) -> Progress:
         _batches(run.task),
         training,
         folder=run.folder,
-        end_id=run.task.tokenizer.end_id if run.task.tokenizer else None,
+        tokenizer=run.task.tokenizer,
         device=run.device,
         precision=run.precision,
         forward=torch.compile(run.model) if settings.hardware.compile else None,

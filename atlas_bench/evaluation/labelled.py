@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.nn import functional as F
+from torch import Tensor
 
 from atlas_bench.evaluation.streaming import PeakMemory, refuse_what_cannot_fit
 from atlas_bench.interrupts import Interrupted
+from atlas_bench.models.language_model import LanguageModel
+from atlas_bench.models.packing import packed_forward
 from atlas_bench.report.records import Score, wilson_interval
 from atlas_bench.tasks.task import Batch, Cell, Labelled, Measured
 
@@ -48,27 +50,41 @@ def score_labelled(run: Run, cell: Cell, on_batch: Callable[[], None]) -> list[S
 @torch.inference_mode()
 def predict(run: Run, batch: Batch, *, first_example: int = 0) -> Labelled:
     """The model's first choice and loss at the labelled positions, in pieces of the sequences."""
-    inputs = torch.from_numpy(batch.inputs)
+    inputs = torch.from_numpy(batch.inputs).to(run.device, torch.long)
+    # A readout names a call's tokens from its last, so it must see all of them at once.
+    piece = run.settings.hardware.piece_tokens if run.model.readout is None else inputs.shape[1]
+    pieces = _read_in_pieces(run.model, inputs, piece)
+    if batch.starts is not None:
+        pieces = [_read_packed(run, inputs, batch.starts)]
+    parts, start = [], 0
+    for hidden in pieces:
+        length = hidden.shape[1]
+        example, position = np.nonzero(batch.answer_mask[:, start : start + length])
+        wanted = batch.targets[example, start + position].astype(np.int64)
+        targets = torch.from_numpy(wanted).to(run.device)
+        loss, predicted = run.model.token_losses(hidden[example, position], targets)
+        found = predicted.cpu().numpy(), loss.cpu().numpy()
+        parts.append((first_example + example, start + position, wanted, *found))
+        start += length
+    return Labelled(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _read_in_pieces(model: LanguageModel, tokens: Tensor, piece: int) -> Iterator[Tensor]:
+    """Hidden states (B, at most ``piece``, width) of tokens (B, T), the state carried on."""
+    state = model.init_state(len(tokens))
+    for part in tokens.split(piece, 1):
+        hidden, state = model(part, state)
+        yield hidden
+
+
+def _read_packed(run: Run, tokens: Tensor, starts: np.ndarray) -> Tensor:
+    """Hidden states (B, T, width) of rows of documents, each from a fresh state."""
     piece = run.settings.hardware.piece_tokens
-    if run.model.readout is not None:  # which names a call's tokens from its last
-        piece = inputs.shape[1]
-    state = run.model.init_state(len(inputs))
-    examples, positions, wanted, predicted, losses = [], [], [], [], []
-    for start in range(0, inputs.shape[1], piece):
-        part = inputs[:, start : start + piece].to(run.device, torch.long)
-        hidden, state = run.model(part, state)
-        example, position = np.nonzero(batch.answer_mask[:, start : start + piece])
-        if not len(example):
-            continue
-        target = batch.targets[example, start + position].astype(np.int64)
-        logits = run.model.logits(hidden[example, position]).float()
-        loss = F.cross_entropy(logits, torch.from_numpy(target).to(run.device), reduction="none")
-        examples.append(first_example + example)
-        positions.append(start + position)
-        wanted.append(target)
-        predicted.append(logits.argmax(-1).cpu().numpy())
-        losses.append(loss.cpu().numpy())
-    return Labelled(*map(np.concatenate, (examples, positions, wanted, predicted, losses)))
+
+    def forward(part: Tensor) -> tuple[Tensor, None]:
+        return torch.cat(list(_read_in_pieces(run.model, part, piece)), 1), None
+
+    return packed_forward(run.model, tokens, starts, forward)
 
 
 def accuracy(run: Run) -> float:

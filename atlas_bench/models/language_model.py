@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from atlas_bench.memory.features import feature_dim
 from atlas_bench.models.attention import Attention, AttentionState
@@ -42,6 +43,9 @@ MIXER_CLASSES = {
     "memory_as_layer": MemoryAsLayer,
     **LIBRARY_CLASSES,
 }
+# Scores of next tokens in memory at a time, a quarter of a gigabyte: with 32,000 tokens in the
+# vocabulary, those of a batch of half a million positions would take 64.
+LOGITS_AT_ONCE = 2**26
 LayerState = AttentionState | NeuralMemoryState | HybridState | MemoryAsContextState | LibraryState
 
 
@@ -179,6 +183,26 @@ class LanguageModel(nn.Module):
         """(..., width) -> (..., vocabulary)."""
         weight = self.embedding.weight if self.head is None else self.head.weight
         return F.linear(hidden, weight)
+
+    def token_losses(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """hidden (N, width), targets (N,) int64 -> losses in nats, float32, and the most likely
+        tokens, both (N,).
+
+        Where the logits are too many they come in parts, and again for the gradient.
+        """
+        size = max(1, LOGITS_AT_ONCE // self.embedding.num_embeddings)
+        if len(hidden) <= size:
+            return self._token_losses(hidden, targets)
+        parts = [
+            checkpoint(self._token_losses, *part, use_reentrant=False)
+            for part in zip(hidden.split(size), targets.split(size), strict=True)
+        ]
+        losses, likely = zip(*parts, strict=True)
+        return torch.cat(losses), torch.cat(likely)
+
+    def _token_losses(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.logits(hidden).float()
+        return F.cross_entropy(logits, targets, reduction="none"), logits.argmax(-1)
 
     def state_bytes(self, batch: int, length: int) -> int:
         """Bytes of the state after ``length`` tokens, float32."""

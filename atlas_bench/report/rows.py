@@ -7,6 +7,7 @@ differently never share one.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import mean, stdev
@@ -161,10 +162,11 @@ def _cell(scores: Sequence[Score]) -> Cell:
     return Cell(centre, centre - spread, centre + spread, spread, len(scores), samples)
 
 
-def natural(name: str) -> tuple[str, int, str]:
-    """A sort key that puts qa2 before qa10."""
-    letters = name.rstrip("0123456789")
-    return letters, int(name[len(letters) :] or 0), name
+def natural(name: str) -> tuple[str | int, ...]:
+    """A sort key that puts qa2 before qa10 and 256-511 before 1024-2047."""
+    return tuple(
+        int(part) if at % 2 else part for at, part in enumerate(re.split(r"([0-9]+)", name))
+    )
 
 
 # telling rows apart ------------------------------------------------------------------------

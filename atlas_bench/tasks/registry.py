@@ -6,6 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from atlas_bench.tasks.babilong_task import BabilongSettings, BabilongTask, check_babilong
+from atlas_bench.tasks.language_modelling import (
+    LanguageModellingSettings,
+    LanguageModellingTask,
+    check_language_modelling,
+)
 from atlas_bench.tasks.mad import MadSettings, MadTask, check_mad
 from atlas_bench.tasks.mqar import MqarSettings, MqarTask, check_mqar
 from atlas_bench.tasks.ruler.task import RulerSettings, RulerTask, check_ruler
@@ -33,6 +38,7 @@ TASKS = {
     "mqar": Entry(MqarSettings, check_mqar, MqarTask),
     "mad": Entry(MadSettings, check_mad, MadTask),
     "suite": Entry(SuiteSettings, check_suite, SuiteTask, trains=False),
+    "lm": Entry(LanguageModellingSettings, check_language_modelling, LanguageModellingTask),
 }
 
 

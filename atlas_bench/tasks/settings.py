@@ -5,22 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from atlas_bench.naming import check_choice
-from atlas_bench.text.corpora import SOURCES
+from atlas_bench.text.corpora import SOURCES, STREAM
 
 
 @dataclass
 class TextSettings:
-    """Prose for noise, and the tokenizer."""
+    """Prose, and the tokenizer."""
 
-    source: str = "embedded"  # embedded | folder | hub (emozilla/pg19)
+    source: str = "embedded"  # embedded | folder | hub (emozilla/pg19) | stream (task=lm only)
     folder: str | None = None
+    # Of the set that source=stream reads from the hub, or from a local folder.
+    dataset: str | None = None
+    subset: str | None = None
+    revision: str | None = None
     tokenizer: str = "embedded"  # embedded: BPE trained once; else a folder or tokenizer.json
     vocab_size: int = 1024
 
 
 def check_text(text: TextSettings) -> None:
     """Raise ValueError in one sentence for a text that cannot be had."""
-    check_choice("text.source", text.source, SOURCES)
+    check_choice("text.source", text.source, (*SOURCES, STREAM))
     if text.vocab_size < 512:
         raise ValueError(
             f"text.vocab_size={text.vocab_size} is too small: 256 bytes and the task's words need "
@@ -28,3 +32,5 @@ def check_text(text: TextSettings) -> None:
         )
     if text.source == "folder" and not text.folder:
         raise ValueError("text.source=folder needs text.folder=PATH, a folder of .txt files")
+    if text.source == STREAM and not text.dataset:
+        raise ValueError("text.source=stream needs text.dataset=NAME, a set on the hub")

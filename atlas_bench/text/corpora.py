@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 SOURCES = ("embedded", "folder", "hub")
+STREAM = "stream"  # of text/documents.py: too large to be had as a corpus
 SPLITS = ("train", "test")
 HELD_OUT_EVERY = 8  # one book in eight is test: enough text that 128k contexts rarely repeat
 
@@ -73,6 +74,10 @@ def load_corpus(
     Raises CorpusError (a ValueError) that names the key for an unknown source or split, a missing
     or empty folder, a package that is not installed, or a download that failed.
     """
+    if source == STREAM:
+        raise CorpusError(
+            f"text.source: stream is read by task=lm only; choose one of {', '.join(SOURCES)}"
+        )
     if source not in SOURCES:
         raise CorpusError(f"text.source: {source!r} is unknown; choose one of {', '.join(SOURCES)}")
     if split not in SPLITS:

@@ -26,6 +26,7 @@ PAD, ANSWER, END = "<|pad|>", "<|answer|>", "<|end|>"
 SPECIAL_TOKENS = (PAD, ANSWER, END)  # ANSWER is GEN in the BABILong recipe, END its EOS
 EMBEDDED = "embedded"
 TRAINING_VERSION = 1  # raise when training changes, so that no cached file is taken for a new one
+_NAME_FILE, _NAME = "tokenizer_config.json", "name_or_path"
 _BYTES = 256
 _CACHED_PHRASES = 100_000  # a few thousand phrases make up every bAbI world; the rest is a guard
 
@@ -85,10 +86,13 @@ class Tokenizer:
         return self._backend.decode([int(token) for token in ids], skip_special_tokens=True)
 
     def save(self, directory: str | Path) -> Path:
-        """Write ``directory/tokenizer.json`` atomically; returns its path."""
+        """Write ``directory/tokenizer.json`` atomically, and its name beside it, where transformers
+        keeps names too; returns the first's path."""
         path = Path(directory) / "tokenizer.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_atomically(path, self._backend.to_str())
+        named = json.dumps({_NAME: self.name})
+        write_atomically(path.with_name(_NAME_FILE), named.encode())
+        write_atomically(path, self._backend.to_str().encode())
         return path
 
 
@@ -107,6 +111,7 @@ def make_tokenizer(
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """A saved tokenizer: a ``tokenizer.json`` of the tokenizers library, or a folder holding one.
 
+    Its name is the one saved beside it, else the folder's or the file's.
     Raises ValueError naming ``text.tokenizer`` and the path when there is none to be read.
     """
     file = Path(path).expanduser()
@@ -122,8 +127,18 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
             f"text.tokenizer: {file} is no tokenizer.json of the tokenizers library ({error}); "
             f"{wanted}"
         ) from error
-    name = file.parent.name if file.name == "tokenizer.json" else file.stem
-    return Tokenizer(backend, name)
+    return Tokenizer(backend, _saved_name(file))
+
+
+def _saved_name(file: Path) -> str:
+    if file.name != "tokenizer.json":
+        return file.stem
+    try:
+        found = json.loads(file.with_name(_NAME_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = {}
+    name = found.get(_NAME) if isinstance(found, dict) else None
+    return name if isinstance(name, str) and name else file.parent.name
 
 
 def train_tokenizer(vocab_size: int = 1024, wording: Iterable[str] = ()) -> Tokenizer:
@@ -151,7 +166,7 @@ def train_tokenizer(vocab_size: int = 1024, wording: Iterable[str] = ()) -> Toke
     tokenizer = Tokenizer(_train(vocab_size, words, corpus), name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_atomically(path, tokenizer._backend.to_str())
+        write_atomically(path, tokenizer._backend.to_str().encode())
     except OSError as error:
         log.warning("the tokenizer is not kept for the next run: %s", error)
     return tokenizer
@@ -243,12 +258,12 @@ def _read_cached(path: Path, name: str) -> Tokenizer | None:
         return None
 
 
-def _write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
     """Write beside the target and rename: a reader never sees half a file."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """Checkpoints: safetensors and JSON, written so that a kill at any moment loses nothing.
 
 checkpoints/step-00000100/   model.safetensors  optimizer.safetensors  progress.json
+                             tokenizer.json  tokenizer_config.json (its name)
 checkpoints/last.json        {"directory": "step-00000100", ...}, replaced in one step
 checkpoints/best.json        likewise
 """
@@ -16,6 +17,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+
+from atlas_bench.text.tokenizer import Tokenizer
 
 LAST, BEST = "last", "best"
 
@@ -41,8 +44,12 @@ def save_checkpoint(
     progress: dict[str, Any],
     *,
     best: bool,
+    tokenizer: Tokenizer | None = None,
 ) -> Path:
-    """Write step ``progress['step']``, point `last` (and `best`) at it, drop what is old."""
+    """Write step ``progress['step']``, point `last` (and `best`) at it, drop what is old.
+
+    The ``tokenizer``, where a model has one, is saved with it: its embedding means nothing else.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"step-{progress['step']:08d}"
     temporary = folder / f".{target.name}.{os.getpid()}"
@@ -51,6 +58,8 @@ def save_checkpoint(
     save_file(_contiguous(model.state_dict()), temporary / "model.safetensors")
     if optimizer is not None:
         save_file(_flat_optimizer(optimizer), temporary / "optimizer.safetensors")
+    if tokenizer is not None:
+        tokenizer.save(temporary)
     write_json(temporary / "progress.json", progress)
     shutil.rmtree(target, ignore_errors=True)
     os.replace(temporary, target)
@@ -90,6 +99,12 @@ def load_model(folder: Path, model: nn.Module) -> None:
         raise CheckpointError(f"{path} does not fit the configured model: {reason}") from error
     except Exception as error:  # safetensors' own error type for a damaged file
         raise CheckpointError(f"{path} is damaged: {error}") from error
+
+
+def tokenizer_file(folder: Path) -> Path | None:
+    """The ``tokenizer.json`` of a checkpoint; None for a model of tokens without text."""
+    path = folder / "tokenizer.json"
+    return path if path.is_file() else None
 
 
 def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:

@@ -21,7 +21,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from atlas_bench.interrupts import Interrupted
-from atlas_bench.models.language_model import LanguageModel
+from atlas_bench.models.language_model import LanguageModel, ModelState
+from atlas_bench.models.packing import packed_forward
+from atlas_bench.text.tokenizer import Tokenizer
 from atlas_bench.training import checkpoint
 from atlas_bench.training.monitor import change_of_memory, memory_metrics
 from atlas_bench.training.settings import TrainingSettings
@@ -35,11 +37,13 @@ class TrainingError(RuntimeError):
 
 
 class Batch(Protocol):
-    """``inputs`` and ``targets`` int32 (B, length), ``answer_mask`` bool (B, length) over them."""
+    """``inputs`` and ``targets`` int32 (B, length), ``answer_mask`` bool (B, length) over them;
+    ``starts`` bool (B, length), or None, where a new document begins."""
 
     inputs: np.ndarray
     targets: np.ndarray
     answer_mask: np.ndarray
+    starts: np.ndarray | None
 
 
 # (length_tokens, noise_share, first stream, number of streams) -> Batch
@@ -76,7 +80,7 @@ class Trainer:
         settings: TrainingSettings,
         *,
         folder: Path,
-        end_id: int | None,
+        tokenizer: Tokenizer | None,
         device: torch.device,
         precision: str = "float32",
         forward: Callable | None = None,
@@ -85,7 +89,7 @@ class Trainer:
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.model, self.streams, self.settings = model, streams, settings
-        self.folder, self.end_id = folder, end_id
+        self.folder, self.tokenizer = folder, tokenizer
         self.device, self.precision = device, precision
         self.forward = forward or model  # a compiled model shares its parameters with `model`
         self.validate, self.on_step, self.should_stop = validate, on_step, should_stop
@@ -157,7 +161,12 @@ class Trainer:
         if best:
             progress.best_stage, progress.best_accuracy = reached
         return checkpoint.save_checkpoint(
-            self.folder / "checkpoints", self.model, self.optimizer, asdict(progress), best=best
+            self.folder / "checkpoints",
+            self.model,
+            self.optimizer,
+            asdict(progress),
+            best=best,
+            tokenizer=self.tokenizer,
         )
 
     def _step(self) -> dict[str, float]:
@@ -212,10 +221,10 @@ class Trainer:
         answers = torch.from_numpy(batch.answer_mask).to(self.device)
         bf16 = self.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            hidden, state = self.forward(inputs)
-            logits = self.model.logits(hidden[answers]).float()
-            answer_loss = F.cross_entropy(logits, targets[answers])
-            loss = answer_loss
+            hidden, state = self._read(inputs, batch.starts)
+            wanted = targets[answers]
+            losses, likely = self.model.token_losses(hidden[answers], wanted)
+            loss = answer_loss = losses.mean()
             if settings.language_modelling_weight:
                 first = self.progress.step % LM_STRIDE
                 others = self.model.logits(hidden[:, first::LM_STRIDE]).float()
@@ -227,16 +236,21 @@ class Trainer:
         price = settings.change_penalty * self.stages[self.progress.stage].price
         if price and self.progress.passed:
             loss = loss + price * change
-        wanted = targets[answers]
-        correct = logits.argmax(-1) == wanted
-        if self.end_id is not None:  # the end of an answer is easy and says nothing
-            correct = correct[wanted != self.end_id]
+        correct = likely == wanted
+        if self.tokenizer is not None:  # the end of an answer is easy and says nothing
+            correct = correct[wanted != self.tokenizer.end_id]
         return loss, {
             "loss": loss.detach(),
             "answer_loss": answer_loss.detach(),
             "answer_accuracy": correct.float().mean(),
             "memory_change": change.detach(),
         } | memory_metrics(self.model, state)
+
+    def _read(self, inputs: Tensor, starts: np.ndarray | None) -> tuple[Tensor, ModelState | None]:
+        """Hidden states (B, T, width); and the last state, of which packed documents have many."""
+        if starts is None:
+            return self.forward(inputs)
+        return packed_forward(self.model, inputs, starts, self.forward), None
 
     def _advance_curriculum(self, accuracy: float) -> None:
         progress, curriculum = self.progress, self.settings.curriculum

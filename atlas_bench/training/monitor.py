@@ -41,16 +41,19 @@ def _written(gates: dict[str, Tensor], optimizer: str) -> Tensor | None:
 
 
 @torch.no_grad()
-def memory_metrics(model: LanguageModel, state: ModelState) -> dict[str, Tensor]:
+def memory_metrics(model: LanguageModel, state: ModelState | None) -> dict[str, Tensor]:
     """Means over layers, sequences and heads; {} for a model without a memory.
 
+    Without a ``state``, as of documents that end anywhere, only those of the gates.
     ``memory_norm``: Frobenius norm of all weights at the end; ``memory_update``: of what they moved
     away from the initial ones; ``gate_*``: means of the gates as they open; ``pruned``: the share
     of tokens (and heads) that write exactly nothing.
     """
     norms, updates, means, pruned = [], [], {}, []
-    modules = [m for m in model.modules() if isinstance(m, NeuralMemory)]
-    memories = [memory for layer in state.layers for memory in memories_of(layer)]
+    modules, memories = [], []
+    if state is not None:
+        modules = [m for m in model.modules() if isinstance(m, NeuralMemory)]
+        memories = [memory for layer in state.layers for memory in memories_of(layer)]
     for module, memory in zip(modules, memories, strict=True):
         squares, moved = 0.0, 0.0
         for name, weight in memory.weights.items():

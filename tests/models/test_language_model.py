@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from atlas_bench.models import language_model
 from atlas_bench.models.attention import attend
 from atlas_bench.models.language_model import LanguageModel, build_model, count_parameters
 from atlas_bench.models.settings import (
@@ -189,3 +190,35 @@ def test_a_scale_without_a_feed_forward_is_mixers_alone(name: str) -> None:
         y, *_ = block.mixer(block.mixer_norm(x), block.mixer.init_state(2))
         x = x + y
     torch.testing.assert_close(model(tokens)[0], model.norm(x))
+
+
+def test_losses_in_parts_are_those_of_all_logits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build("transformer").float()
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(50, SCALE.width, generator=generator, requires_grad=True)
+    targets = torch.randint(0, 64, (50,), generator=generator)
+    found = []
+    for at_once in (2**26, 64 * 7):  # 7 positions at a time; 50 is no multiple
+        monkeypatch.setattr(language_model, "LOGITS_AT_ONCE", at_once)
+        losses, likely = model.token_losses(hidden, targets)
+        gradients = torch.autograd.grad(losses.mean(), [hidden, model.embedding.weight])
+        with torch.inference_mode():
+            assert torch.equal(model.token_losses(hidden, targets)[0], losses)
+        found.append((losses, likely, *gradients))
+    scores = model.logits(hidden)
+    torch.testing.assert_close(found[0][0], scores.logsumexp(-1) - scores[range(50), targets])
+    assert torch.equal(found[0][1], scores.argmax(-1))
+    for whole, parts in zip(*found, strict=True):
+        torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_all_logits_are_never_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build("transformer").float()
+    monkeypatch.setattr(language_model, "LOGITS_AT_ONCE", 64 * 7)
+    kept = []
+    hidden = torch.randn(50, SCALE.width, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: kept.append(t.numel()) or t, lambda t: t
+    ):
+        model.token_losses(hidden, torch.zeros(50, dtype=torch.long))
+    assert sum(kept) < 50 * 64

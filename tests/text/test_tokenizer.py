@@ -173,8 +173,19 @@ def test_save_and_load_again(trained: Tokenizer, tmp_path: Path) -> None:
     for given_path in (path, path.parent, str(path)):
         loaded = make_tokenizer(given_path)
         assert loaded.fingerprint == trained.fingerprint
-        assert loaded.name == "saved"
+        assert loaded.name == trained.name
         assert loaded.encode(" Mary went.") == trained.encode(" Mary went.")
+
+
+@pytest.mark.parametrize("beside", [None, "{", "[]", "{}", '{"name_or_path": ""}'])
+def test_without_a_saved_name_the_folder_gives_it(
+    trained: Tokenizer, tmp_path: Path, beside: str | None
+) -> None:
+    path = trained.save(tmp_path / "saved")
+    path.with_name("tokenizer_config.json").unlink()
+    if beside is not None:
+        path.with_name("tokenizer_config.json").write_text(beside)
+    assert load_tokenizer(path).name == "saved"
 
 
 def test_missing_special_tokens_are_added_to_a_saved_tokenizer(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def model(seed: int = 0) -> LanguageModel:
 def trainer(folder: Path, **options) -> Trainer:
     return Trainer(
         model(), copy_streams, options.pop("settings", SETTINGS), folder=folder,
-        end_id=31, device=torch.device("cpu"), **options,
+        tokenizer=None, device=torch.device("cpu"), **options,
     )  # fmt: skip
 
 
@@ -149,6 +149,37 @@ def test_accumulation_gives_the_same_gradient(tmp_path: Path) -> None:
         losses.append(run._step())
     assert losses[0]["gradient_norm"] == pytest.approx(losses[1]["gradient_norm"], rel=1e-3)
     assert losses[0]["loss"] == pytest.approx(losses[1]["loss"], rel=1e-4)
+
+
+def test_documents_in_a_row_know_nothing_of_each_other(tmp_path: Path) -> None:
+    curriculum = CurriculumSettings(stages=[Stage(64)])
+    settings = replace(
+        SETTINGS, curriculum=curriculum, change_penalty=0.5, language_modelling_weight=0.0
+    )
+    run = trainer(tmp_path, settings=settings)
+    run.model.double().train()
+    batch = copy_streams(64, 0.0, 0, 2)
+    starts = np.zeros((2, 64), dtype=bool)
+    starts[0, [0, 20]] = starts[1, 33] = True
+    loss, parts = run._loss(replace(batch, starts=starts))
+    losses, changes = [], []
+    for row, begin, end in ((0, 0, 20), (0, 20, 64), (1, 0, 33), (1, 33, 64)):
+        part = slice(begin, end)
+        inputs, targets, answers = (
+            torch.from_numpy(x[row, part]) for x in (batch.inputs, batch.targets, batch.answer_mask)
+        )
+        hidden, _ = run.model(inputs[None].long())
+        losses.append(run.model.token_losses(hidden[0][answers], targets[answers].long())[0])
+        changes += [change_of_memory(run.model)] * (end - begin)
+    answer_loss, change = torch.cat(losses).mean(), torch.stack(changes).mean()
+    assert parts["answer_loss"].item() == pytest.approx(answer_loss.item())
+    assert parts["memory_change"].item() == pytest.approx(change.item())
+    assert loss.item() == pytest.approx((answer_loss + 0.5 * change).item())
+    assert "gate_rate" in parts
+    assert "memory_norm" not in parts, "every document leaves another memory"
+    plain, parts = run._loss(batch)
+    assert "memory_norm" in parts
+    assert plain.item() != pytest.approx(loss.item(), rel=1e-6)
 
 
 def test_the_price_is_charged_by_the_stage_that_has_one(tmp_path: Path) -> None:

@@ -1,0 +1,225 @@
+"""Documents as one endless stream of tokens, any part of which can be had again.
+
+Every document begins with the tokenizer's end token, which no text can spell: it marks where
+documents start, and gives a document's first token something to be predicted from.
+``LocalDocuments`` holds all of a corpus in memory. ``StreamedDocuments`` reads a set that is too
+large for that, and keeps on disk what it has read.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import importlib
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from atlas_bench.text.corpora import Book, Corpus, CorpusError
+from atlas_bench.text.tokenizer import Tokenizer, cache_directory, write_atomically
+
+HELD_OUT_DOCUMENTS = 1024  # the first of a set that has no held-out part of its own
+DOCUMENTS_A_BLOCK = 1024  # kept in one file: about a million tokens of web pages
+_TOKENISED_AT_ONCE = 16  # lists of ids take ten times the memory of arrays
+
+
+def document_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
+    """All texts one after another, int32 (N,), each behind an end token."""
+    pieces = [np.zeros(0, dtype=np.int32)]
+    for first in range(0, len(texts), _TOKENISED_AT_ONCE):
+        for ids in tokenizer.encode_batch(texts[first : first + _TOKENISED_AT_ONCE]):
+            pieces.append(np.array([tokenizer.end_id, *ids], dtype=np.int32))
+    return np.concatenate(pieces)
+
+
+def generator(*parts: object) -> np.random.Generator:
+    """Random numbers decided by ``parts`` alone, the same in every process."""
+    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
+
+
+class LocalDocuments:
+    """A corpus over and over, its documents in an order of their own in each pass.
+
+    ``mixed_tokens``: how far apart in the stream rows may be drawn for one batch; here a pass.
+    """
+
+    def __init__(self, tokens: np.ndarray, end_id: int, seed: int) -> None:
+        """``tokens``: of `document_tokens`, at least one document."""
+        self._tokens, self._seed = tokens, seed
+        self._starts = np.flatnonzero(tokens == end_id)
+        self._lengths = np.diff(self._starts, append=len(tokens))
+        self._passes: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.mixed_tokens = len(tokens)
+
+    def take(self, first: int, count: int) -> np.ndarray:
+        """Tokens ``first`` to ``first + count - 1`` of the endless stream, int32."""
+        pieces = []
+        while count:
+            number, at = divmod(first, len(self._tokens))
+            order, begins = self._pass(number)
+            place = int(np.searchsorted(begins, at, side="right")) - 1
+            begin = self._starts[order[place]] + at - begins[place]
+            end = self._starts[order[place]] + self._lengths[order[place]]
+            pieces.append(self._tokens[begin : min(end, begin + count)])
+            first, count = first + len(pieces[-1]), count - len(pieces[-1])
+        return np.concatenate(pieces)
+
+    def _pass(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """The documents' order in a pass, and where in it each begins."""
+        if number not in self._passes:
+            order = generator("documents", self._seed, number).permutation(len(self._starts))
+            lengths = self._lengths[order]
+            self._passes[number] = order, np.cumsum(lengths) - lengths
+        return self._passes[number]
+
+
+class StreamedDocuments:
+    """A set read once, in its own order, and kept as tokens in blocks of documents on disk.
+
+    A block is a function of its number, the set and the tokenizer. What was read before, by this
+    run or another, is not read again, and a run that goes on finds the tokens it would have had.
+    Two bytes a token, four where the vocabulary has more than 65,536. At its end the set begins
+    again.
+    """
+
+    def __init__(
+        self,
+        texts: Callable[[int], Iterator[str]],
+        tokenizer: Tokenizer,
+        folder: Path,
+        *,
+        skipped: int,
+        block: int,
+    ) -> None:
+        """``texts(n)``: from document n on. The first ``skipped`` are not part of the stream;
+        ``block`` documents are kept in a file."""
+        self._texts, self._tokenizer, self._folder = texts, tokenizer, folder
+        self._skipped, self._block = skipped, block
+        self._blocks: list[np.ndarray] = []
+        self._begins = [0]  # where each block begins, and where the last one ends
+        self._whole = False
+        self._open: tuple[int, Iterator[str]] | None = None  # the next block's number, and the rest
+        self.mixed_tokens = 2**20
+
+    def take(self, first: int, count: int) -> np.ndarray:
+        """Tokens ``first`` to ``first + count - 1`` of the endless stream, int32.
+
+        Raises CorpusError where they cannot be read.
+        """
+        pieces = []
+        while count:
+            while first >= self._begins[-1] and not self._whole:
+                self._append()
+            at = first % self._begins[-1] if self._whole else first
+            number = bisect.bisect_right(self._begins, at) - 1
+            begin = at - self._begins[number]
+            pieces.append(self._blocks[number][begin : begin + count].astype(np.int32))
+            first, count = first + len(pieces[-1]), count - len(pieces[-1])
+        return np.concatenate(pieces)
+
+    def _append(self) -> None:
+        number = len(self._blocks)
+        path = self._folder / f"{number:06d}.npy"
+        if not path.is_file():
+            self._read(number, path)
+        tokens = np.load(path, mmap_mode="r")
+        self._blocks.append(tokens)
+        self._begins.append(self._begins[-1] + len(tokens))
+        self._whole = np.count_nonzero(tokens == self._tokenizer.end_id) < self._block
+        if self._begins[-1] == 0:
+            raise CorpusError(
+                f"text.dataset: it has no more than the {self._skipped} documents that are held out"
+            )
+
+    def _read(self, number: int, path: Path) -> None:
+        at, texts = self._open or (None, None)
+        if at != number:
+            texts = self._texts(self._skipped + number * self._block)
+        self._open = None  # an iterator that fails would look as if the set ended here
+        read = list(islice(texts, self._block))
+        self._open = number + 1, texts
+        tokens = document_tokens(self._tokenizer, read)
+        buffer = io.BytesIO()
+        small = self._tokenizer.vocab_size <= 2**16
+        np.save(buffer, tokens.astype(np.uint16 if small else np.int32))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, buffer.getvalue())
+
+
+@dataclass(frozen=True)
+class HubSet:
+    """A set of documents on the Hugging Face hub, or in a local folder, with a column ``text``."""
+
+    name: str
+    subset: str | None = None
+    revision: str | None = None
+
+    def texts(self, first: int) -> Iterator[str]:
+        """Documents ``first``, ``first + 1``, ... in the set's order, fetched as they are asked.
+
+        Raises CorpusError naming ``text.dataset`` when the package, the network or the set fails.
+        """
+        try:
+            datasets = importlib.import_module("datasets")
+        except ImportError as error:
+            raise CorpusError(
+                "text.source: stream needs the package datasets; install it or choose "
+                "text.source=embedded"
+            ) from error
+        with self._failures():
+            rows = datasets.load_dataset(
+                self.name, self.subset, split="train", revision=self.revision, streaming=True
+            )
+            for row in rows.skip(first):
+                yield row["text"]
+
+    def held_out(self) -> Corpus:
+        """The first documents, kept on disk after they were read once."""
+        path = self.cache("held-out") / "texts.json"
+        if not path.is_file():
+            texts = list(islice(self.texts(0), HELD_OUT_DOCUMENTS))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, json.dumps(texts).encode())
+        texts = json.loads(path.read_text(encoding="utf-8"))
+        books = tuple(Book(f"document {number}", text) for number, text in enumerate(texts))
+        return Corpus(f"{self.label}, its first {len(books)} documents", books)
+
+    def tokens(self, tokenizer: Tokenizer) -> StreamedDocuments:
+        """What is not held out, as ``tokenizer`` reads it."""
+        return StreamedDocuments(
+            self.texts,
+            tokenizer,
+            self.cache(tokenizer.fingerprint),
+            skipped=HELD_OUT_DOCUMENTS,
+            block=DOCUMENTS_A_BLOCK,
+        )
+
+    def cache(self, kind: str) -> Path:
+        """Where what was read is kept: `cache_directory`, a folder for each set and ``kind``."""
+        facts = [self.name, self.subset, self.revision, HELD_OUT_DOCUMENTS, DOCUMENTS_A_BLOCK]
+        key = hashlib.sha256(json.dumps([*facts, kind]).encode()).hexdigest()[:20]
+        return cache_directory() / "documents" / key
+
+    @property
+    def label(self) -> str:
+        """For the record."""
+        parts = (self.name, self.subset, self.revision)
+        return "stream: " + ", ".join(part for part in parts if part)
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # the hub client raises a dozen unrelated types
+            reason = (str(error).splitlines() or [""])[0][:200]
+            raise CorpusError(
+                f"text.dataset: could not read {self.label} ({type(error).__name__}: {reason}); "
+                f"check the network, or choose text.source=embedded or folder"
+            ) from error
