@@ -20,6 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from atlas_bench.checkpoint_config import overrides_of_checkpoint
 from atlas_bench.config import (
     ConfigError,
     check_machine,
@@ -75,37 +76,43 @@ def _job(config: DictConfig) -> None:
 
 
 def _checked(arguments: Sequence[str]) -> list[str]:
-    """Raise ConfigError for bad overrides; the Hydra overrides that `resume` asks for."""
+    """Raise ConfigError for bad overrides; those that `checkpoint` and `resume` ask for besides."""
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     overrides = _without_values_of_flags(arguments, overrides)
     for word in overrides:
         if "=" not in word and not word.startswith("~"):
             raise ConfigError(f"{word} is no override; write key=value, for instance model=atlas")
-    try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
-    except HydraException as error:
-        raise ConfigError(_first_line(error)) from error
+    parsed = _parsed(overrides)
+    added = overrides_of_checkpoint(parsed, _compose)
+    parsed += _parsed(added)
     # A sweep is checked with the first value of each list and, where no launcher sends its jobs
     # elsewhere, with all its models; every job checks its own again.
     config = _compose(_one_job(parsed))
     if any(argument in ("--cfg", "-c") for argument in arguments):
-        return []
+        return added
     settings = to_settings(config)
     if not any(override.key_or_group == "hydra/launcher" for override in parsed):
         check_machine(settings)
         for model in _swept_models(parsed)[1:]:
             check_machine(to_settings(_compose(_one_job(parsed, model))))
     if settings.mode == "describe":  # leaves nothing behind
-        return ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
+        return [*added, "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
     if settings.resume is False or any(override.is_sweep_override() for override in parsed):
-        return []
+        return added
     from atlas_bench.resume import folder_to_resume
 
     folder = folder_to_resume(settings)
     if folder is None:
         print("resume=true: no unfinished run of this config was found, starting a new one")
-        return []
-    return [f"hydra.run.dir={_quoted(str(folder))}"]
+        return added
+    return [*added, f"hydra.run.dir={_quoted(str(folder))}"]
+
+
+def _parsed(overrides: list[str]) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        raise ConfigError(_first_line(error)) from error
 
 
 def _one_job(parsed: Sequence[Override], model: str | None = None) -> list[str]:

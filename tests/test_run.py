@@ -72,7 +72,9 @@ def test_trains_evaluates_and_records(model: str, tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_is_evaluated_alike_and_the_report_reads_both(tmp_path: Path) -> None:
-    assert atlas_bench(*SMALL, folder=tmp_path).returncode == 0
+    # Neither the default model nor all of the preset's settings: the checkpoint tells both.
+    other = ["model=titans", "model.memory.expansion=2"]
+    assert atlas_bench(*SMALL, *other, folder=tmp_path).returncode == 0
     run = only_run(tmp_path)
     done = atlas_bench(
         *SMALL, "mode=eval", f"checkpoint={run}", "output_dir=again", folder=tmp_path
@@ -86,7 +88,10 @@ def test_a_checkpoint_is_evaluated_alike_and_the_report_reads_both(tmp_path: Pat
         cwd=tmp_path, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert report.returncode == 0, report.stderr
-    assert "atlas" in (tmp_path / "report/table.md").read_text()
+    assert "titans" in (tmp_path / "report/table.md").read_text()
+    wrong = atlas_bench("mode=eval", f"checkpoint={run}", "model=atlas", folder=tmp_path)
+    assert wrong.returncode == 2
+    assert f"model=atlas is not what checkpoint={run} was trained as, model=titans" in wrong.stderr
     assert (tmp_path / "report/accuracy.png").is_file()
 
 
