@@ -217,7 +217,7 @@ def _claim(settings: RunSettings, folder: Path) -> None:
 def _text(settings: RunSettings) -> TextSettings:
     """The configured text, but with the tokenizer of the checkpoint that is evaluated."""
     saved = None
-    if settings.mode == "eval":
+    if settings.checkpoint is not None:
         saved = checkpoint.tokenizer_file(checkpoint.find_checkpoint(Path(settings.checkpoint)))
     return settings.text if saved is None else replace(settings.text, tokenizer=str(saved))
 
