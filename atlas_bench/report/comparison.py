@@ -39,9 +39,13 @@ class Ours:
     reasons: tuple[str, ...]  # why this cell differs, beside those of its whole row
 
     @property
+    def stands_in(self) -> bool:
+        return STANDS_IN in self.marks
+
+    @property
     def comparable(self) -> bool:
         """Whether a difference to the paper means anything at all."""
-        return not {ON_FIXTURE, STANDS_IN} & set(self.marks)
+        return not self.stands_in and ON_FIXTURE not in self.marks
 
 
 @dataclass(frozen=True)
@@ -68,17 +72,28 @@ class Comparison:
     table: PublishedTable
     ours: list[OurRow]
 
+    @property
+    def measured(self) -> bool:
+        """Whether any cell is of the paper's own measure."""
+        return any(not cell.stands_in for ours in self.ours for cell in ours.cells.values())
+
     def of(self, published: PublishedRow) -> list[OurRow]:
         return [ours for ours in self.ours if ours.preset == published.preset]
 
 
 def compare(table: PublishedTable, records: Iterable[Record]) -> Comparison:
     """Seeds are merged as in all tables; runs without any score of ``table`` are left out."""
+    theirs = {published.preset for published in table.rows}
     found = []
     for row in merge_runs(records):
         differs = tuple(protocol_differences(table, row.records[0]))
-        cells = {column.name: _ours(column, row, bool(differs)) for column in table.columns}
-        cells = {name: cell for name, cell in cells.items() if cell is not None}
+        cells = {
+            column.name: cell
+            for column in table.columns
+            if (cell := _ours(column, row, bool(differs))) is not None
+            # Of models that the paper has not, a stand-in would say nothing.
+            and (row.records[0].model in theirs or not cell.stands_in)
+        }
         if cells:
             found.append(OurRow(row, cells, differs))
     return Comparison(table, found)
@@ -225,6 +240,6 @@ def order_kept(comparison: Comparison, column: Column, scale: str) -> tuple[int,
     pairs = [
         ((one - other) * (mine.cell.value - theirs.cell.value))
         for (one, mine), (other, theirs) in combinations(found, 2)
-        if mine.marks.count(STANDS_IN) == theirs.marks.count(STANDS_IN)
+        if mine.stands_in == theirs.stands_in
     ]
     return sum(pair > 0 for pair in pairs), sum(pair != 0 for pair in pairs)

@@ -80,7 +80,9 @@ def _sheet(comparison: Comparison, group: str, columns: list[Column]) -> Sheet:
 
 def _our_rows(published: PublishedRow, ours: OurRow, columns: list[Column]) -> list[list[Entry]]:
     """Ours, and the difference wherever there is one."""
-    differences = [_difference_entry(difference(published, ours, column)) for column in columns]
+    differences = [
+        _difference_entry(difference(published, ours, column), column) for column in columns
+    ]
     rows = [_our_row(ours, columns)]
     if any(entry.order is not None for entry in differences):
         rows.append([Entry("difference"), *differences])
@@ -88,37 +90,38 @@ def _our_rows(published: PublishedRow, ours: OurRow, columns: list[Column]) -> l
 
 
 def _paper_row(published: PublishedRow, columns: list[Column]) -> list[Entry]:
-    values = [published.values.get(column.name) for column in columns]
-    entries = [
-        Entry(NOTHING) if value is None else Entry(f"{value:g}", order=value) for value in values
-    ]
+    entries = []
+    for column in columns:
+        value = published.values.get(column.name)
+        text = NOTHING if value is None else f"{value:.{column.decimals}f}"
+        entries.append(Entry(text, order=value))
     return [Entry(f"{published.model}, paper"), *entries]
 
 
 def _our_row(ours: OurRow, columns: list[Column]) -> list[Entry]:
     name = row_entry(ours.row)
-    cells = [ours.cells.get(column.name) for column in columns]
-    return [replace(name, text=f"{name.text}, ours"), *map(_our_entry, cells)]
+    cells = [_our_entry(ours.cells.get(column.name), column) for column in columns]
+    return [replace(name, text=f"{name.text}, ours"), *cells]
 
 
-def _our_entry(ours: Ours | None) -> Entry:
+def _our_entry(ours: Ours | None, column: Column) -> Entry:
     if ours is None:
         return Entry(NOTHING)
-    cell, below, beside = ours.cell, "", ""
+    cell, digits, below, beside = ours.cell, max(1, column.decimals), "", ""
     if cell.spread is not None:
-        below = f"\N{PLUS-MINUS SIGN}{cell.spread:.1f}"
-        beside = f"\N{PLUS-MINUS SIGN} {cell.spread:.1f}"
+        below = f"\N{PLUS-MINUS SIGN}{cell.spread:.{digits}f}"
+        beside = f"\N{PLUS-MINUS SIGN} {cell.spread:.{digits}f}"
     elif cell.low is not None and cell.high is not None:
         below = f"{cell.low:.0f}\N{EN DASH}{cell.high:.0f}"
-        beside = f"[{cell.low:.1f}, {cell.high:.1f}]"
-    return Entry(f"{cell.value:.1f}{ours.marks}", below, beside, order=cell.value)
+        beside = f"[{cell.low:.{digits}f}, {cell.high:.{digits}f}]"
+    return Entry(f"{cell.value:.{digits}f}{ours.marks}", below, beside, order=cell.value)
 
 
-def _difference_entry(value: float | None) -> Entry:
+def _difference_entry(value: float | None, column: Column) -> Entry:
     if value is None:
         return Entry(NOTHING)
     sign = "\N{MINUS SIGN}" if value < 0 else "+"
-    return Entry(f"{sign}{abs(value):.1f}", order=value)
+    return Entry(f"{sign}{abs(value):.{max(1, column.decimals)}f}", order=value)
 
 
 def difference(published: PublishedRow, ours: OurRow, column: Column) -> float | None:

@@ -58,6 +58,7 @@ class Column:
     heading: str
     parts: tuple[tuple[Measure, ...], ...]  # each a mean itself
     stand_in: Measure | None
+    decimals: int  # that the paper prints
 
     @property
     def measures(self) -> tuple[Measure, ...]:
@@ -121,7 +122,8 @@ def published_table(name: str) -> PublishedTable:
     """
     check_choice("--table", name, published_names())
     about = next(line for line in _lines("tables") if line["table"] == name)
-    columns = _columns(name)
+    lines = _lines(name)
+    columns = _columns(name, lines)
     return PublishedTable(
         name=name,
         title=about["title"],
@@ -134,13 +136,16 @@ def published_table(name: str) -> PublishedTable:
         data_names=tuple(about["data_names"].split()),
         note=about["note"],
         columns=columns,
-        rows=_rows(name, columns),
+        rows=tuple(_row(name, line, columns) for line in lines),
     )
 
 
-def _columns(table: str) -> tuple[Column, ...]:
+def _columns(table: str, rows: list[dict[str, str]]) -> tuple[Column, ...]:
     measures = _measures()
     lines = {line["column"]: line for line in _lines("columns") if line["table"] == table}
+    expected = ["model", "preset", *lines, "source", "note"]
+    if not rows or list(rows[0]) != expected:
+        raise ValueError(f"published/{table}.csv must have the columns {', '.join(expected)}")
 
     def part(column: str, name: str) -> tuple[Measure, ...]:
         """A measure, or another column of the table with all of its measures."""
@@ -156,6 +161,7 @@ def _columns(table: str) -> tuple[Column, ...]:
             heading=line["heading"],
             parts=tuple(part(column, name) for name in line["measures"].split()),
             stand_in=measures[line["stand_in"]] if line["stand_in"] else None,
+            decimals=max(len(row[column].partition(".")[2]) for row in rows),
         )
         for column, line in lines.items()
     )
@@ -181,14 +187,6 @@ def _measures() -> dict[str, Measure]:
         )
         for line in _lines("measures")
     }
-
-
-def _rows(table: str, columns: tuple[Column, ...]) -> tuple[PublishedRow, ...]:
-    lines = _lines(table)
-    expected = ["model", "preset", *(column.name for column in columns), "source", "note"]
-    if not lines or list(lines[0]) != expected:
-        raise ValueError(f"published/{table}.csv must have the columns {', '.join(expected)}")
-    return tuple(_row(table, line, columns) for line in lines)
 
 
 def _row(table: str, line: dict[str, str], columns: tuple[Column, ...]) -> PublishedRow:

@@ -31,13 +31,15 @@ LATEX = {
 @dataclass(frozen=True)
 class Entry:
     """One cell: its text, and how sure that is, briefly (below it, where there is no room) or in
-    full (beside it). ``order`` sorts it; ``share`` from 0 to 1 shades it; both None for none."""
+    full (beside it). On a page ``order`` sorts it, ``share`` from 0 to 1 shades it, and ``link`` is
+    where it leads."""
 
     text: str
     below: str = ""
     beside: str = ""
     order: float | None = None
     share: float | None = None
+    link: str = ""
 
     @property
     def full(self) -> str:

@@ -32,9 +32,7 @@ from atlas_bench.report.sheets import (
     NOTHING,
     Entry,
     Sheet,
-    latex_sheet,
     markdown_line,
-    markdown_sheet,
     rich_sheet,
 )
 
@@ -92,6 +90,20 @@ def layouts(records: Iterable[Record], metric: str | None = None) -> list[Layout
         for name in metrics if metric is None else [key for key in metrics if key == metric]:
             found.append(_layout(task, name, [row for row in of_task if row.subtasks(name)]))
     return found
+
+
+def metrics_of(records: Iterable[Record]) -> list[str]:
+    """Every metric that was scored, in order of appearance."""
+    return list(dict.fromkeys(score.metric for record in records for score in record.scores))
+
+
+def main_metrics(records: Iterable[Record]) -> list[str]:
+    """The first metric of each subtask of one task's records: what is looked at first."""
+    found: dict[str, str] = {}
+    for record in records:
+        for score in record.scores:
+            found.setdefault(score.subtask, score.metric)
+    return list(dict.fromkeys(found.values()))
 
 
 def _layout(task: str, metric: str, rows: list[Row]) -> Layout:
@@ -189,26 +201,15 @@ def rich_tables(records: Iterable[Record], metric: str | None = None) -> list[Ta
     return [rich_sheet(sheet) for sheet in sheets(records, metric)]
 
 
-def latex_tables(records: Iterable[Record], metric: str | None = None) -> str:
-    """The same tables for a LaTeX document that uses booktabs."""
-    return "\n".join(latex_sheet(sheet) for sheet in sheets(records, metric))
-
-
-def markdown_tables(records: Iterable[Record], metric: str | None = None) -> str:
-    """The same tables in Markdown, then the runs that they were made from."""
-    records = sorted(records, key=order_of)
-    parts = [markdown_sheet(sheet) for sheet in sheets(records, metric)]
-    return "\n".join([*parts, _markdown_runs(records)])
-
-
-def _markdown_runs(records: Sequence[Record]) -> str:
+def markdown_runs(records: Iterable[Record]) -> str:
+    """The runs that tables were made from."""
     lines = [
         "## Runs",
         "",
         markdown_line(["run", "model", "seed", "tokens trained", "device", "started"]),
     ]
     lines.append(markdown_line(["---", "---", "---:", "---:", "---", "---"]))
-    for record in records:
+    for record in sorted(records, key=order_of):
         run = record.name if record.path is None else str(record.path.parent)
         model = f"{record.model} {record.scale}"
         tokens = short_count(record.train_tokens)
