@@ -7,12 +7,13 @@ replication. The marks come from the record and from what published/tables.csv s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import mean, stdev
 from typing import Any
 
+from atlas_bench.report.pools import Pool, pool_runs, tell_apart
 from atlas_bench.report.published import (
     FIXTURE,
     NOT_APPLICABLE,
@@ -22,11 +23,9 @@ from atlas_bench.report.published import (
     PublishedTable,
 )
 from atlas_bench.report.records import Record, Score
-from atlas_bench.report.rows import Cell, Row, merge_runs
+from atlas_bench.report.rows import Cell
 from atlas_bench.report.tables import short_count
 
-SIZE_TOLERANCE = 0.10  # papers round: "760M" is anything from 690M to 830M
-TOKENS_TOLERANCE = 0.05
 DIFFERS, ON_FIXTURE, STANDS_IN = "\N{NOT EQUAL TO}", "f", "s"
 
 
@@ -50,19 +49,24 @@ class Ours:
 
 @dataclass(frozen=True)
 class OurRow:
-    """Runs that differ in their seed, beside a table; ``differs`` says from its protocol."""
+    """Runs that fill one row together; ``differs`` says in what they are not the paper's."""
 
-    row: Row
+    pool: Pool
     cells: dict[str, Ours]  # by column
     differs: tuple[str, ...]
 
     @property
     def preset(self) -> str:
-        return self.row.records[0].model
+        return self.pool.model
 
     @property
     def scale(self) -> str:
-        return self.row.records[0].scale
+        return self.pool.scale
+
+    @property
+    def seeds(self) -> int:
+        """Most of any cell."""
+        return max(ours.cell.seeds for ours in self.cells.values())
 
 
 @dataclass(frozen=True)
@@ -82,147 +86,133 @@ class Comparison:
 
 
 def compare(table: PublishedTable, records: Iterable[Record]) -> Comparison:
-    """Seeds are merged as in all tables; runs without any score of ``table`` are left out."""
+    """All runs that have something of ``table``, pooled into rows."""
     theirs = {published.preset for published in table.rows}
     found = []
-    for row in merge_runs(records):
-        differs = tuple(protocol_differences(table, row.records[0]))
+    for pool in pool_runs(records):
+        differs = tuple(protocol_differences(table, pool.records))
         cells = {
             column.name: cell
             for column in table.columns
-            if (cell := _ours(column, row, bool(differs))) is not None
+            if (cell := _ours(column, pool, bool(differs))) is not None
             # Of models that the paper has not, a stand-in would say nothing.
-            and (row.records[0].model in theirs or not cell.stands_in)
+            and (pool.model in theirs or not cell.stands_in)
         }
         if cells:
-            found.append(OurRow(row, cells, differs))
+            found.append(OurRow(pool, cells, differs))
+    tell_apart([ours.pool for ours in found])
     return Comparison(table, found)
 
 
 # cells -------------------------------------------------------------------------------------
 
+Found = list[list[tuple[Measure, list[Score]]]]  # parts of a column, measures, scores of each
 
-def _ours(column: Column, row: Row, differs: bool) -> Ours | None:
+
+def _ours(column: Column, pool: Pool, differs: bool) -> Ours | None:
     """The column's value, or its stand-in's, over those seeds that have all of its parts."""
     marks = ""
-    scored = _scored(column.parts, row)
-    if not scored and column.stand_in is not None:
-        scored, marks = _scored(((column.stand_in,),), row), STANDS_IN
-    if not scored:
+    seeds = _found(column.parts, pool)
+    if not seeds and column.stand_in is not None:
+        seeds, marks = _found(((column.stand_in,),), pool), STANDS_IN
+    if not seeds:
         return None
-    fixture = any(
-        FIXTURE in score.subtask or FIXTURE in record.task
-        for record, parts in scored
-        for score in _scores(parts)
-    )
-    reasons = _fewer_samples(column, scored)
-    if fixture:
+    measured = [each for found in seeds for part in found for each in part]
+    if any(FIXTURE in score.subtask for _, scores in measured for score in scores):
         marks = ON_FIXTURE + marks
+    reasons = tuple(dict.fromkeys(said for each in measured for said in _less(*each)))
     if differs or reasons or marks:
         marks = DIFFERS + marks
-    return Ours(_cell(column, scored), marks, reasons)
+    return Ours(_cell(column, seeds), marks, reasons)
 
 
-Parts = list[list[list[Score]]]  # of a column: parts, their measures, the scores of each
+def _found(parts: Sequence[Sequence[Measure]], pool: Pool) -> list[Found]:
+    """For each seed that has a score of every measure."""
+    seeds = []
+    for records in pool.by_seed.values():
+        found = [[(each, _scores(each, records)) for each in part] for part in parts]
+        if all(scores for part in found for _, scores in part):
+            seeds.append(found)
+    return seeds
 
 
-def _scored(parts: Sequence[Sequence[Measure]], row: Row) -> list[tuple[Record, Parts]]:
-    found = []
-    for record in row.records:
-        scores = [[measure.scores(record) for measure in part] for part in parts]
-        if all(of_measure for part in scores for of_measure in part):
-            found.append((record, scores))
-    return found
+def _scores(measure: Measure, records: Sequence[Record]) -> list[Score]:
+    return [score for record in records for score in measure.scores(record)]
 
 
-def _scores(parts: Parts) -> list[Score]:
-    return [score for part in parts for of_measure in part for score in of_measure]
-
-
-def _cell(column: Column, scored: list[tuple[Record, Parts]]) -> Cell:
+def _cell(column: Column, seeds: Sequence[Found]) -> Cell:
     """As rows.py makes them, in the paper's unit; a mean of several scores has no interval."""
     factor = 100.0 if column.in_per_cent else 1.0
     values = [
         factor
-        * mean(
-            mean(mean(score.value for score in of_measure) for of_measure in part) for part in parts
-        )
-        for _, parts in scored
+        * mean(mean(mean(score.value for score in scores) for _, scores in part) for part in found)
+        for found in seeds
     ]
-    samples = min(score.samples for _, parts in scored for score in _scores(parts))
+    scores = [score for found in seeds for part in found for _, each in part for score in each]
+    samples = min(score.samples for score in scores)
     if len(values) > 1:
         centre, spread = mean(values), stdev(values)
         return Cell(centre, centre - spread, centre + spread, spread, len(values), samples)
-    low = high = None
-    scores = _scores(scored[0][1])
-    if len(scores) == 1 and scores[0].ci_low is not None and scores[0].ci_high is not None:
-        low, high = factor * scores[0].ci_low, factor * scores[0].ci_high
-    return Cell(values[0], low, high, None, 1, samples)
+    low, high = (scores[0].ci_low, scores[0].ci_high) if len(scores) == 1 else (None, None)
+    if low is None or high is None:
+        return Cell(values[0], None, None, None, 1, samples)
+    return Cell(values[0], factor * low, factor * high, None, 1, samples)
+
+
+def _less(measure: Measure, scores: Sequence[Score]) -> Iterator[str]:
+    """What a protocol asks and was not done."""
+    samples = min(score.samples for score in scores)
+    if measure.samples is not None and samples < measure.samples:
+        yield f"fewer samples, {samples} and not {measure.samples}"
+    if measure.cases is not None and len(scores) < measure.cases:
+        yield f"fewer cases of a subtask, {len(scores)} and not {measure.cases}"
 
 
 # what differs ------------------------------------------------------------------------------
 
 
-def protocol_differences(table: PublishedTable, record: Record) -> list[str]:
-    """In what the run of ``record`` is not the paper's; empty where nothing is known to differ."""
-    return [
-        said
-        for said in (
-            _size(table, record),
-            _tokens(table, record),
-            _name(table.tokenizer, table.tokenizer_names, _tokenizer(record), "tokenizer"),
-            _name(table.data, table.data_names, _data(record), "data"),
-        )
-        if said
+def protocol_differences(table: PublishedTable, records: Sequence[Record]) -> list[str]:
+    """In what runs are not the paper's; empty where nothing is known to differ."""
+    if all(record.train_tokens for record in records):
+        counts = [record.train_tokens for record in records]
+        tokens = _count(counts, table.train_tokens, "training tokens", 0.05)
+    else:
+        tokens = "trained in another run, on how many tokens this record does not say"
+    found = [
+        _count([record.parameters for record in records], table.parameters, "parameters", 0.1),
+        tokens,
+        *(_name(table.tokenizer, table.tokenizer_names, _tokenizer(each)) for each in records),
+        *(_name(table.data, table.data_names, _data(each)) for each in records),
     ]
+    return list(dict.fromkeys(said for said in found if said))
 
 
-def _size(table: PublishedTable, record: Record) -> str | None:
-    ours = f"{short_count(record.parameters)} parameters"
-    if table.parameters is None:
-        return f"{ours}, the paper's are not stated"
-    if math.isclose(record.parameters, table.parameters, rel_tol=SIZE_TOLERANCE):
+def _count(ours: Sequence[int], published: int | None, what: str, tolerance: float) -> str | None:
+    """``tolerance``: papers round, "760M" is anything from 690M to 830M."""
+    least, most = short_count(min(ours)), short_count(max(ours))
+    named = f"{most if least == most else f'{least} to {most}'} {what}"
+    if published is None:
+        return f"{named}, the paper does not say how many"
+    if all(math.isclose(count, published, rel_tol=tolerance) for count in ours):
         return None
-    return f"{ours}, not {short_count(table.parameters)}"
+    return f"{named}, not {short_count(published)}"
 
 
-def _tokens(table: PublishedTable, record: Record) -> str | None:
-    if not record.train_tokens:
-        return "trained in another run, on how much this record does not say"
-    ours = f"{short_count(record.train_tokens)} training tokens"
-    if table.train_tokens is None:
-        return f"{ours}, the paper's are not stated"
-    if math.isclose(record.train_tokens, table.train_tokens, rel_tol=TOKENS_TOLERANCE):
-        return None
-    return f"{ours}, not {short_count(table.train_tokens)}"
-
-
-def _name(published: str, names: Sequence[str], ours: str, what: str) -> str | None:
+def _name(published: str, names: Sequence[str], ours: str) -> str | None:
     if published == NOT_APPLICABLE or any(name in ours.lower() for name in names):
         return None
-    return f"{what} {ours}, not {published}"
+    return f"{ours}, not {published}"
 
 
 def _tokenizer(record: Record) -> str:
-    return str(record.tokenizer.get("name") or "none")
+    return f"tokenizer {record.tokenizer.get('name')}"
 
 
 def _data(record: Record) -> str:
     """Every name that the record gives to a text."""
     text: dict[str, Any] = record.config.get("text") or {}
     named = [record.protocol.get("noise"), *(text.get(key) for key in ("source", "dataset"))]
-    return " ".join(dict.fromkeys(str(name) for name in named if name)) or "unknown"
-
-
-def _fewer_samples(column: Column, scored: list[tuple[Record, Parts]]) -> tuple[str, ...]:
-    wanted = {measure.name: measure.samples for measure in column.measures}
-    for measure in column.measures:
-        for record, _ in scored:
-            for score in measure.scores(record):
-                asked = wanted[measure.name]
-                if asked is not None and score.samples < asked:
-                    return (f"fewer samples, {score.samples} and not {asked}",)
-    return ()
+    return f"data {' '.join(dict.fromkeys(str(name) for name in named if name)) or 'unknown'}"
 
 
 def order_kept(comparison: Comparison, column: Column, scale: str) -> tuple[int, int]:

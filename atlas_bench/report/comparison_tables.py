@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import replace
 
 from atlas_bench.report.comparison import (
     DIFFERS,
@@ -17,7 +16,6 @@ from atlas_bench.report.comparison import (
 )
 from atlas_bench.report.published import Column, PublishedRow
 from atlas_bench.report.sheets import NOTHING, Entry, Sheet
-from atlas_bench.report.tables import row_entry
 
 LEGEND = {
     DIFFERS: "not the paper's protocol, so no replication; what differs is said below",
@@ -99,9 +97,9 @@ def _paper_row(published: PublishedRow, columns: list[Column]) -> list[Entry]:
 
 
 def _our_row(ours: OurRow, columns: list[Column]) -> list[Entry]:
-    name = row_entry(ours.row)
+    seeds = "" if ours.seeds == 1 else f"{ours.seeds} seeds"
     cells = [_our_entry(ours.cells.get(column.name), column) for column in columns]
-    return [replace(name, text=f"{name.text}, ours"), *cells]
+    return [Entry(f"{ours.pool.name}, ours", seeds, f"({seeds})" if seeds else ""), *cells]
 
 
 def _our_entry(ours: Ours | None, column: Column) -> Entry:
@@ -148,17 +146,18 @@ def _notes(comparison: Comparison) -> list[str]:
     notes = [table.note] if table.note else []
     cells = [cell for ours in comparison.ours for cell in ours.cells.values()]
     stand_ins = [column.stand_in for column in table.columns if column.stand_in]
-    named = ", ".join(f"{'/'.join(each.tasks)} {each.subtask} {each.metric}" for each in stand_ins)
+    named = ", ".join(f"{each.tasks[0]} {each.subtasks[0]} {each.metric}" for each in stand_ins)
     for mark, said in LEGEND.items():
         if any(mark in cell.marks for cell in cells):
             notes.append(f"{mark}: {said.format(named)}")
     alike: dict[str, list[str]] = {}  # rows by what differs
     for ours in comparison.ours:
         fewer = [reason for cell in ours.cells.values() for reason in cell.reasons]
-        alike.setdefault("; ".join([*ours.differs, *fewer[:1]]), []).append(ours.row.name)
+        alike.setdefault("; ".join([*ours.differs, *fewer[:1]]), []).append(ours.pool.name)
     for reasons, names in alike.items():
         whose = "all of ours" if len(alike) == 1 else ", ".join(dict.fromkeys(names))
         notes.append(f"{whose}: {reasons or 'as in the paper, as far as the record says'}")
+    notes += [ours.pool.note for ours in comparison.ours if ours.pool.note]
     return notes + [f"{row.model}, paper: {row.note}" for row in table.rows if row.note]
 
 

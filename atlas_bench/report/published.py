@@ -25,15 +25,20 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Measure:
-    """A score as records have it. ``length`` is empty where any will do, and then their mean;
-    ``samples`` is how many the paper's protocol asks, None where that is not known."""
+    """A score as records have it, or the mean of several.
+
+    ``tasks`` and ``subtasks`` are other names of one thing. ``length`` is empty where any will do.
+    ``samples`` is how many the paper's protocol asks, None where that is not known; ``cases`` how
+    many variants of a subtask it averages, which bear its name and a word or two.
+    """
 
     name: str
     tasks: tuple[str, ...]
-    subtask: str
+    subtasks: tuple[str, ...]
     length: str
     metric: str
     samples: int | None
+    cases: int | None
 
     def scores(self, record: Record) -> list[Score]:
         """Those of ``record``, made on real data or on fixtures."""
@@ -42,10 +47,15 @@ class Measure:
         return [
             score
             for score in record.scores
-            if without_fixture(score.subtask) == self.subtask
+            if self._is(without_fixture(score.subtask))
             and score.metric == self.metric
             and self.length in ("", score.length_name)
         ]
+
+    def _is(self, subtask: str) -> bool:
+        return subtask in self.subtasks or (
+            self.cases is not None and subtask.rpartition(" ")[0] in self.subtasks
+        )
 
 
 @dataclass(frozen=True)
@@ -180,10 +190,11 @@ def _measures() -> dict[str, Measure]:
         line["measure"]: Measure(
             name=line["measure"],
             tasks=tuple(line["tasks"].split()),
-            subtask=line["subtask"],
+            subtasks=tuple(line["subtasks"].split()),
             length=line["length"],
             metric=line["metric"],
             samples=_number(line, "samples", int),
+            cases=_number(line, "cases", int),
         )
         for line in _lines("measures")
     }

@@ -152,7 +152,7 @@ def _sheet(layout: Layout) -> Sheet:
             section.append(
                 [
                     Entry(subtask),
-                    row_entry(row),
+                    _model_entry(row),
                     Entry(short_count(parameters), order=parameters),
                     *(_entry(layout, subtask, row, length) for length in layout.lengths),
                 ]
@@ -162,7 +162,7 @@ def _sheet(layout: Layout) -> Sheet:
     return Sheet(layout.title, headings, 2, sections, layout.notes)
 
 
-def row_entry(row: Row) -> Entry:
+def _model_entry(row: Row) -> Entry:
     """A row's name and how many seeds it stands for."""
     seeds = len(row.records)
     if seeds == 1:

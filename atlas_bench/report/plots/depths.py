@@ -17,7 +17,7 @@ from matplotlib.ticker import PercentFormatter
 
 from atlas_bench.report.plots.style import PANELS_ACROSS, STYLE, save
 from atlas_bench.report.records import DepthScore, Record
-from atlas_bench.report.rows import Length, Row, natural
+from atlas_bench.report.rows import Length, Row
 
 
 def plot_depths(record: Record, path: Path) -> Path:
@@ -37,7 +37,7 @@ def depth_figure(record: Record) -> Figure:
         raise ValueError(f"{record.name} has no scores by depth to plot")
     metric = record.depths[0].metric
     scores = [score for score in record.depths if score.metric == metric]
-    subtasks = sorted({score.subtask for score in scores}, key=natural)
+    subtasks = list(dict.fromkeys(score.subtask for score in scores))
     lengths = sorted({(score.length_tokens, score.length_name) for score in scores})
     across = min(len(subtasks), PANELS_ACROSS)
     down = math.ceil(len(subtasks) / across)
