@@ -13,7 +13,7 @@ from atlas_bench.report.comparison_tables import comparison_csv, comparison_shee
 from atlas_bench.report.page import Part, page
 from atlas_bench.report.plots import plots_of, save
 from atlas_bench.report.published import published_names, published_table
-from atlas_bench.report.records import Record, replacing
+from atlas_bench.report.records import Record, RecordError, replacing
 from atlas_bench.report.rows import order_of
 from atlas_bench.report.sheets import Sheet, latex_sheet, markdown_sheet
 from atlas_bench.report.tables import (
@@ -27,10 +27,10 @@ from atlas_bench.report.tables import (
 
 @dataclass(frozen=True)
 class Runs:
-    """Records, and the folders of runs that have none."""
+    """Records, and the folders of runs that have none, with the reason."""
 
     records: list[Record]
-    unfinished: list[Path]
+    unfinished: dict[Path, str]
 
 
 @dataclass
@@ -57,12 +57,12 @@ class Report:
 def beside_paper(runs: Runs, name: str) -> Report:
     """One of the papers' tables with ours in it.
 
-    Raises ValueError in one sentence where no run has a score of it.
+    Raises RecordError in one sentence where no run has a score of it.
     """
     comparison = compare(published_table(name), runs.records)
     shown = comparison_sheets(comparison)
     if not shown:
-        raise ValueError(f"none of the {len(runs.records)} runs found has a score of {name}")
+        raise RecordError(f"none of the {len(runs.records)} runs found has a score of {name}")
     return Report(
         shown,
         {
@@ -80,7 +80,7 @@ def comparing_runs(runs: Runs, folder: Path, metric: str | None = None) -> Repor
     """Tables, plots and the page of all tasks, to be written to ``folder``; of one ``metric``, or
     of the first of each subtask.
 
-    Raises ValueError in one sentence where there is no score, or none of ``metric``.
+    Raises RecordError in one sentence where there is no score, or none of ``metric``.
     """
     parts = [_part(task, records, metric) for task, records in _by_task(runs, metric).items()]
     shown = [sheet for part in parts for sheet in part.sheets]
@@ -105,9 +105,9 @@ def _by_task(runs: Runs, metric: str | None) -> dict[str, list[Record]]:
     """Records with scores, of ``metric`` where one is asked for, by their task."""
     metrics = metrics_of(runs.records)
     if not metrics:
-        raise ValueError(f"none of the {len(runs.records)} runs found has a score")
+        raise RecordError(f"none of the {len(runs.records)} runs found has a score")
     if metric is not None and metric not in metrics:
-        raise ValueError(
+        raise RecordError(
             f"--metric {metric} is not one of {', '.join(metrics)}, which the runs found have"
             f"{nearest(metric, metrics)}"
         )

@@ -11,6 +11,7 @@ from typing import NoReturn
 from rich.console import Console
 from rich.text import Text
 
+from atlas_bench.naming import nearest
 from atlas_bench.report.published import published_names, published_table
 from atlas_bench.report.records import Record, RecordError, find_records, read_record
 from atlas_bench.report.sheets import rich_sheet
@@ -19,6 +20,7 @@ NAME = "atlas-bench-report"
 BAD_INPUT = 2
 WIDTH_OF_FILES = 160  # columns, where the output is no terminal
 LIST = "list"
+NOT_FINISHED = "unfinished or still going on"
 
 DESCRIPTION = """\
 Compare all finished runs found below some folders: models down, lengths across; or put them beside
@@ -65,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Console script; returns the exit code."""
     try:
         return _report(_parser().parse_args(argv))
-    except ValueError as error:  # one sentence, from here, a record or a name
+    except (UsageError, RecordError) as error:
         _complain(str(error))
         return BAD_INPUT
 
@@ -104,8 +106,12 @@ def _report(arguments: argparse.Namespace) -> int:
         for table in map(published_table, published_names()):
             console.print(Text(f"{table.name:16} {table.title} ({table.paper})"), soft_wrap=True)
         return 0
-    if arguments.table is not None:
-        published_table(arguments.table)  # an unknown one is said before anything is read
+    if arguments.table is not None and arguments.table not in published_names():
+        tables = ", ".join(published_names())
+        raise UsageError(
+            f"--table {arguments.table} is not one of {tables}"
+            f"{nearest(arguments.table, published_names())}; --table {LIST} says what they are"
+        )
     if not directories:
         raise UsageError(f"the following arguments are required: DIR; see {NAME} --help")
     found = Runs(*_read(directories))
@@ -126,7 +132,7 @@ def _report(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _read(directories: Sequence[Path]) -> tuple[list[Record], list[Path]]:
+def _read(directories: Sequence[Path]) -> tuple[list[Record], dict[Path, str]]:
     """All records that can be read, and folders without one; what is left out is said on stderr."""
     found = find_records(*directories)
     records = []
@@ -137,11 +143,11 @@ def _read(directories: Sequence[Path]) -> tuple[list[Record], list[Path]]:
             _complain(f"left out: {error}")
     if found.unfinished:
         runs = "1 run" if len(found.unfinished) == 1 else f"{len(found.unfinished)} runs"
-        _complain(f"left out: {runs} without a record, unfinished or still going on")
+        _complain(f"left out: {runs} without a record, {NOT_FINISHED}")
     if not records:
         what = "no record" if not found.records else "no record that can be read"
         raise UsageError(f"{what} found in {', '.join(map(str, directories))}")
-    return records, found.unfinished
+    return records, dict.fromkeys(found.unfinished, NOT_FINISHED)
 
 
 def _complain(message: str) -> None:

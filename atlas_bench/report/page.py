@@ -6,7 +6,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
@@ -50,12 +50,12 @@ def page(
     parts: Sequence[Part],
     compared: Sequence[Sheet],
     records: Sequence[Record],
-    unfinished: Sequence[Path],
+    unfinished: Mapping[Path, str],
     folder: Path,
 ) -> str:
     """The HTML of a report that will lie in ``folder``, to which links to runs are relative.
 
-    ``compared``: tables beside papers'; ``unfinished``: folders of runs without a record.
+    ``compared``: tables beside papers'; ``unfinished``: folders of runs without a record, and why.
     """
     records = sorted(records, key=order_of)
     sections = [(part.name, _results(part, f"plot{index}-")) for index, part in enumerate(parts)]
@@ -64,7 +64,10 @@ def page(
     sections.append(("Runs", _runs(records)))
     sections.append(("Configs", _configs(records, folder)))
     if unfinished:
-        items = "".join(f'<li class="path">{escape(str(path))}</li>' for path in unfinished)
+        items = "".join(
+            f'<li class="path">{escape(str(path))}: {escape(reason)}</li>'
+            for path, reason in unfinished.items()
+        )
         sections.append(("Without a record", f'<div class="card"><ul>{items}</ul></div>'))
     names = [(f"s{index}", name) for index, (name, _) in enumerate(sections)]
     return Template(_template("page.html")).substitute(
