@@ -10,6 +10,13 @@ from matplotlib.figure import Figure
 from atlas_bench.report.plots.accuracy import accuracy_figure, plot_accuracy
 from atlas_bench.report.plots.costs import cost_figure, state_figure
 from atlas_bench.report.plots.depths import depth_figure, merged_depths, plot_depths
+from atlas_bench.report.plots.position_loss import (
+    METRIC as POSITION_LOSS,
+)
+from atlas_bench.report.plots.position_loss import (
+    plot_position_loss,
+    position_loss_figure,
+)
 from atlas_bench.report.plots.style import save
 from atlas_bench.report.plots.training import (
     loss_figure,
@@ -21,11 +28,13 @@ from atlas_bench.report.records import Record
 from atlas_bench.report.rows import merge_runs
 
 __all__ = [
+    "POSITION_LOSS",
     "Plot",
     "accuracy_figure",
     "depth_figure",
     "plot_accuracy",
     "plot_depths",
+    "plot_position_loss",
     "plot_training",
     "plots_of",
     "read_metrics",
@@ -60,6 +69,9 @@ def plots_of(records: Sequence[Record], metrics: Sequence[str]) -> list[Plot]:
 
 def _accuracies(records: Sequence[Record], metrics: Sequence[str]) -> Iterator[Plot]:
     for metric in metrics:
+        if metric == POSITION_LOSS:  # its subtasks are positions
+            yield Plot(POSITION_LOSS, "loss over positions", position_loss_figure(records))
+            continue
         lengths = {
             (score.subtask, score.length_tokens)
             for record in records
