@@ -163,7 +163,7 @@ def test_a_failed_plot_leaves_the_old_file(make_record: MakeRecord, tmp_path: Pa
 
 def test_no_torch_no_hydra_no_pyplot_state() -> None:
     code = (
-        "import sys, atlas_bench.report.cli, atlas_bench.report.plots\n"
+        "import sys, atlas_bench.report.cli, atlas_bench.report.building\n"
         "print([name for name in ('torch', 'hydra', 'matplotlib.pyplot') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
