@@ -25,9 +25,13 @@ from atlas_bench.evaluation.streaming import DoesNotFit
 from atlas_bench.interrupts import Interrupted, StopSignal
 from atlas_bench.models.accounting import account, as_text
 from atlas_bench.models.language_model import LanguageModel, build_model, count_parameters
-from atlas_bench.report.plots import plot_accuracy, plot_depths, plot_training
-from atlas_bench.report.position_loss import METRIC as POSITION_LOSS
-from atlas_bench.report.position_loss import plot_position_loss
+from atlas_bench.report.plots import (
+    POSITION_LOSS,
+    plot_accuracy,
+    plot_depths,
+    plot_position_loss,
+    plot_training,
+)
 from atlas_bench.report.records import Record, Score, write_record
 from atlas_bench.report.tables import rich_tables
 from atlas_bench.tasks.babilong_task import BabilongTask

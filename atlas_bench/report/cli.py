@@ -12,21 +12,19 @@ from rich.console import Console
 from rich.text import Text
 
 from atlas_bench.naming import nearest
-from atlas_bench.report.records import (
-    Record,
-    RecordError,
-    find_records,
-    read_record,
-    replacing,
-)
-from atlas_bench.report.tables import markdown_tables, rich_tables, scores_csv
+from atlas_bench.report.published import published_names, published_table
+from atlas_bench.report.records import Record, RecordError, find_records, read_record
+from atlas_bench.report.sheets import rich_sheet
 
 NAME = "atlas-bench-report"
 BAD_INPUT = 2
 WIDTH_OF_FILES = 160  # columns, where the output is no terminal
+LIST = "list"
+NOT_FINISHED = "unfinished or still going on"
 
 DESCRIPTION = """\
-Compare all finished runs found below some folders: models down, lengths across.
+Compare all finished runs found below some folders: models down, lengths across; or put them beside
+a table of the papers.
 
 Runs that differ only in the seed are merged to mean and standard deviation; runs measured or set
 up differently get rows of their own and a note that says in what they differ.
@@ -36,11 +34,19 @@ examples
   atlas-bench-report outputs/                      compare everything
   atlas-bench-report outputs/2025-01-31 --output results/january
   atlas-bench-report outputs/ ../other/outputs --metric published_metric
+  atlas-bench-report --table table3_s_niah outputs/
+  atlas-bench-report --table list                  which tables of the papers there are
 
 files written to the output folder
+  report.html    all of it on one page that loads nothing: tables sort, configs unfold
   table.md       the tables in Markdown, with the runs they were made from
+  table.tex      the tables for a LaTeX document that uses booktabs
   scores.csv     every score of every run and metric with all fields of its record, one a line
-  accuracy.png   accuracy over length; accuracy.svg is the same
+  accuracy.png   accuracy over length; accuracy.svg is the same. Likewise, where the records have
+                 them: depths (accuracy over length and depth of the answer), state (accuracy over
+                 state size), loss (over tokens trained), cost (speed and memory over length); in
+                 one folder for each task where there are several
+  With --table TABLE: TABLE.md, TABLE.tex and TABLE.csv instead.
 
 Exit codes: 0 done, 2 bad input. A record that cannot be read is named on stderr and left out.
 """
@@ -74,38 +80,50 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "directories", nargs="+", metavar="DIR", type=Path, help="folders to look for runs in"
+        "directories", nargs="*", metavar="DIR", type=Path, help="folders to look for runs in"
     )
     parser.add_argument(
         "--output", metavar="DIR", type=Path, help="where files go (default: report/ in first DIR)"
     )
     parser.add_argument(
         "--metric",
-        help="of the table and the plot (default: the first that the first run has)",
+        help="of the tables and plots (default: the first that each subtask has)",
+    )
+    parser.add_argument(
+        "--table", metavar="TABLE", help="of the papers, to put the runs beside; list shows which"
     )
     return parser
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    directories = arguments.directories
-    records = _records(directories)
-    metrics = list(dict.fromkeys(score.metric for record in records for score in record.scores))
-    if not metrics:
-        raise UsageError(f"none of the {len(records)} runs found has a score")
-    metric = arguments.metric or metrics[0]
-    if metric not in metrics:
-        raise UsageError(
-            f"--metric {metric} is not one of {', '.join(metrics)}, which the runs found have"
-            f"{nearest(metric, metrics)}"
-        )
-    console = Console()
+    # Half a second of imports that --help can do without.
+    from atlas_bench.report.building import Runs, beside_paper, comparing_runs
+
+    directories, console = arguments.directories, Console()
     if not console.is_terminal:
         console = Console(width=WIDTH_OF_FILES)
-    for table in rich_tables(records, metric):
-        console.print(table)
+    if arguments.table == LIST:
+        for table in map(published_table, published_names()):
+            console.print(Text(f"{table.name:16} {table.title} ({table.paper})"), soft_wrap=True)
+        return 0
+    if arguments.table is not None and arguments.table not in published_names():
+        tables = ", ".join(published_names())
+        raise UsageError(
+            f"--table {arguments.table} is not one of {tables}"
+            f"{nearest(arguments.table, published_names())}; --table {LIST} says what they are"
+        )
+    if not directories:
+        raise UsageError(f"the following arguments are required: DIR; see {NAME} --help")
+    found = Runs(*_read(directories))
     folder = arguments.output or directories[0] / "report"
+    if arguments.table is None:
+        report = comparing_runs(found, folder, arguments.metric)
+    else:
+        report = beside_paper(found, arguments.table)
+    for sheet in report.shown:
+        console.print(rich_sheet(sheet))
     try:
-        written = _write(records, folder, metric)
+        written = report.write(folder)
     except OSError as error:
         raise UsageError(f"{folder} cannot be written to: {error.strerror or error}") from error
     for path in written:
@@ -114,8 +132,8 @@ def _report(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _records(directories: Sequence[Path]) -> list[Record]:
-    """All records that can be read; what cannot, or is not there yet, is said on stderr."""
+def _read(directories: Sequence[Path]) -> tuple[list[Record], dict[Path, str]]:
+    """All records that can be read, and folders without one; what is left out is said on stderr."""
     found = find_records(*directories)
     records = []
     for path in found.records:
@@ -125,25 +143,11 @@ def _records(directories: Sequence[Path]) -> list[Record]:
             _complain(f"left out: {error}")
     if found.unfinished:
         runs = "1 run" if len(found.unfinished) == 1 else f"{len(found.unfinished)} runs"
-        _complain(f"left out: {runs} without a record, unfinished or still going on")
+        _complain(f"left out: {runs} without a record, {NOT_FINISHED}")
     if not records:
         what = "no record" if not found.records else "no record that can be read"
         raise UsageError(f"{what} found in {', '.join(map(str, directories))}")
-    return records
-
-
-def _write(records: Sequence[Record], folder: Path, metric: str) -> list[Path]:
-    """table.md, scores.csv and the plots, each in one step; their paths."""
-    from atlas_bench.report.plots import plot_accuracy  # half a second that --help can do without
-
-    texts = {"table.md": markdown_tables(records, metric), "scores.csv": scores_csv(records)}
-    for name, text in texts.items():
-        with replacing(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    plots = [folder / "accuracy.png", folder / "accuracy.svg"]
-    for plot in plots:
-        plot_accuracy(records, plot, metric=metric)
-    return [*(folder / name for name in texts), *plots]
+    return records, dict.fromkeys(found.unfinished, NOT_FINISHED)
 
 
 def _complain(message: str) -> None:

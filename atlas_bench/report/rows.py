@@ -186,10 +186,11 @@ def _mark(rows: Sequence[Row]) -> None:
         facts = {key: protocol.get(key) for key in measured}
         for key in differing([setup_of(twin.records[0]) for twin in twins]):
             facts[key] = setup.get(key)
-        row.mark, row.note = number, f"[{number}] {_said(facts)} ({_origin(row)})"
+        row.mark, row.note = number, f"[{number}] {said(facts)} ({_origin(row)})"
 
 
-def _said(facts: dict[str, Any]) -> str:
+def said(facts: dict[str, Any]) -> str:
+    """Facts that tell rows apart in a few words."""
     shown = [
         f"no {key}" if value is None else f"{key}={value}"
         for key, value in list(facts.items())[:MOST_DIFFERENCES]

@@ -14,9 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from rich import box
 from rich.table import Table
-from rich.text import Text
 
 from atlas_bench.report.records import Record, Score, is_share
 from atlas_bench.report.rows import (
@@ -29,6 +27,13 @@ from atlas_bench.report.rows import (
     natural,
     order_of,
     protocol_of,
+)
+from atlas_bench.report.sheets import (
+    NOTHING,
+    Entry,
+    Sheet,
+    markdown_line,
+    rich_sheet,
 )
 
 # layout ------------------------------------------------------------------------------------
@@ -87,6 +92,20 @@ def layouts(records: Iterable[Record], metric: str | None = None) -> list[Layout
     return found
 
 
+def metrics_of(records: Iterable[Record]) -> list[str]:
+    """Every metric that was scored, in order of appearance."""
+    return list(dict.fromkeys(score.metric for record in records for score in record.scores))
+
+
+def main_metrics(records: Iterable[Record]) -> list[str]:
+    """The first metric of each subtask of one task's records: what is looked at first."""
+    found: dict[str, str] = {}
+    for record in records:
+        for score in record.scores:
+            found.setdefault(score.subtask, score.metric)
+    return list(dict.fromkeys(found.values()))
+
+
 def _layout(task: str, metric: str, rows: list[Row]) -> Layout:
     keys = [(row, key) for row in rows for key in row.cells if key[1] == metric]
     subtasks = sorted({key[0] for _, key in keys}, key=natural)
@@ -119,101 +138,85 @@ def _legend(cells: Sequence[Cell]) -> str:
 # drawing -----------------------------------------------------------------------------------
 
 
-def rich_tables(records: Iterable[Record], metric: str | None = None) -> list[Table]:
-    """Tables for the terminal, one for each task and metric; none where nothing was scored."""
-    return [_rich(layout) for layout in layouts(records, metric)]
+def sheets(records: Iterable[Record], metric: str | None = None) -> list[Sheet]:
+    """One for each task and metric, ready to be drawn; none where nothing was scored."""
+    return [_sheet(layout) for layout in layouts(records, metric)]
 
 
-def _rich(layout: Layout) -> Table:
-    table = Table(
-        title=Text(layout.title),
-        title_style="bold",
-        title_justify="left",
-        caption=Text("\n".join(layout.notes)),
-        caption_style="dim",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("subtask")
-    table.add_column("model", overflow="fold")
-    table.add_column("size", justify="right", no_wrap=True)
-    for name in layout.length_names:
-        table.add_column(name, justify="right", no_wrap=True)
+def _sheet(layout: Layout) -> Sheet:
+    sections = []
     for subtask, rows in layout.sections:
-        for index, row in enumerate(rows):
-            cells = [_rich_cell(layout, subtask, row, length) for length in layout.lengths]
-            label = Text(row.name)
-            if len(row.records) > 1:
-                label.append(f"\n{len(row.records)} seeds", style="dim")
-            first = Text(subtask if index == 0 else "")
-            table.add_row(first, label, short_count(row.records[0].parameters), *cells)
-        table.add_section()
-    return table
+        section = []
+        for row in rows:
+            parameters = row.records[0].parameters
+            section.append(
+                [
+                    Entry(subtask),
+                    _model_entry(row),
+                    Entry(short_count(parameters), order=parameters),
+                    *(_entry(layout, subtask, row, length) for length in layout.lengths),
+                ]
+            )
+        sections.append(section)
+    headings = ["subtask", "model", "size", *layout.length_names]
+    return Sheet(layout.title, headings, 2, sections, layout.notes)
 
 
-def _rich_cell(layout: Layout, subtask: str, row: Row, length: Length) -> Text:
-    """The value, and dimmed below it how sure it is: narrow enough for 80 columns."""
+def _model_entry(row: Row) -> Entry:
+    """A row's name and how many seeds it stands for."""
+    seeds = len(row.records)
+    if seeds == 1:
+        return Entry(row.name)
+    return Entry(row.name, below=f"{seeds} seeds", beside=f"({seeds} seeds)")
+
+
+def _entry(layout: Layout, subtask: str, row: Row, length: Length) -> Entry:
+    """The value and how sure it is: below it in a few characters, for 80 columns."""
     cell = layout.cell(subtask, row, length)
     if cell is None:
-        return Text("\N{EN DASH}", style="dim")
-    text = Text(layout.number(cell.value))
+        return Entry(NOTHING)
+    below, beside = [], []
     if cell.spread is not None:
-        text.append(f"\n\N{PLUS-MINUS SIGN}{layout.number(cell.spread)}", style="dim")
+        spread = layout.number(cell.spread)
+        below.append(f"\N{PLUS-MINUS SIGN}{spread}")
+        beside.append(f"\N{PLUS-MINUS SIGN} {spread}")
     elif cell.low is not None:
         low, high = layout.number(cell.low, 0), layout.number(cell.high, 0)
-        text.append(f"\n{low}\N{EN DASH}{high}", style="dim")
+        below.append(f"{low}\N{EN DASH}{high}")
+        beside.append(f"[{layout.number(cell.low)}, {layout.number(cell.high)}]")
     if remark := layout.remark(row, cell):
-        text.append(f"\n{remark}", style="dim")
-    return text
+        below.append(remark)
+        beside.append(f"({remark})")
+    return Entry(
+        layout.number(cell.value),
+        below="\n".join(below),
+        beside=" ".join(beside),
+        order=cell.value,
+        share=cell.value if is_share(layout.metric) else None,
+    )
 
 
-def markdown_tables(records: Iterable[Record], metric: str | None = None) -> str:
-    """The same tables in Markdown, then the runs that they were made from."""
-    records = sorted(records, key=order_of)
-    parts = [_markdown(layout) for layout in layouts(records, metric)]
-    return "\n".join([*parts, _markdown_runs(records)])
+def rich_tables(records: Iterable[Record], metric: str | None = None) -> list[Table]:
+    """Tables for the terminal, one for each task and metric; none where nothing was scored."""
+    return [rich_sheet(sheet) for sheet in sheets(records, metric)]
 
 
-def _markdown(layout: Layout) -> str:
-    lines = [f"## {layout.title}", ""]
-    lines.append(_line(["subtask", "model", "size", *layout.length_names]))
-    lines.append(_line(["---", "---", *["---:"] * (1 + len(layout.lengths))]))
-    for subtask, rows in layout.sections:
-        for row in rows:
-            cells = [_markdown_cell(layout, subtask, row, length) for length in layout.lengths]
-            lines.append(
-                _line([subtask, row.label, short_count(row.records[0].parameters), *cells])
-            )
-    return "\n".join([*lines, "", *(f"- {note}" for note in layout.notes), ""])
-
-
-def _markdown_cell(layout: Layout, subtask: str, row: Row, length: Length) -> str:
-    cell = layout.cell(subtask, row, length)
-    if cell is None:
-        return "\N{EN DASH}"
-    text = layout.number(cell.value)
-    if cell.spread is not None:
-        text += f" \N{PLUS-MINUS SIGN} {layout.number(cell.spread)}"
-    elif cell.low is not None:
-        text += f" [{layout.number(cell.low)}, {layout.number(cell.high)}]"
-    remark = layout.remark(row, cell)
-    return f"{text} ({remark})" if remark else text
-
-
-def _markdown_runs(records: Sequence[Record]) -> str:
-    lines = ["## Runs", "", _line(["run", "model", "seed", "tokens trained", "device", "started"])]
-    lines.append(_line(["---", "---", "---:", "---:", "---", "---"]))
-    for record in records:
+def markdown_runs(records: Iterable[Record]) -> str:
+    """The runs that tables were made from."""
+    lines = [
+        "## Runs",
+        "",
+        markdown_line(["run", "model", "seed", "tokens trained", "device", "started"]),
+    ]
+    lines.append(markdown_line(["---", "---", "---:", "---:", "---", "---"]))
+    for record in sorted(records, key=order_of):
         run = record.name if record.path is None else str(record.path.parent)
         model = f"{record.model} {record.scale}"
         tokens = short_count(record.train_tokens)
-        lines.append(_line([run, model, record.seed, tokens, record.device, record.started_at]))
+        lines.append(
+            markdown_line([run, model, record.seed, tokens, record.device, record.started_at])
+        )
     return "\n".join(lines) + "\n"
-
-
-def _line(cells: Iterable[object]) -> str:
-    return "| " + " | ".join(str(cell).replace("|", r"\|") for cell in cells) + " |"
 
 
 def short_count(count: int) -> str:

@@ -13,7 +13,8 @@ from atlas_bench.config import ConfigError, folder_of, register_schema, to_setti
 from atlas_bench.evaluation.lm_eval_model import AtlasBenchLM
 from atlas_bench.evaluation.recall_data import load
 from atlas_bench.report.records import read_record
-from atlas_bench.report.tables import markdown_tables
+from atlas_bench.report.sheets import markdown_sheet
+from atlas_bench.report.tables import sheets
 from atlas_bench.run import execute
 from atlas_bench.tasks.babilong import babilong_tokenizer
 from atlas_bench.tasks.suites import AVERAGED, SUBTASKS
@@ -53,7 +54,8 @@ def test_commonsense_has_the_papers_columns_and_says_that_it_is_no_result(
     assert record.protocol["metrics"]["hellaswag"] == ["acc_norm"]
     assert record.protocol["lm_eval_task_versions"]["piqa"] == "1.0"
     assert "no benchmark results" in record.notes[0]
-    lines = [line for line in markdown_tables([record]).splitlines() if "23.7k" in line]
+    text = "".join(map(markdown_sheet, sheets([record])))
+    lines = [line for line in text.splitlines() if "23.7k" in line]
     assert len(lines) == len(wanted)
     assert all("(fixture)" in line for line in lines)
     rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").open()]

@@ -8,10 +8,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.collections import FillBetweenPolyCollection
+from matplotlib.colors import to_hex
 from matplotlib.image import imread
 
 from atlas_bench.report.plots import (
@@ -20,9 +22,13 @@ from atlas_bench.report.plots import (
     plot_accuracy,
     plot_depths,
     plot_training,
+    plots_of,
     read_metrics,
     training_figure,
 )
+from atlas_bench.report.plots.costs import cost_figure, state_figure
+from atlas_bench.report.plots.style import AXIS, COLOURS, GREY, GRID, INK
+from atlas_bench.report.plots.training import loss_figure
 from atlas_bench.report.records import DepthScore, Record, RecordError
 
 MakeRecord = Callable[..., Record]
@@ -157,7 +163,7 @@ def test_a_failed_plot_leaves_the_old_file(make_record: MakeRecord, tmp_path: Pa
 
 def test_no_torch_no_hydra_no_pyplot_state() -> None:
     code = (
-        "import sys, atlas_bench.report.cli, atlas_bench.report.plots\n"
+        "import sys, atlas_bench.report.cli, atlas_bench.report.building\n"
         "print([name for name in ('torch', 'hydra', 'matplotlib.pyplot') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -260,3 +266,89 @@ def test_training_plot_of_almost_nothing(tmp_path: Path, steps: int) -> None:
     assert plot_training(metrics, tmp_path / "t.png").stat().st_size > 1000
     with pytest.raises(RecordError, match="gone.jsonl cannot be read"):
         plot_training(tmp_path / "gone.jsonl", tmp_path / "t.png")
+
+
+# many runs ------------------------------------------------------------------------------------
+
+
+def test_losses_of_all_seeds_have_one_colour(make_record: MakeRecord, tmp_path: Path) -> None:
+    records = []
+    for index, (model, seed) in enumerate([("atlas", 0), ("atlas", 1), ("titans", 0)]):
+        path = tmp_path / str(index) / "record.json"
+        path.parent.mkdir()
+        lines = [json.dumps(step) for step in steps_of([64] * 1000, loss=2.0 + index)]
+        (path.parent / "metrics.jsonl").write_text("\n".join(lines))
+        records.append(make_record(model, seed, path=path))
+    (axes,) = loss_figure(records).axes
+    assert len(axes.lines) == 3
+    assert axes.lines[0].get_color() == axes.lines[1].get_color() != axes.lines[2].get_color()
+    for index, line in enumerate(axes.lines):
+        assert len(line.get_xdata()) <= 500
+        np.testing.assert_allclose(line.get_ydata(), 2.0 + index)
+    assert axes.get_legend_handles_labels()[1] == ["atlas tiny (2 seeds)", "titans tiny"]
+
+
+def test_no_losses_no_plot(make_record: MakeRecord, tmp_path: Path) -> None:
+    assert (
+        loss_figure([make_record(), make_record("titans", path=tmp_path / "record.json")]) is None
+    )
+
+
+def test_costs_are_means_of_what_was_measured(make_record: MakeRecord) -> None:
+    first, second = make_record(seed=0), make_record(seed=1)
+    for score in second.scores:
+        score.tokens_per_second, score.peak_memory_bytes = 3e4, None
+    speed, memory = cost_figure([first, second]).axes
+    assert (speed.get_title(loc="left"), memory.get_title(loc="left")) == (
+        *("tokens read a second", "peak memory"),
+    )
+    (line,) = speed.lines
+    assert list(line.get_xdata()) == [0, 1000, 2000, 4000, 8000, 16000]
+    np.testing.assert_allclose(line.get_ydata(), 2e4)
+    np.testing.assert_allclose(memory.lines[0].get_ydata(), 1e9)
+    for record in (first, second):
+        for score in record.scores:
+            score.tokens_per_second = score.peak_memory_bytes = None
+    assert cost_figure([first, second]) is None
+
+
+def test_accuracy_over_state_joins_the_sizes_of_a_model(make_record: MakeRecord) -> None:
+    records = [
+        make_record(model, scale=f"width_{size}", state_bytes=size * 1000, correct=[99, 100 - size])
+        for model in ("titans", "atlas")
+        for size in (32, 8, 16)
+    ]
+    records.append(make_record("transformer"))  # tells no state
+    (axes,) = state_figure(records, "exact_match").axes
+    lines = lines_of(axes)
+    assert sorted(lines) == ["atlas", "titans"]
+    sizes, values = lines["atlas"]
+    assert list(sizes) == [8000, 16000, 32000]
+    np.testing.assert_allclose(values, [0.92, 0.84, 0.68])  # at the longest length
+    assert axes.get_xscale() == "log"
+    assert state_figure([make_record()], "exact_match") is None
+
+
+def test_seeds_are_one_heat_map(make_record: MakeRecord) -> None:
+    records = [make_record(seed=seed, depths=by_depth("qa1")) for seed in range(2)]
+    for score in records[1].depths:
+        score.value /= 2
+    (plot,) = [plot for plot in plots_of(records, ["exact_match"]) if plot.name == "depths"]
+    assert plot.title == "atlas tiny (2 seeds) by depth of the answer"
+    said = {text.get_position(): text.get_text() for text in plot.figure.axes[0].texts}
+    assert said[0, 0.1] == "75"
+
+
+def test_plots_are_those_that_have_something_to_show(make_record: MakeRecord) -> None:
+    names = [plot.name for plot in plots_of([make_record()], ["exact_match", "published_metric"])]
+    assert names == ["accuracy", "accuracy_published_metric", "cost"]
+    at_one_length = make_record(lengths=[(0, "0-shot")], state_bytes=1000)
+    names = [plot.name for plot in plots_of([at_one_length], ["exact_match"])]
+    assert names == ["state", "cost"]
+
+
+def test_a_page_can_tell_its_colours_from_a_heat_map() -> None:
+    themed = {*COLOURS, INK, GREY, AXIS, GRID}
+    assert len(themed) == len(COLOURS) + 4
+    shades = {to_hex(colour) for colour in matplotlib.colormaps["cividis"](range(256))}
+    assert not themed & shades

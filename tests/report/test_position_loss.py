@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from atlas_bench.report.position_loss import plot_position_loss, position_loss_figure
+from atlas_bench.report.plots import plots_of
+from atlas_bench.report.plots.position_loss import plot_position_loss, position_loss_figure
 from atlas_bench.report.records import Record, Score
-from atlas_bench.report.tables import markdown_tables
+from atlas_bench.report.sheets import markdown_sheet
+from atlas_bench.report.tables import main_metrics, sheets
 
 MakeRecord = Callable[..., Record]
 MODELS = ("atlas", "titans")
@@ -56,8 +58,17 @@ def test_written_as_a_file_or_refused(make_record: MakeRecord, tmp_path: Path) -
 
 
 def test_tables_have_positions_in_order_and_no_per_cent(make_record: MakeRecord) -> None:
-    text = markdown_tables([make_record(scores=scores(0.0))])
+    text = "".join(map(markdown_sheet, sheets([make_record(scores=scores(0.0))])))
     places = [text.index(f"| {bucket} |") for bucket in BUCKETS]
     assert places == sorted(places)
     assert "4.5" in text
     assert "%" not in text
+
+
+def test_a_report_has_the_loss_over_positions_and_not_over_length(make_record: MakeRecord) -> None:
+    held_out = [Score("held-out", tokens, str(tokens), "perplexity", 9, 99) for tokens in (512, 64)]
+    record = make_record(task="lm", scores=[*held_out, *scores(0.0)])
+    metrics = main_metrics([record])
+    assert metrics == ["perplexity", "position_loss"]
+    names = [plot.name for plot in plots_of([record], metrics)]
+    assert names == ["accuracy", "position_loss"]

@@ -14,7 +14,10 @@ from atlas_bench.report.cli import main
 from atlas_bench.report.records import Record, write_record
 
 MakeRecord = Callable[..., Record]
-FILES = ["accuracy.png", "accuracy.svg", "scores.csv", "table.md"]
+FILES = [
+    *("accuracy.png", "accuracy.svg", "cost.png", "cost.svg"),
+    *("report.html", "scores.csv", "table.md", "table.tex"),
+]
 
 
 @pytest.fixture

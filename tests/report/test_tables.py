@@ -15,16 +15,23 @@ from rich.console import Console
 
 from atlas_bench.report.records import Record, Score
 from atlas_bench.report.rows import flatten, merge_runs, natural
+from atlas_bench.report.sheets import markdown_sheet
 from atlas_bench.report.tables import (
     layouts,
-    markdown_tables,
+    markdown_runs,
     rich_tables,
     scores_csv,
+    sheets,
     short_count,
 )
 
 MakeRecord = Callable[..., Record]
 FIRST = ("qa1", "exact_match", (0, "0k"))
+
+
+def markdown(records: list[Record], metric: str | None = None) -> str:
+    parts = [markdown_sheet(sheet) for sheet in sheets(records, metric)]
+    return "\n".join([*parts, markdown_runs(records)])
 
 
 def terminal(records: list[Record], metric: str | None = None, width: int = 80) -> str:
@@ -49,7 +56,7 @@ def test_seeds_become_mean_and_standard_deviation(make_record: MakeRecord) -> No
         (cell.value - cell.spread, cell.value + cell.spread)
     )
     assert (cell.seeds, cell.samples) == (3, 100)
-    assert "95.0 ± 4.6" in markdown_tables(records)
+    assert "95.0 ± 4.6" in markdown(records)
 
 
 def test_one_seed_keeps_its_wilson_interval(make_record: MakeRecord) -> None:
@@ -124,7 +131,7 @@ def test_order_does_not_depend_on_the_order_of_records(make_record: MakeRecord) 
         make_record("titans", path=Path("a/record.json")),
         make_record("titans", protocol={"noise": "pg19"}, path=Path("b/record.json")),
     ]
-    texts = {markdown_tables(order) for order in itertools.permutations(records)}
+    texts = {markdown(order) for order in itertools.permutations(records)}
     assert len(texts) == 1
 
 
@@ -165,7 +172,7 @@ def test_tables_are_grouped_by_metric_and_subtask(make_record: MakeRecord) -> No
 
 def test_gaps_and_other_sample_counts_show(make_record: MakeRecord) -> None:
     short = make_record(seed=1, lengths=[(0, "0k")])
-    text = markdown_tables([make_record(seed=0), short, make_record("titans", lengths=[(0, "0k")])])
+    text = markdown([make_record(seed=0), short, make_record("titans", lengths=[(0, "0k")])])
     assert "± 0.0 |" in text
     assert "(1 seed)" in text
     assert "| – |" in text
@@ -189,13 +196,13 @@ def test_one_name_for_two_lengths_gets_two_columns(make_record: MakeRecord) -> N
 def test_names_with_markup_print_as_they_are(make_record: MakeRecord) -> None:
     record = make_record(scale="[bold]|x")
     assert "[bold]|x" in terminal([record], width=160)
-    assert r"[bold]\|x" in markdown_tables([record])
+    assert r"[bold]\|x" in markdown([record])
 
 
 def test_markdown_has_a_line_for_every_row_and_run(make_record: MakeRecord) -> None:
     first = make_record(seed=0, path=Path("outputs/a/record.json"))
     second = make_record(seed=1, path=Path("outputs/b/record.json"))
-    text = markdown_tables([second, first], "exact_match")
+    text = markdown([second, first], "exact_match")
     assert text.count("| atlas tiny (2 seeds) |") == 1
     assert text.index("| outputs/a | atlas tiny | 0 |") < text.index("| outputs/b |")
     widths = {line.count(" | ") for line in text.split("## Runs")[0].splitlines() if "|" in line}
@@ -236,7 +243,7 @@ def test_small_helpers() -> None:
 
 def test_what_is_no_share_is_shown_as_it_is(make_record: MakeRecord) -> None:
     score = Score("wiki", 1000, "1k", "word_perplexity", 23.456, 62)
-    text = markdown_tables([make_record(scores=[score])])
+    text = markdown([make_record(scores=[score])])
     assert "word perplexity, 62 samples" in text
     assert "| 23.46 |" in text
     assert "Wilson" not in text

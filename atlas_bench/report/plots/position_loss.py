@@ -9,7 +9,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from atlas_bench.report.plots import GREY, STYLE, _save, _style
+from atlas_bench.report.plots.style import GREY, STYLE, draw_legend, line_styles, save
 from atlas_bench.report.records import Record
 from atlas_bench.report.rows import Length, Row, merge_runs, natural
 
@@ -21,7 +21,7 @@ def plot_position_loss(records: Iterable[Record], path: Path) -> Path:
 
     Raises ValueError where no record has a loss by position.
     """
-    return _save(position_loss_figure(records), Path(path))
+    return save(position_loss_figure(records), path)
 
 
 def position_loss_figure(records: Iterable[Record]) -> Figure:
@@ -41,11 +41,7 @@ def position_loss_figure(records: Iterable[Record]) -> Figure:
         for axes, length in zip(panels, lengths, strict=True):
             _draw_panel(axes, rows, length)
         panels[0].set_ylabel("loss (nats a token)")
-        entries = {}
-        for axes in panels:
-            handles, labels = axes.get_legend_handles_labels()
-            entries |= dict(zip(labels, handles, strict=True))
-        figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=3)
+        draw_legend(figure)
     return figure
 
 
@@ -54,16 +50,19 @@ def _draw_panel(axes: Axes, rows: Sequence[Row], length: Length) -> None:
     for row in rows:
         names |= {s for s, metric, where in row.cells if (metric, where) == (METRIC, length)}
     buckets = sorted(names, key=natural)
-    for index, row in enumerate(rows):
+    styles = line_styles(row.name for row in rows)
+    for row in rows:
         cells = [(at, row.cells.get((name, METRIC, length))) for at, name in enumerate(buckets)]
         points = [(at, cell) for at, cell in cells if cell is not None]
         if not points:
             continue
         places, values = [at for at, _ in points], [cell.value for _, cell in points]
-        axes.plot(places, values, label=row.label, **_style(index))
+        axes.plot(places, values, label=row.label, **styles[row.name])
         low = [cell.value - (cell.spread or 0.0) for _, cell in points]
         high = [cell.value + (cell.spread or 0.0) for _, cell in points]
-        axes.fill_between(places, low, high, color=_style(index)["color"], alpha=0.13, linewidth=0)
+        axes.fill_between(
+            places, low, high, color=styles[row.name]["color"], alpha=0.13, linewidth=0
+        )
     axes.set_xticks(range(len(buckets)), buckets, rotation=45, ha="right")
     axes.set_xlabel("position in the window (tokens)")
     axes.set_title(f"windows of {length[1]}", loc="left", color=GREY)

@@ -1,0 +1,144 @@
+"""What all plots share: colours, the axis of lengths, the legend, and how a figure is saved.
+
+Figures are built as objects, without pyplot and its global state, so that a run in a launcher's
+thread or without a display draws the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.ticker import Formatter, LogLocator, NullFormatter, NullLocator
+
+from atlas_bench.report.records import replacing
+from atlas_bench.report.rows import Length
+
+# Okabe and Ito 2008, told apart with every common colour blindness; without the pale yellow.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#222222")
+MARKERS = ("o", "s", "^", "D", "v", "<", ">", "p")
+LINES = ("-", "--", ":")  # change when the colours are used up
+# Each a colour of its own, none of which a heat map has: a page replaces them by its own.
+INK, GREY, AXIS, GRID = "#1f2328", "#727a83", "#4f575f", "#e6e6e6"
+STYLE = {
+    "font.size": 11.0,
+    "axes.titlesize": 12.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": AXIS,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "svg.hashsalt": "atlas-bench",  # the same figure gives the same file
+}
+DOTS_PER_INCH = 200
+PANELS_ACROSS = 3
+
+
+def line_styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """How each of ``names`` is drawn, in every panel; no two of the first 21 look the same."""
+    return {name: _style(index) for index, name in enumerate(dict.fromkeys(names))}
+
+
+def _style(index: int) -> dict[str, Any]:
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "marker": MARKERS[index % len(MARKERS)],
+        "linestyle": LINES[index // len(COLOURS) % len(LINES)],
+        "linewidth": 1.8,
+        "markersize": 6,
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.8,
+        "clip_on": False,
+    }
+
+
+def panels(count: int, *, single: tuple[float, float] = (5.8, 4.4), **options: Any):
+    """A figure with ``count`` axes in rows of at most PANELS_ACROSS, and those axes as a list."""
+    across = min(count, PANELS_ACROSS)
+    down = math.ceil(count / across)
+    size = single if count == 1 else (4.2 * across, 3.4 * down + 0.7)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = list(figure.subplots(down, across, squeeze=False, **options).flat)
+    for axes in grid[count:]:
+        axes.remove()
+    return figure, grid[:count]
+
+
+def set_log_ticks(axis: Axis, formatter: Formatter) -> None:
+    """A logarithmic axis of what was drawn, with labels inside its decades where they are few."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 1000 * low else (1.0,)))
+    axis.set_major_formatter(formatter)
+    axis.set_minor_formatter(NullFormatter())
+
+
+def is_lowest(index: int, count: int) -> bool:
+    """Whether no other of ``count`` panels is below this one."""
+    return index + min(count, PANELS_ACROSS) >= count
+
+
+def is_leftmost(index: int, count: int) -> bool:
+    return index % min(count, PANELS_ACROSS) == 0
+
+
+def set_length_axis(axes: Axes, lengths: Iterable[Length]) -> None:
+    """A logarithmic axis of lengths with their names, on which 0 stands one doubling to the left.
+
+    Between 0 and the shortest length it is linear; a logarithm alone has no place for 0.
+    """
+    lengths = sorted(lengths)
+    positive = [tokens for tokens, _ in lengths if tokens > 0]
+    shortest = positive[0] if positive else 1
+    # symlog of base 2 gives the linear part `linscale / (1 - 1/2)` doublings.
+    axes.set_xscale("symlog", base=2, linthresh=shortest, linscale=0.5)
+    names: dict[int, str] = {}
+    for tokens, name in lengths:
+        close = any(abs(tokens - other) < 0.1 * tokens for other in names)
+        if tokens in names or not close:  # 1000 and 1024 would print over each other
+            names[tokens] = name
+    axes.set_xticks(list(names), list(names.values()), rotation=45 if len(names) > 8 else 0)
+    axes.xaxis.set_minor_locator(NullLocator())
+    margin = 2**0.25
+    left = -0.25 * shortest if lengths and lengths[0][0] == 0 else shortest / margin
+    axes.set_xlim(left, (positive[-1] if positive else 1) * margin)
+
+
+def draw_legend(figure: Figure, last: str = "") -> Legend:
+    """One legend for all panels, below them; the entry called ``last`` is the last."""
+    entries: dict[str, Any] = {}
+    for axes in figure.axes:
+        handles, labels = axes.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+    if last in entries:
+        entries[last] = entries.pop(last)
+    inches = 0.6 + 0.09 * max(map(len, entries))  # of a line sample and the longest label
+    columns = max(1, min(len(entries), int(figure.get_figwidth() / inches)))
+    columns = math.ceil(len(entries) / math.ceil(len(entries) / columns))  # rows of equal length
+    return figure.legend(
+        list(entries.values()), list(entries), loc="outside lower center", ncols=columns
+    )
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write ``figure`` to ``path`` in the format of its suffix, in one step; returns ``path``."""
+    path = Path(path)
+    kind = path.suffix.lower().lstrip(".")
+    # No date in the file: the same records give the same bytes.
+    metadata = {"Date": None} if kind == "svg" else None
+    with matplotlib.rc_context(STYLE), replacing(path) as temporary:
+        figure.savefig(temporary, format=kind, dpi=DOTS_PER_INCH, metadata=metadata)
+    return path

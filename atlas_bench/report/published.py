@@ -1,0 +1,225 @@
+"""The papers' tables, and which score of a record belongs in which of their cells.
+
+All of it is data, in `published/`: one file for each table with the models down, `tables.csv` (what
+a table is about and how its models were trained), `columns.csv` (the measures that make a column)
+and `measures.csv` (the task, subtask, length and metric of a record that a measure is).
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import TypeVar
+
+from atlas_bench.naming import check_choice
+from atlas_bench.report.records import Record, Score, is_share
+
+NOT_APPLICABLE = "-"  # in tables.csv, where nothing is to be compared; empty is: not stated
+FIXTURE = "(fixture)"  # in the names of everything measured on made-up stand-ins for real data
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A score as records have it, or the mean of several.
+
+    ``tasks`` and ``subtasks`` are other names of one thing. ``length`` is empty where any will do.
+    ``samples`` is how many the paper's protocol asks, None where that is not known; ``cases`` how
+    many variants of a subtask it averages, which bear its name and a word or two.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    subtasks: tuple[str, ...]
+    length: str
+    metric: str
+    samples: int | None
+    cases: int | None
+
+    def scores(self, record: Record) -> list[Score]:
+        """Those of ``record``, made on real data or on fixtures."""
+        if without_fixture(record.task) not in self.tasks:
+            return []
+        return [
+            score
+            for score in record.scores
+            if self._is(without_fixture(score.subtask))
+            and score.metric == self.metric
+            and self.length in ("", score.length_name)
+        ]
+
+    def _is(self, subtask: str) -> bool:
+        return subtask in self.subtasks or (
+            self.cases is not None and subtask.rpartition(" ")[0] in self.subtasks
+        )
+
+
+@dataclass(frozen=True)
+class Column:
+    """The mean over its ``parts``, most often one. ``stand_in`` is what a run too small for them
+    may have instead, another measure that can only be compared in how it orders models."""
+
+    name: str
+    group: str
+    heading: str
+    parts: tuple[tuple[Measure, ...], ...]  # each a mean itself
+    stand_in: Measure | None
+    decimals: int  # that the paper prints
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        return tuple(measure for part in self.parts for measure in part)
+
+    @property
+    def in_per_cent(self) -> bool:
+        return is_share(self.measures[0].metric)
+
+    @property
+    def title(self) -> str:
+        return f"{self.group} {self.heading}".strip()
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """One model's numbers by column, shares in per cent. ``preset`` is the name of the same model
+    in conf/model, empty where there is none."""
+
+    model: str
+    preset: str
+    values: dict[str, float]
+    source: str
+    note: str
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """``parameters``, ``train_tokens``, ``tokenizer`` and ``data`` say how its models were trained;
+    None or empty where the paper does not. The names are parts of what records call them."""
+
+    name: str
+    title: str
+    paper: str
+    parameters: int | None
+    train_tokens: int | None
+    tokenizer: str
+    tokenizer_names: tuple[str, ...]
+    data: str
+    data_names: tuple[str, ...]
+    note: str
+    columns: tuple[Column, ...]
+    rows: tuple[PublishedRow, ...]
+
+
+def without_fixture(name: str) -> str:
+    return name.removesuffix(FIXTURE).rstrip()
+
+
+def published_names() -> list[str]:
+    """Of all tables, in the order of the papers."""
+    return [line["table"] for line in _lines("tables")]
+
+
+@cache
+def published_table(name: str) -> PublishedTable:
+    """The table called ``name``.
+
+    Raises ValueError in one sentence, with the nearest name, for an unknown one, and for data that
+    contradicts itself.
+    """
+    check_choice("--table", name, published_names())
+    about = next(line for line in _lines("tables") if line["table"] == name)
+    lines = _lines(name)
+    columns = _columns(name, lines)
+    return PublishedTable(
+        name=name,
+        title=about["title"],
+        paper=about["paper"],
+        parameters=_number(about, "parameters", int),
+        train_tokens=_number(about, "train_tokens", int),
+        tokenizer=about["tokenizer"],
+        tokenizer_names=tuple(about["tokenizer_names"].split()),
+        data=about["data"],
+        data_names=tuple(about["data_names"].split()),
+        note=about["note"],
+        columns=columns,
+        rows=tuple(_row(name, line, columns) for line in lines),
+    )
+
+
+def _columns(table: str, rows: list[dict[str, str]]) -> tuple[Column, ...]:
+    measures = _measures()
+    lines = {line["column"]: line for line in _lines("columns") if line["table"] == table}
+    expected = ["model", "preset", *lines, "source", "note"]
+    if not rows or list(rows[0]) != expected:
+        raise ValueError(f"published/{table}.csv must have the columns {', '.join(expected)}")
+
+    def part(column: str, name: str) -> tuple[Measure, ...]:
+        """A measure, or another column of the table with all of its measures."""
+        if name != column and name in lines:
+            return tuple(measures[each] for each in lines[name]["measures"].split())
+        check_choice(f"published/columns.csv: {table}.{column}", name, measures)
+        return (measures[name],)
+
+    columns = tuple(
+        Column(
+            name=column,
+            group=line["group"],
+            heading=line["heading"],
+            parts=tuple(part(column, name) for name in line["measures"].split()),
+            stand_in=measures[line["stand_in"]] if line["stand_in"] else None,
+            decimals=max(len(row[column].partition(".")[2]) for row in rows),
+        )
+        for column, line in lines.items()
+    )
+    for column in columns:
+        # Per cent and perplexity are the better in opposite directions, and cannot be averaged.
+        if len({is_share(measure.metric) for measure in column.measures}) > 1 or (
+            column.stand_in and is_share(column.stand_in.metric) != column.in_per_cent
+        ):
+            raise ValueError(f"published/columns.csv: {table}.{column.name} mixes units")
+    return columns
+
+
+@cache
+def _measures() -> dict[str, Measure]:
+    return {
+        line["measure"]: Measure(
+            name=line["measure"],
+            tasks=tuple(line["tasks"].split()),
+            subtasks=tuple(line["subtasks"].split()),
+            length=line["length"],
+            metric=line["metric"],
+            samples=_number(line, "samples", int),
+            cases=_number(line, "cases", int),
+        )
+        for line in _lines("measures")
+    }
+
+
+def _row(table: str, line: dict[str, str], columns: tuple[Column, ...]) -> PublishedRow:
+    where = f"published/{table}.csv: {line['model']}"
+    if not (line["model"] and line["source"]):
+        raise ValueError(f"{where} needs a model and a source")
+    values = {}
+    for column in columns:
+        value = _number(line, column.name, float)
+        if value is None:
+            continue
+        if not (math.isfinite(value) and value >= 0 and (value <= 100 or not column.in_per_cent)):
+            raise ValueError(f"{where}: {column.name}={value} cannot be")
+        values[column.name] = value
+    return PublishedRow(line["model"], line["preset"], values, line["source"], line["note"])
+
+
+def _number(line: dict[str, str], key: str, kind: Callable[[str], Value]) -> Value | None:
+    """None where the field is empty or does not apply."""
+    return None if line[key] in ("", NOT_APPLICABLE) else kind(line[key])
+
+
+def _lines(name: str) -> list[dict[str, str]]:
+    text = (files("atlas_bench.report") / "published" / f"{name}.csv").read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))

@@ -1,0 +1,176 @@
+"""The papers' tables: complete, of one piece with each other, and refused where they are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean
+
+import pytest
+
+from atlas_bench.report import published
+from atlas_bench.report.published import PublishedRow, published_names, published_table
+from atlas_bench.report.records import Record, Score
+
+MakeRecord = Callable[..., Record]
+MODELS = Path(__file__).parents[2] / "conf" / "model"
+COMMONSENSE = (
+    *("lambada_acc", "piqa_acc", "hellaswag_acc", "winogrande_acc"),
+    *("arc_easy_acc", "arc_challenge_acc", "social_iqa_acc", "boolq_acc"),
+)
+# One paper rounds its accuracies before it averages them, another after; the averages of others
+# differ by more and carry a note that says so.
+ROUNDING = 0.03
+
+
+def row(table: str, preset: str) -> PublishedRow:
+    return next(row for row in published_table(table).rows if row.preset == preset)
+
+
+@pytest.mark.parametrize("name", published_names())
+def test_every_table_is_complete(name: str) -> None:
+    table = published_table(name)
+    assert len(table.rows) >= 3
+    assert all(row.source.startswith("arXiv ") and row.values for row in table.rows)
+    models = [row.model for row in table.rows]
+    assert len(set(models)) == len(models)
+    presets = [row.preset for row in table.rows if row.preset]
+    assert len(set(presets)) == len(presets)
+    known = {path.stem for path in MODELS.glob("*.yaml")}
+    assert set(presets) <= known
+    for column in table.columns:
+        # Of the means over five tasks the text of BABILong gives but some.
+        printed = any(column.name in row.values for row in table.rows)
+        assert printed or column.name.startswith("mean_")
+
+
+def test_the_tables_of_the_papers_are_all_there() -> None:
+    assert published_names() == [
+        *("table2_760m", "table2_1_3b", "table8_340m", "table3_s_niah"),
+        *("table4_mad", "table5_recall", "table6_ablation", "fig_babilong"),
+    ]
+    cells = {
+        name: sum(len(row.values) for row in published_table(name).rows)
+        for name in published_names()
+    }
+    assert cells == {
+        "table2_760m": 18 * 11,
+        "table2_1_3b": 14 * 11,
+        "table8_340m": 15 * 3,
+        "table3_s_niah": 14 * 12 - 9,  # ATLAS has no W at 16K
+        "table4_mad": 5 * 6,
+        "table5_recall": 5 * 7,
+        "table6_ablation": 8 * 2,
+        "fig_babilong": 5 * (9 + 12 + 12) + 1 + 9,
+    }
+
+
+@pytest.mark.parametrize("name", ["table2_760m", "table2_1_3b"])
+def test_printed_averages_are_those_of_the_printed_accuracies(name: str) -> None:
+    for each in published_table(name).rows:
+        average = mean(each.values[column] for column in COMMONSENSE)
+        if each.note:
+            assert abs(average - each.values["avg"]) > ROUNDING
+            assert f"is {average:.2f}" in each.note
+        else:
+            assert average == pytest.approx(each.values["avg"], abs=ROUNDING)
+
+
+@pytest.mark.parametrize(
+    ("name", "average", "prefix"),
+    [
+        ("table4_mad", "avg", ""),
+        ("table5_recall", "avg", ""),
+        *(("fig_babilong", f"mean_{length}", "qa") for length in ("0k", "4k", "32k", "1m", "10m")),
+    ],
+)
+def test_other_averages(name: str, average: str, prefix: str) -> None:
+    suffix = average.removeprefix("mean") if prefix else ""
+    for each in published_table(name).rows:
+        values = [
+            value
+            for column, value in each.values.items()
+            if column != average and column.startswith(prefix) and column.endswith(suffix)
+        ]
+        if average in each.values:
+            assert mean(values) == pytest.approx(each.values[average], abs=0.01)
+            assert len(values) in (5, 6)
+
+
+def test_the_ablation_is_of_the_760m_table() -> None:
+    for preset in ("atlas", "atlas_plus", "atlas_mag", "atlas_mal", "omeganet"):
+        ablated, full = row("table6_ablation", preset).values, row("table2_760m", preset).values
+        assert ablated["avg_acc"] == full["avg"]
+        ppl = mean([full["wiki_ppl"], full["lambada_ppl"]])
+        assert ablated["ppl"] == pytest.approx(ppl, abs=0.006)
+
+
+def test_numbers_that_the_text_of_the_papers_names() -> None:
+    assert row("table3_s_niah", "atlas").values["w_8k"] == 86.2
+    assert row("table3_s_niah", "titans").values["w_16k"] == 80.6
+    assert row("table2_1_3b", "atlas_plus").values["wiki_ppl"] == 14.40
+    assert row("table8_340m", "titans").values["avg"] == 46.17
+    assert row("table4_mad", "atlas").values["memorization"] == 91.4
+    armt = published_table("fig_babilong").rows[2]
+    assert (armt.model, armt.preset, armt.values["qa3_10m"]) == ("ARMT", "", 37)
+
+
+def test_a_measure_finds_its_score_and_no_other(make_record: MakeRecord) -> None:
+    scores = [
+        Score("niah_single_1", 4096, "4k", "string_match_all", 0.5, 100),
+        Score("niah_single_1", 8192, "8k", "string_match_all", 0.4, 100),
+        Score("niah_single_2", 4096, "4k", "string_match_all", 0.3, 100),
+        Score("niah_single_1", 4096, "4k", "exact_match", 0.2, 100),
+    ]
+    columns = {column.name: column for column in published_table("table3_s_niah").columns}
+    (measure,) = columns["pk_4k"].measures
+    assert measure.scores(make_record(task="s_niah", scores=scores)) == scores[:1]
+    assert measure.scores(make_record(task="ruler", scores=scores)) == scores[:1]
+    assert measure.scores(make_record(task="babilong", scores=scores)) == []
+    made_up = [Score("niah_single_1 (fixture)", 4096, "4k", "string_match_all", 1.0, 3)]
+    assert measure.scores(make_record(task="s_niah", scores=made_up)) == made_up
+
+
+def test_the_average_is_of_columns_and_not_of_all_their_parts() -> None:
+    columns = {column.name: column for column in published_table("table4_mad").columns}
+    assert len(columns["noisy_icr"].parts) == 2
+    assert [len(part) for part in columns["avg"].parts] == [1, 2, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("table4_mad", "49.4", "149.4", "Transformers: compression=149.4 cannot be"),
+        ("table4_mad", "49.4", "nan", "compression=nan cannot be"),
+        ("table4_mad", "compression", "compresion", "must have the columns model, preset, compr"),
+        ("table4_mad", "arXiv 2505.23735v1 Table 4", "", "needs a model and a source"),
+        ("columns", "fuzzy recall,mad_fuzzy_recall", "x,mad_fuzy_recall", "mean mad_fuzzy_recall?"),
+        ("measures", "mad,compression,,macro_accuracy", "mad,compression,,loss", "avg mixes units"),
+    ],
+)  # fmt: skip
+def test_wrong_data_is_refused(
+    monkeypatch: pytest.MonkeyPatch, file: str, old: str, new: str, message: str
+) -> None:
+    class Package:
+        """The package's files, one of them changed."""
+
+        def __init__(self, path: Path) -> None:
+            self.path = path
+
+        def __truediv__(self, name: str) -> Package:
+            return Package(self.path / name)
+
+        def read_text(self, encoding: str) -> str:
+            text = self.path.read_text(encoding=encoding)
+            assert self.path.stem != file or old in text
+            return text.replace(old, new) if self.path.stem == file else text
+
+    folder = Path(published.__file__).parent
+    monkeypatch.setattr(published, "files", lambda _: Package(folder))
+    for cached in (published.published_table, published._measures):
+        cached.cache_clear()
+    with pytest.raises(ValueError, match="published/") as raised:
+        published_table("table4_mad")
+    assert message in str(raised.value)
+    for cached in (published.published_table, published._measures):
+        cached.cache_clear()
