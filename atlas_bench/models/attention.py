@@ -12,21 +12,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from atlas_bench.models.convolution import CONVOLUTION, convolve
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
 
 
 @dataclass(frozen=True)
 class AttentionState:
-    """Keys and values of the past, (B, H, C, E), and the tokens read so far."""
+    """Keys and values of the past, (B, H, C, E), the tokens read so far, and the last inputs of
+    the convolution, (B, CONVOLUTION - 1, 3 width), where there is one."""
 
     keys: Tensor | None = None
     values: Tensor | None = None
     position: int = 0
+    tail: Tensor | None = None
 
     def detach(self) -> AttentionState:
-        if self.keys is None:
-            return self
-        return AttentionState(self.keys.detach(), self.values.detach(), self.position)
+        parts = (self.keys, self.values, self.tail)
+        keys, values, tail = (None if part is None else part.detach() for part in parts)
+        return AttentionState(keys, values, self.position, tail)
 
 
 class Attention(nn.Module):
@@ -42,6 +45,9 @@ class Attention(nn.Module):
         self.head_dim = scale.width // scale.heads
         self.rope_base = model.attention.rope_base
         self.qkv = nn.Linear(scale.width, 3 * scale.width, bias=False)
+        self.convolution = None
+        if model.attention.convolution:  # starts as a plain sum, as a memory's does
+            self.convolution = nn.Parameter(torch.full((3 * scale.width, CONVOLUTION), 0.5))
         self.out = None if inner else nn.Linear(scale.width, scale.width, bias=False)
         self.persistent_tokens = model.attention.persistent_tokens
         shape = (2, self.heads, self.persistent_tokens, self.head_dim)
@@ -50,17 +56,26 @@ class Attention(nn.Module):
             self.persistent = nn.Parameter(torch.randn(shape) * self.head_dim**-0.5)
 
     def init_state(self, batch: int) -> AttentionState:
-        return AttentionState()
+        if self.convolution is None:
+            return AttentionState()
+        tail = self.qkv.weight.new_zeros(batch, CONVOLUTION - 1, self.convolution.shape[0])
+        return AttentionState(tail=tail)
 
     def state_bytes(self, batch: int, length: int) -> int:
         """Bytes of the cache after ``length`` tokens in float32."""
         kept = length if self.window is None else min(length, self.window - 1)
-        return 2 * batch * self.heads * kept * self.head_dim * 4
+        cache = 2 * batch * self.heads * kept * self.head_dim * 4
+        if self.convolution is None:
+            return cache
+        return cache + 4 * batch * (CONVOLUTION - 1) * self.convolution.shape[0]
 
     def forward(self, x: Tensor, state: AttentionState) -> tuple[Tensor, AttentionState]:
         """(B, T, width) and the past -> (B, T, width) and the past with these tokens."""
         batch, length, _ = x.shape
-        q, k, v = self.project(x)
+        projected, tail = self.qkv(x), None
+        if self.convolution is not None:
+            projected, tail = convolve(self.convolution, projected, state.tail)
+        q, k, v = self._heads(projected)
         positions = torch.arange(state.position, state.position + length, device=x.device)
         q, k = rotate(q, positions, self.rope_base), rotate(k, positions, self.rope_base)
         if state.keys is not None:
@@ -73,11 +88,14 @@ class Attention(nn.Module):
             k, v = k[:, :, k.shape[2] - kept :], v[:, :, v.shape[2] - kept :]
         y = y.transpose(1, 2).reshape(batch, length, -1)
         y = y if self.out is None else self.out(y)
-        return y, AttentionState(k, v, state.position + length)
+        return y, AttentionState(k, v, state.position + length, tail)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, T, width) -> q, k, v, each (B, H, T, E), not rotated."""
-        parts = self.qkv(x).unflatten(-1, (3, self.heads, self.head_dim))
+        """(B, T, width) -> q, k, v, each (B, H, T, E), neither convolved nor rotated."""
+        return self._heads(self.qkv(x))
+
+    def _heads(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        parts = projected.unflatten(-1, (3, self.heads, self.head_dim))
         return tuple(parts.permute(2, 0, 3, 1, 4).unbind(0))
 
     def persistent_pair(self, batch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,8 @@ from torch.nn import functional as F
 
 from atlas_bench.memory import fla
 from atlas_bench.memory.spec import state_dtype
-from atlas_bench.models.neural_memory import CONVOLUTION, convolve, unit
+from atlas_bench.models.convolution import CONVOLUTION, convolve
+from atlas_bench.models.neural_memory import unit
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
 
 # Products of a state with a vector that a token costs: a write and a read; an error besides; two

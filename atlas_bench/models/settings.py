@@ -42,6 +42,7 @@ class AttentionSettings:
 
     window: int | None = None  # tokens a query sees, itself included; None is full causal
     rope_base: float = 10000.0
+    convolution: bool = False  # of 4 tokens on q, k and v, as memories have (Based, 2402.18668)
     persistent_tokens: int = 0  # learnt keys and values that every query sees (Titans section 3.3)
 
 
@@ -158,6 +159,11 @@ def check_settings(model: ModelSettings, scale: ScaleSettings) -> None:
         raise ValueError(
             f"model.attention.persistent_tokens={model.attention.persistent_tokens} must not be "
             f"negative"
+        )
+    if model.attention.convolution and "memory_as_context" in model.mixers:
+        raise ValueError(
+            "model.attention.convolution=true is not for memory_as_context, whose attention begins "
+            "anew in every segment; leave it false"
         )
     window = model.attention.window
     if window is not None and window < 1:
