@@ -6,9 +6,13 @@ and exit code 2, with nothing created and nothing overwritten.
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import hydra
@@ -17,68 +21,152 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from atlas_bench.checkpoint_config import overrides_of_checkpoint
 from atlas_bench.config import (
     ConfigError,
+    RunSettings,
     check_machine,
     folder_of,
     register_schema,
     to_settings,
 )
 from atlas_bench.naming import nearest
+from atlas_bench.resume import folder_to_resume
+from atlas_bench.sweep import DONE, FAILED, do_job, refresh_index
+from atlas_bench.sweep_plan import Plan, SweepFacts, plan_sweep
 
 BAD_INPUT = 2
+LEAVES_NOTHING = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
 
 
 def main() -> None:
     """Console script. Exit codes: 0 done, 1 failed, 2 bad input, 130 and 143 stopped."""
     register_schema()
     arguments = sys.argv[1:]
-    if not any(argument in ("--help", "-h", "--hydra-help", "--version") for argument in arguments):
-        try:
-            arguments += _checked(arguments)
-        except ConfigError as error:
-            print(f"atlas-bench: {error}", file=sys.stderr)
-            sys.exit(BAD_INPUT)
-    if "--version" in arguments:
-        from atlas_bench import __version__
-
-        print(f"atlas-bench {__version__}")
-        return
-    sys.argv[1:] = arguments
-    _job()
-
-
-@hydra.main(config_path=str(folder_of("conf")), config_name="config", version_base="1.3")
-def _job(config: DictConfig) -> None:
-    from hydra.core.hydra_config import HydraConfig
-
-    from atlas_bench.run import RunError, Stopped, describe, execute
-
+    plan = None
     try:
-        settings = to_settings(config)
-        if settings.mode == "describe":
-            print(describe(settings))
+        if not any(word in ("--help", "-h", "--hydra-help", "--version") for word in arguments):
+            words, plan = _checked(arguments)
+            arguments += words
+        if "--version" in arguments:
+            from atlas_bench import __version__
+
+            print(f"atlas-bench {__version__}")
             return
-        execute(settings, Path(HydraConfig.get().runtime.output_dir))
+        sys.argv[1:] = arguments
+        if plan is None:
+            _start()
+        else:
+            sys.exit(_sweep(plan, arguments))
     except ConfigError as error:
         print(f"atlas-bench: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
-    except RunError as error:
+
+
+def _start() -> None:
+    # Not as a decorator: launchers find the function that other processes are to call by its name.
+    conf = str(folder_of("conf"))
+    hydra.main(config_path=conf, config_name="config", version_base="1.3")(_job)()
+
+
+def _sweep(plan: Plan, arguments: list[str]) -> int:
+    """Do a sweep's jobs and say how they ended; the exit code."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # let Hydra raise what else it would print by itself
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    stopped = None
+    try:
+        _start()
+    except (HydraException, OmegaConfBaseException) as error:
+        if plan.new and not any(job.folder for job in refresh_index(plan.folder).jobs):
+            shutil.rmtree(plan.folder)
+            with suppress(OSError):  # the day's folder and all of them, where now empty
+                plan.folder.parent.rmdir()
+                plan.folder.parent.parent.rmdir()
+        raise ConfigError(_sentence(error, _overrides_of(arguments))) from error
+    except Exception as error:  # a launcher's: one of its processes died, or all draws failed
+        kind = type(error).__name__
+        print(f"atlas-bench: the sweep ended early: {kind}: {_first_line(error)}", file=sys.stderr)
+    except KeyboardInterrupt:
+        stopped = 128 + signal.SIGINT
+    except SystemExit as error:
+        stopped = error.code
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    index = refresh_index(plan.folder)
+    done, failed = index.of(DONE), index.of(FAILED)
+    print(f"sweep   {plan.folder}: {len(done)} of {len(index.jobs)} jobs done", flush=True)
+    for job in failed:
+        print(f"atlas-bench: job {job.number} failed: {job.reason}", file=sys.stderr)
+    if len(done) == len(index.jobs):
+        return 0
+    left = len(index.jobs) - len(done) - len(failed)
+    print(
+        f"atlas-bench: {len(failed)} failed and {left} left; the same command with resume=true "
+        f"does them and no others",
+        file=sys.stderr,
+    )
+    return 1 if stopped is None else int(stopped)
+
+
+def _job(config: DictConfig) -> float | None:
+    """One run; in a sweep its score on the validation samples, which an optimizer looks at."""
+    from hydra.core.hydra_config import HydraConfig
+
+    facts = HydraConfig.get()
+    folder = Path(facts.runtime.output_dir)
+    if facts.mode == RunMode.MULTIRUN and config.mode != "describe":
+        from atlas_bench.report.selection import objective
+
+        record = do_job(folder, lambda: _run(config, folder, in_sweep=True))
+        return None if record is None else objective(record)
+    from atlas_bench.run import RunError
+
+    try:
+        _run(config, folder)
+    except (ConfigError, RunError) as error:
         print(f"atlas-bench: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(BAD_INPUT if isinstance(error, ConfigError) else 1)
+    return None
+
+
+def _run(config: DictConfig, folder: Path, *, in_sweep: bool = False) -> None:
+    from atlas_bench.run import Stopped, describe, execute
+
+    settings = to_settings(config)
+    if settings.mode == "describe":
+        print(describe(settings))
+        return
+    if in_sweep:
+        settings = _of_sweep(settings, folder)
+    try:
+        execute(settings, folder)
     except Stopped as stopped:
         print(f"atlas-bench: {stopped}", file=sys.stderr)
         sys.exit(128 + stopped.signal)
 
 
-def _checked(arguments: Sequence[str]) -> list[str]:
-    """Raise ConfigError for bad overrides; those that `checkpoint` and `resume` ask for besides."""
-    overrides = [argument for argument in arguments if not argument.startswith("-")]
-    overrides = _without_values_of_flags(arguments, overrides)
+def _of_sweep(settings: RunSettings, folder: Path) -> RunSettings:
+    """A job goes on where its folder has a checkpoint, and is grouped with the others in W&B."""
+    config = folder / "config.json"
+    if config.is_file() and not config.stat().st_size:
+        config.unlink()  # of a job killed as it claimed its folder
+    if config.is_file():
+        settings.resume = str(folder)
+        folder_to_resume(settings)  # raises where it is another job's
+    settings.logger.group = settings.logger.group or folder.parent.name
+    return settings
+
+
+def _checked(arguments: Sequence[str]) -> tuple[list[str], Plan | None]:
+    """Raise ConfigError for bad overrides.
+
+    The overrides that `checkpoint`, `resume` and sweeps ask for besides, and a sweep's plan.
+    """
+    overrides = _overrides_of(arguments)
     for word in overrides:
         if "=" not in word and not word.startswith("~"):
             raise ConfigError(f"{word} is no override; write key=value, for instance model=atlas")
@@ -87,25 +175,40 @@ def _checked(arguments: Sequence[str]) -> list[str]:
     parsed += _parsed(added)
     # A sweep is checked with the first value of each list and, where no launcher sends its jobs
     # elsewhere, with all its models; every job checks its own again.
-    config = _compose(_one_job(parsed))
-    if any(argument in ("--cfg", "-c") for argument in arguments):
-        return added
+    config, facts = _composed(_one_job(parsed))
+    if any(argument in ("--cfg", "-c", "--info", "-i") for argument in arguments):
+        return added, None
+    is_sweep = facts.wanted or any(word in ("-m", "--multirun") for word in arguments)
+    swept = next((each.input_line for each in parsed if each.is_sweep_override()), None)
+    if swept and not is_sweep:
+        raise ConfigError(f"{swept} is a list of choices; add -m to run one job for each")
+    if is_sweep and facts.params:
+        lists = _parsed([f"{key}={value}" for key, value in facts.params.items()])
+        # What the command says of a key replaces its list, as in Hydra's own sweeper.
+        parsed = list({each.get_key_element(): each for each in [*lists, *parsed]}.values())
+        config, facts = _composed(_one_job(parsed))
     settings = to_settings(config)
-    if not any(override.key_or_group == "hydra/launcher" for override in parsed):
+    if facts.launcher == "basic":
         check_machine(settings)
         for model in _swept_models(parsed)[1:]:
             check_machine(to_settings(_compose(_one_job(parsed, model))))
-    if settings.mode == "describe":  # leaves nothing behind
-        return [*added, "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
-    if settings.resume is False or any(override.is_sweep_override() for override in parsed):
-        return added
-    from atlas_bench.resume import folder_to_resume
-
+    if settings.mode == "describe":
+        return [*added, *LEAVES_NOTHING], None
+    if is_sweep:
+        plan = plan_sweep(settings, facts, parsed, overrides)
+        return [*added, f"hydra.sweep.dir={_quoted(str(plan.folder))}"], plan
+    if settings.resume is False:
+        return added, None
     folder = folder_to_resume(settings)
     if folder is None:
         print("resume=true: no unfinished run of this config was found, starting a new one")
-        return added
-    return [*added, f"hydra.run.dir={_quoted(str(folder))}"]
+        return added, None
+    return [*added, f"hydra.run.dir={_quoted(str(folder))}"], None
+
+
+def _overrides_of(arguments: Sequence[str]) -> list[str]:
+    words = [argument for argument in arguments if not argument.startswith("-")]
+    return _without_values_of_flags(arguments, words)
 
 
 def _parsed(overrides: list[str]) -> list[Override]:
@@ -121,8 +224,12 @@ def _one_job(parsed: Sequence[Override], model: str | None = None) -> list[str]:
     for override in parsed:
         key, chosen = override.get_key_element(), None
         if override.is_sweep_override():
-            swept = model is not None and override.key_or_group == "model"
-            chosen = model if swept else next(iter(override.sweep_string_iterator()))
+            if model is not None and override.key_or_group == "model":
+                chosen = model
+            elif override.is_discrete_sweep():
+                chosen = next(iter(override.sweep_string_iterator()))
+            else:
+                chosen = override.value().start  # of an interval
         single.append(override.input_line if chosen is None else f"{key}={chosen}")
     return single
 
@@ -166,16 +273,35 @@ def _without_values_of_flags(arguments: Sequence[str], overrides: list[str]) -> 
 
 
 def _compose(overrides: list[str]) -> DictConfig:
+    return _composed(overrides)[0]
+
+
+def _composed(overrides: list[str]) -> tuple[DictConfig, SweepFacts]:
+    """The job's config, resolved, and what Hydra's own says about sweeps."""
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
-            config = compose("config", overrides)
+            config = compose("config", overrides, return_hydra_config=True)
+            facts = _sweep_facts(config.hydra)
+            with open_dict(config):
+                del config["hydra"]
             OmegaConf.resolve(config)
-            return config
+            return config, facts
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_sentence(error, overrides)) from error
     finally:
         GlobalHydra.instance().clear()
+
+
+def _sweep_facts(facts: DictConfig) -> SweepFacts:
+    return SweepFacts(
+        wanted=facts.mode == RunMode.MULTIRUN,
+        folder=Path(facts.sweep.dir),
+        launcher=facts.runtime.choices["hydra/launcher"],
+        sweeper=facts.runtime.choices["hydra/sweeper"],
+        params=dict(facts.sweeper.get("params") or {}),
+        trials=facts.sweeper.get("n_trials"),
+    )
 
 
 def _sentence(error: Exception, overrides: list[str]) -> str:
@@ -183,6 +309,11 @@ def _sentence(error: Exception, overrides: list[str]) -> str:
     text = str(error)
     if found := re.search(r"Could not find '([\w/@]+)/([^'/]+)'", text):
         group, choice = found.groups()
+        if group.startswith("hydra/"):
+            return (
+                f"{group}={choice} needs a package of the extra for sweeps; "
+                f"pip install 'atlas-bench[sweep]'"
+            )
         valid = sorted(path.stem for path in (folder_of("conf") / group).glob("*.yaml"))
         return f"{group}={choice} is not one of {', '.join(valid)}{nearest(choice, valid)}"
     for override in overrides:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from atlas_bench.models.settings import (
     needs_library,
 )
 from atlas_bench.naming import check_choice
-from atlas_bench.tasks.registry import TASKS, check_task, trains
+from atlas_bench.tasks.registry import TASKS, check_task, trains, validation_settings
 from atlas_bench.tasks.settings import TextSettings
 from atlas_bench.tasks.task import TaskSettings
 from atlas_bench.training.settings import TrainingSettings, check_training
@@ -69,6 +70,7 @@ class RunSettings:
     checkpoint: str | None = None
     resume: Any = False  # true: the newest unfinished run of this config; or a run's folder
     output_dir: str = "outputs"
+    validation_samples: int = 0  # of each cell, apart from the scores': to choose settings by
     model: ModelSettings = field(default_factory=ModelSettings)
     scale: ScaleSettings = field(default_factory=ScaleSettings)
     task: TaskSettings = field(default_factory=TaskSettings)  # of one of registry.TASKS
@@ -142,17 +144,27 @@ def check(settings: RunSettings) -> None:
         )
     if settings.mode != "eval" and settings.checkpoint is not None:
         raise ConfigError("checkpoint=PATH is for mode=eval; training goes on with resume=PATH")
+    if settings.validation_samples < 0:
+        raise ConfigError(f"validation_samples={settings.validation_samples} must not be negative")
     check_settings(settings.model, settings.scale)
     settings.model.memory.spec()
     check_task(settings.task, settings.text)
+    if settings.validation_samples:
+        validation_settings(settings.task, settings.validation_samples)
     check_training(settings.training)
 
 
 def check_machine(settings: RunSettings) -> None:
-    """Raise ConfigError in one sentence for a model that this machine cannot run.
+    """Raise ConfigError in one sentence for what this machine, or its launcher, cannot run.
 
     Apart from `check`, because a sweep's jobs may run on other machines than the one it starts on.
     """
+    processes = os.environ.get("WORLD_SIZE", "1") if "TORCHELASTIC_RUN_ID" in os.environ else "1"
+    if processes != "1":
+        raise ConfigError(
+            f"torchrun started {processes} processes, but a run trains in one; use "
+            f"--nproc-per-node=1 --nnodes=1, or hardware=slurm or ray for several runs at once"
+        )
     if not needs_library(settings.model):
         return
     reason = why_not()

@@ -20,7 +20,7 @@ from atlas_bench import __version__
 from atlas_bench.config import ConfigError, RunSettings, as_dict, check_machine
 from atlas_bench.console import progress_bars
 from atlas_bench.evaluation.labelled import accuracy
-from atlas_bench.evaluation.scoring import Scores, evaluate
+from atlas_bench.evaluation.scoring import Scores, evaluate, validate
 from atlas_bench.evaluation.streaming import DoesNotFit
 from atlas_bench.interrupts import Interrupted, StopSignal
 from atlas_bench.models.accounting import account, as_text
@@ -33,6 +33,7 @@ from atlas_bench.report.plots import (
     plot_training,
 )
 from atlas_bench.report.records import Record, Score, write_record
+from atlas_bench.report.selection import validation_score
 from atlas_bench.report.tables import rich_tables
 from atlas_bench.tasks.babilong_task import BabilongTask
 from atlas_bench.tasks.registry import make_task
@@ -129,7 +130,14 @@ def _execute(
     stop: StopSignal,
 ) -> Path:
     run = _prepare(settings, folder, stop)
-    run.logger.start(as_dict(settings), settings.name, folder, group=settings.logger.group)
+    run.logger.start(
+        as_dict(settings),
+        settings.name,
+        folder,
+        group=settings.logger.group,
+        job_type=settings.mode,
+        tags=(settings.task.name, settings.model.name, settings.scale.name),
+    )
     try:
         progress = Progress()
         if settings.model.hub is not None:
@@ -141,6 +149,7 @@ def _execute(
         else:
             progress = train(run)
         notes: list[str] = []
+        validation = validate(run, notes) if settings.validation_samples else []
         found = Scores()
         if settings.mode != "train":
             found = evaluate(run, notes)
@@ -148,6 +157,7 @@ def _execute(
         run.logger.close(failed=True)
         raise
     record = _record(run, found, notes, progress, started_at)
+    record.validation = validation
     record.wall_seconds = round(time.perf_counter() - started, 2)
     path = folder / "record.json"
     write_record(record, path)
@@ -158,20 +168,42 @@ def _execute(
 def _show(run: Run, record: Record, path: Path) -> None:
     """Plots, table and W&B, from a record that is already safe on disk."""
     plots = run.folder / "plots"
+    drawn = []
     if run.settings.mode != "eval":
-        plot_training(run.folder / "metrics.jsonl", plots / "training.png")
+        drawn.append(plot_training(run.folder / "metrics.jsonl", plots / "training.png"))
     over_length = any(score.length_name != ZERO_SHOT for score in record.scores)
     plot = plot_accuracy([record], plots / "accuracy.png") if over_length else None
     if record.depths:
-        plot_depths(record, plots / "depths.png")
+        drawn.append(plot_depths(record, plots / "depths.png"))
     if any(score.metric == POSITION_LOSS for score in record.scores):
-        plot_position_loss([record], plots / "position_loss.png")
+        drawn.append(plot_position_loss([record], plots / "position_loss.png"))
     for table in rich_tables([record]):
         run.console.print(table)
     if plot:
         run.console.print(f"plot    {plot}")
     run.console.print(f"record  {path}")
-    run.logger.finish(path, [vars(score) for score in record.scores], plot)
+    run.logger.finish(
+        path,
+        [vars(score) for score in record.scores],
+        [*drawn, plot] if plot else drawn,
+        _facts(record),
+    )
+
+
+def _facts(record: Record) -> dict[str, float]:
+    """What W&B shows in its table of runs beside the scores."""
+    facts = {
+        "parameters": record.parameters,
+        "state_bytes": record.state_bytes,
+        "train/tokens": record.train_tokens,
+        "train/seconds": record.train_seconds,
+        "wall_seconds": record.wall_seconds,
+        "peak_memory_bytes": max(
+            (score.peak_memory_bytes or 0 for score in record.scores), default=0
+        ),
+        "validation/score": validation_score(record),
+    }
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def _prepare(settings: RunSettings, folder: Path, stop: StopSignal) -> Run:

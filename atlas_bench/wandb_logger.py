@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import mean
+from types import MappingProxyType
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -18,6 +21,7 @@ log = logging.getLogger(__name__)
 INIT_SECONDS = 30.0  # an unreachable server may delay a run by so much, once
 FINISH_SECONDS = 120  # and its end by so much; the rest stays on disk for `wandb sync`
 LONGEST_REASON = 160  # characters of wandb's own words
+ID_NAME = "wandb_id.txt"
 # What wandb would otherwise put into the home folder goes below the run's own.
 FOLDER_VARIABLES = {"WANDB_DATA_DIR": "data", "WANDB_CACHE_DIR": "cache"}
 
@@ -40,12 +44,23 @@ class RunLogger:
         return self._run is not None
 
     def start(
-        self, config: Mapping[str, Any], name: str, directory: Path, group: str | None = None
+        self,
+        config: Mapping[str, Any],
+        name: str,
+        directory: Path,
+        *,
+        group: str | None = None,
+        job_type: str | None = None,
+        tags: Sequence[str] = (),
     ) -> None:
-        """Begin a W&B run whose files go to ``directory``/wandb."""
+        """Begin a W&B run whose files go to ``directory``/wandb.
+
+        A directory has one W&B run: whoever resumes the run in it goes on with the same one.
+        """
         if self.mode == "disabled" or self.active:
             return
-        self._guard("start", lambda: self._start(config, name, Path(directory).resolve(), group))
+        sorting = {"group": group, "job_type": job_type, "tags": list(tags)}
+        self._guard("start", lambda: self._start(config, name, Path(directory).resolve(), sorting))
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         """Log metrics of a training step; steps must not go back."""
@@ -56,11 +71,14 @@ class RunLogger:
         self,
         record_path: Path,
         table_rows: Sequence[Mapping[str, Any]],
-        plot_path: Path | None = None,
+        plots: Sequence[Path] = (),
+        facts: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        """Log scores as table and summary, the plot, and the record itself; then close the run."""
+        """Log scores as table and summary beside ``facts``, the plots, and all of it with the
+        record as one artifact; then close the run."""
         if self.active:
-            self._guard("finish", lambda: self._log_results(record_path, table_rows, plot_path))
+            record = Path(record_path)
+            self._guard("finish", lambda: self._log_results(record, table_rows, plots, facts))
         self.close()
 
     def close(self, *, failed: bool = False) -> None:
@@ -69,7 +87,11 @@ class RunLogger:
             self._guard("close", lambda: self._close(1 if failed else 0))
 
     def _start(
-        self, config: Mapping[str, Any], name: str, directory: Path, group: str | None
+        self,
+        config: Mapping[str, Any],
+        name: str,
+        directory: Path,
+        sorting: Mapping[str, Any],
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._set_environment(directory / "wandb")
@@ -78,7 +100,9 @@ class RunLogger:
         self._run = wandb.init(
             project=self.project,
             name=name,
-            group=group,
+            id=_id_of(directory),
+            resume="allow",
+            **sorting,
             dir=str(directory),
             mode=self.mode,
             config=dict(config),
@@ -86,25 +110,27 @@ class RunLogger:
         )
 
     def _log_results(
-        self, record_path: Path, rows: Sequence[Mapping[str, Any]], plot_path: Path | None
+        self,
+        record_path: Path,
+        rows: Sequence[Mapping[str, Any]],
+        plots: Sequence[Path],
+        facts: Mapping[str, Any],
     ) -> None:
         import wandb
 
-        results: dict[str, Any] = {}
+        results: dict[str, Any] = {path.stem: wandb.Image(str(path)) for path in plots}
+        artifact = wandb.Artifact(f"results-{self._run.id}", type="results")
         if rows:
             columns = list(rows[0])
             data = [[row.get(column) for column in columns] for row in rows]
             results["scores"] = wandb.Table(columns=columns, data=data)
-        if plot_path is not None:
-            results["accuracy_over_length"] = wandb.Image(str(plot_path))
+            artifact.add(wandb.Table(columns=columns, data=data), "scores")
         if results:
             self._run.log(results)
-        for row in rows:
-            if {"subtask", "length_name", "metric", "value"} <= row.keys():
-                key = f"{row['metric']}/{row['subtask']}/{row['length_name']}"
-                self._run.summary[key] = row["value"]
-        record_path = Path(record_path).resolve()
-        self._run.save(str(record_path), base_path=str(record_path.parent), policy="now")
+        self._run.summary.update({**facts, **_by_name(rows)})
+        for path in (record_path, *plots):
+            artifact.add_file(str(path))
+        self._run.log_artifact(artifact)
 
     def _close(self, exit_code: int) -> None:
         import wandb
@@ -157,6 +183,24 @@ class RunLogger:
             else:
                 os.environ[name] = value
         self._environment = {}
+
+
+def _by_name(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Every score under a name of its own, and the mean of each metric: what runs are sorted by."""
+    found: dict[str, float] = {}
+    metrics: dict[str, list[float]] = {}
+    for row in rows:
+        found[f"{row['metric']}/{row['subtask']}/{row['length_name']}"] = row["value"]
+        metrics.setdefault(row["metric"], []).append(row["value"])
+    return found | {f"{metric}/mean": mean(values) for metric, values in metrics.items()}
+
+
+def _id_of(directory: Path) -> str:
+    """The id of the directory's W&B run, drawn when the first begins."""
+    path = directory / ID_NAME
+    if not path.is_file():
+        path.write_text(secrets.token_hex(4) + "\n", encoding="utf-8")
+    return path.read_text(encoding="utf-8").strip()
 
 
 def _settings(wandb: Any, *, offline: bool) -> Any:

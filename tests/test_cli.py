@@ -13,10 +13,18 @@ import pytest
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from presets import NEED_GPU
+from tiny_sweeps import installed
 
 from atlas_bench import cli
-from atlas_bench.config import ConfigError, check_machine, register_schema, to_settings
+from atlas_bench.config import (
+    ConfigError,
+    check_machine,
+    folder_of,
+    register_schema,
+    to_settings,
+)
 from atlas_bench.memory import fla
+from atlas_bench.sweep import read_index
 
 BAD = [
     (["modell=atlas"], "modell", "did you mean model?"),
@@ -44,6 +52,12 @@ BAD = [
     (["logger.mode=on"], "logger.mode=on is not one of online, offline, disabled", "online"),
     (["hardware.threads=0"], "hardware.threads=0", "at least 1"),
     (["training.tokens"], "training.tokens", "key=value"),
+    (["seed=0,1"], "seed=0,1 is a list of choices", "add -m"),
+    (["validation_samples=-1"], "validation_samples=-1", "negative"),
+    (["task.source=hub", "validation_samples=9"], "validation_samples=9", "validation_samples=0"),
+    (["-m", "seed=0,1", "resume=nowhere"], "nowhere is no sweep's folder", "sweep.json"),
+    (["-m", "model=atlas,atlsa"], "model=atlsa is not one of atlas", "did you mean atlas?"),
+    (["-m", "training.tokens=64,many"], "training.tokens", "Integer"),
 ]  # fmt: skip
 
 
@@ -170,14 +184,81 @@ def test_flags_are_not_taken_for_overrides() -> None:
     OverridesParser.create().parse_overrides(["model=titans"])
 
 
-def test_a_sweep_is_checked_before_it_starts() -> None:
+def test_a_sweep_is_checked_before_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     register_schema()
-    assert cli._checked(["-m", "model=atlas,titans", "seed=0,1"]) == []
+    monkeypatch.chdir(tmp_path)
+    words, plan = cli._checked(["-m", "model=atlas,titans", "seed=0,1"])
+    assert words == [f"hydra.sweep.dir='{plan.folder}'"]
+    assert [job.state for job in read_index(plan.folder).jobs] == ["missing"] * 4
+    words = ["-m", "+experiment=comparison", "model=atlas,titans", "hydra.sweep.dir=mine"]
+    jobs = read_index(cli._checked(words)[1].folder).jobs
+    assert [job.overrides[0] for job in jobs] == ["model=atlas", "model=titans"]
+    with pytest.raises(ConfigError, match="holds a sweep already"):
+        cli._checked(words)
+    with pytest.raises(ConfigError, match="another command: atlas-bench -m .experiment=comparison"):
+        cli._checked([*words, "seed=1", "resume=true"])
+    assert not cli._checked([*words, "resume=true"])[1].new
     with pytest.raises(ConfigError, match="did you mean atlas"):
         cli._checked(["-m", "model=atlsa,titans"])
     sweep = ["-m", "model=atlas,mamba2", "seed=0,1"]
+    has_slurm = installed("hydra_submitit_launcher")
     with without_gpu():
         with pytest.raises(ConfigError, match="^model=mamba2 runs on"):
             cli._checked(sweep)
-        # The jobs of a launcher may run on machines with a GPU, and each looks for itself.
-        assert cli._checked([*sweep, "hydra/launcher=basic"]) == []
+        if has_slurm:  # whose jobs may run on machines with a GPU: each looks for itself
+            assert cli._checked([*sweep, "hardware=slurm"])[1] is not None
+
+
+@pytest.mark.parametrize(
+    ("word", "package"),
+    [
+        ("hardware=local_processes", "hydra_joblib_launcher"),
+        ("hardware=slurm", "hydra_submitit_launcher"),
+        ("hardware=slurm_local", "hydra_submitit_launcher"),
+        ("hardware=ray", "hydra_ray_launcher"),
+        ("sweep=optuna", "hydra_optuna_sweeper"),
+    ],
+)
+def test_sweeps_on_clusters_name_their_extra(
+    word: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the extra is installed these compose; else one sentence says how to get it."""
+    register_schema()
+    monkeypatch.chdir(tmp_path)
+    if not installed(package):
+        with pytest.raises(ConfigError, match=r"pip install 'atlas-bench\[sweep\]'$"):
+            cli._checked([word])
+        assert list(tmp_path.iterdir()) == []
+    else:
+        assert cli._checked([word])[1].new
+
+
+@pytest.mark.parametrize(
+    "path", sorted((folder_of("conf") / "sweep").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_every_grid_composes_with_a_model_it_suits(path: Path) -> None:
+    if path.stem == "optuna" and not installed("hydra_optuna_sweeper"):
+        pytest.skip("hydra_optuna_sweeper is not installed: pip install 'atlas-bench[sweep]'")
+    register_schema()
+    task = path.stem if path.stem in ("mad", "mqar") else "babilong"
+    words = [f"sweep={path.stem}", f"task={task}"]
+    _, facts = cli._composed(words)
+    assert facts.wanted
+    for override in cli._parsed([f"{key}={value}" for key, value in facts.params.items()]):
+        if not override.is_sweep_override() or not override.is_discrete_sweep():
+            continue
+        for value in override.sweep_string_iterator():
+            chosen = f"{override.key_or_group}={value}"
+            assert to_settings(cli._compose([*words, chosen])).validation_samples > 0
+
+
+def test_several_processes_of_torchrun_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    register_schema()
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert cli._checked([]) == ([], None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="^torchrun started 2 processes"):
+        cli._checked([])

@@ -23,6 +23,20 @@ ROWS = [
 ]
 
 
+class FakeArtifact:
+    """What is put into an artifact, by name."""
+
+    def __init__(self, name: str, type: str) -> None:
+        self.name, self.type = name, type
+        self.content: dict[str, Any] = {}
+
+    def add(self, item: Any, name: str) -> None:
+        self.content[name] = item
+
+    def add_file(self, path: str) -> None:
+        self.content[Path(path).name] = path
+
+
 class FakeWandb:
     """Stands in for the module; ``broken`` names the call that fails, and how."""
 
@@ -31,7 +45,8 @@ class FakeWandb:
         self.calls: list[str] = []
         self.logged: list[tuple[dict, int | None]] = []
         self.summary: dict[str, float] = {}
-        self.saved: list[str] = []
+        self.artifacts: list[FakeArtifact] = []
+        self.id = "fake"
         self.settings: dict[str, Any] = {}
         names = ("silent", "console", "disable_code", "x_disable_stats")
         self.Settings = type("Settings", (SimpleNamespace,), {"model_fields": names})
@@ -57,8 +72,11 @@ class FakeWandb:
     def Image(self, path: str) -> str:
         return path
 
-    def save(self, path: str, **_: Any) -> None:
-        self.saved.append(path)
+    def Artifact(self, name: str, type: str) -> FakeArtifact:
+        return FakeArtifact(name, type)
+
+    def log_artifact(self, artifact: FakeArtifact) -> None:
+        self.artifacts.append(artifact)
 
     def finish(self, exit_code: int = 0) -> None:
         self.exit_code = exit_code
@@ -70,10 +88,10 @@ class FakeWandb:
 
 def whole_run(logger: RunLogger, folder: Path) -> None:
     """What run.py does."""
-    logger.start({"seed": 0}, "name", folder, group="group")
+    logger.start({"seed": 0}, "name", folder, group="group", job_type="train", tags=("atlas",))
     for step in range(3):
         logger.log({"loss": 1.0 / (step + 1)}, step)
-    logger.finish(folder / "record.json", ROWS, folder / "plot.png")
+    logger.finish(folder / "record.json", ROWS, [folder / "plot.png"], {"parameters": 7})
 
 
 def test_a_run_is_logged_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +100,10 @@ def test_a_run_is_logged_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     logger = RunLogger("offline", project="mine")
     whole_run(logger, tmp_path / "run")
     assert not logger.active
-    expected = {"project": "mine", "name": "name", "group": "group", "mode": "offline"}
+    expected = {
+        "project": "mine", "name": "name", "group": "group", "mode": "offline", "resume": "allow",
+        "job_type": "train", "tags": ["atlas"],
+    }  # fmt: skip
     assert fake.settings.items() >= expected.items()
     assert fake.settings["dir"] == str(tmp_path / "run")
     settings = vars(fake.settings["settings"])
@@ -96,11 +117,29 @@ def test_a_run_is_logged_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert [step for _, step in fake.logged] == [0, 1, 2, None]
     results = fake.logged[-1][0]
     assert results["scores"][1] == [list(row.values()) for row in ROWS]
-    assert results["accuracy_over_length"] == str(tmp_path / "run" / "plot.png")
-    assert fake.summary == {"exact_match/qa1/0k": 1.0, "exact_match/qa1/1k": 0.5}
-    assert fake.saved == [str(tmp_path / "run" / "record.json")]
+    plot, record = (str(tmp_path / "run" / name) for name in ("plot.png", "record.json"))
+    assert results["plot"] == plot
+    scores = {"exact_match/qa1/0k": 1.0, "exact_match/qa1/1k": 0.5, "exact_match/mean": 0.75}
+    assert fake.summary == {"parameters": 7, **scores}
+    (artifact,) = fake.artifacts
+    expected = {"scores": results["scores"], "plot.png": plot, "record.json": record}
+    assert artifact.content == expected
     assert fake.calls[-2:] == ["finish", "teardown"]
     assert fake.exit_code == 0
+
+
+def test_a_folder_has_one_run_whoever_goes_on_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    ids = []
+    for folder in (tmp_path / "one", tmp_path / "one", tmp_path / "two"):
+        logger = RunLogger()
+        logger.start({}, "name", folder)
+        logger.close(failed=True)
+        ids.append(fake.settings["id"])
+    assert ids[0] == ids[1] != ids[2]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no service.\nMore"), SystemExit(1), OSError()])
@@ -171,12 +210,16 @@ logging.basicConfig(level="WARNING")
 mode, folder, rows = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
 plot = folder / "plot.png"
 started = time.perf_counter()
-logger = RunLogger(mode)
-logger.start({"seed": 0, "model": {"name": "atlas"}}, "name", folder)
-active = logger.active
-for step in range(20):
-    logger.log({"loss": 1.0 / (step + 1)}, step)
-logger.finish(folder / "record.json", rows, plot)
+config = {"seed": 0, "model": {"name": "atlas"}}
+for steps in (range(20), range(20, 30)) if mode == "offline" else (range(20),):
+    logger = RunLogger(mode)
+    logger.start(config, "name", folder, group="sweep", job_type="train", tags=("atlas",))
+    active = logger.active
+    for step in steps:
+        logger.log({"loss": 1.0 / (step + 1)}, step)
+    if steps.stop == 20 and mode == "offline":
+        logger.close(failed=True)
+logger.finish(folder / "record.json", rows, [plot], {"parameters": 7})
 left = [child.name() for child in psutil.Process().children(recursive=True)]
 print(json.dumps({
     "active": active,
@@ -231,6 +274,27 @@ def really_run(mode: str, folder: Path, trap: socket.socket) -> tuple[dict, str,
     return json.loads(done.stdout), done.stderr, came
 
 
+def read_records(run: Path) -> list[Any]:
+    """The records of an offline run's file: LevelDB's log format behind a header of 7 bytes."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    (path,) = run.glob("*.wandb")
+    data, offset, parts, records = path.read_bytes(), 7, b"", []
+    while offset + 7 <= len(data):
+        left = 32768 - offset % 32768
+        if left < 7:  # no room for a header: the block is filled up
+            offset += left
+            continue
+        size = int.from_bytes(data[offset + 4 : offset + 6], "little")
+        kind, start = data[offset + 6], offset + 7
+        parts += data[start : start + size]
+        offset = start + size
+        if kind in (1, 4):  # a whole record, or the last part of one
+            records.append(Record.FromString(parts))
+            parts = b""
+    return records
+
+
 def test_offline_is_local_quick_and_leaves_no_process(tmp_path: Path, trap: socket.socket) -> None:
     said, errors, came = really_run("offline", tmp_path, trap)
     assert said["active"]
@@ -241,9 +305,32 @@ def test_offline_is_local_quick_and_leaves_no_process(tmp_path: Path, trap: sock
     assert said["seconds"] < 20  # 2 on an idle machine; a wait for a server would take longer
     files = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()]
     assert all(name.startswith("run/") for name in files), files
-    assert any(name.endswith(".wandb") for name in files)
+    (identity,) = (tmp_path / "run/wandb_id.txt").read_text().split()
+    parts = sorted(tmp_path.glob("run/wandb/offline-run-*"))
+    assert len(parts) == 2  # it was stopped and went on as the same run
+    assert all(part.name.endswith(identity) for part in parts)
     assert any("/files/media/table/scores" in name for name in files)
-    assert any("/files/media/images/accuracy_over_length" in name for name in files)
+    assert any("/files/media/images/plot" in name for name in files)
+    records = [record for part in parts for record in read_records(part)]
+    runs = [record.run for record in records if record.HasField("run")]
+    assert {(run.run_id, run.run_group, run.job_type) for run in runs} == {
+        (identity, "sweep", "train")
+    }
+    steps = [record.history.step.num for record in records if record.HasField("history")]
+    assert steps[:30] == list(range(30))
+    artifacts = [
+        record.request.log_artifact.artifact if record.HasField("request") else record.artifact
+        for record in records
+    ]
+    files = {entry.path for each in artifacts for entry in each.manifest.contents}
+    assert files >= {"plot.png", "record.json", "scores.table.json"}
+    assert sum(record.HasField("exit") for record in records) == 2
+    # What `wandb sync` finds; it uploads both parts to the one run.
+    found = subprocess.run(
+        [sys.executable, "-m", "wandb", "sync", "--dry-run", *map(str, parts)],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert all(part.name in found.stdout + found.stderr for part in parts)
 
 
 def test_online_without_an_answer_costs_seconds_and_one_sentence(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,11 +15,15 @@ from atlas_bench.evaluation.suites import score_suite
 from atlas_bench.interrupts import Interrupted
 from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.report.records import DepthScore, Score
+from atlas_bench.tasks.registry import make_task, validation_settings
 from atlas_bench.tasks.suites import SuiteTask
 from atlas_bench.tasks.task import QuestionTask
 
 if TYPE_CHECKING:
     from atlas_bench.run import Run
+
+
+VALIDATION = "validation"  # the folder of its answers, in the run's
 
 
 @dataclass
@@ -45,6 +49,23 @@ def evaluate(run: Run, notes: list[str]) -> Scores:
     except ValueError as error:  # what a task cannot make
         raise ConfigError(str(error)) from error
     return found
+
+
+def validate(run: Run, notes: list[str]) -> list[Score]:
+    """Scores of `validation_samples` other samples of the same task, to choose settings by."""
+    settings = run.settings
+    try:
+        task = make_task(
+            validation_settings(settings.task, settings.validation_samples),
+            settings.text,
+            seed=settings.seed,
+            question_every=settings.training.question_every,
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    folder = run.folder / VALIDATION
+    folder.mkdir(exist_ok=True)
+    return evaluate(replace(run, task=task, folder=folder), notes).scores
 
 
 def _evaluate(run: Run, notes: list[str], found: Scores) -> None:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from atlas_bench.naming import nearest
 from atlas_bench.report.published import published_names, published_table
-from atlas_bench.report.records import Record, RecordError, find_records, read_record
+from atlas_bench.report.records import Record, RecordError, find_records, read_record, why_failed
 from atlas_bench.report.sheets import rich_sheet
 
 NAME = "atlas-bench-report"
@@ -141,13 +141,17 @@ def _read(directories: Sequence[Path]) -> tuple[list[Record], dict[Path, str]]:
             records.append(read_record(path))
         except RecordError as error:
             _complain(f"left out: {error}")
-    if found.unfinished:
-        runs = "1 run" if len(found.unfinished) == 1 else f"{len(found.unfinished)} runs"
+    reasons = {folder: why_failed(folder) or NOT_FINISHED for folder in found.unfinished}
+    for folder, reason in reasons.items():
+        if reason != NOT_FINISHED:
+            _complain(f"failed: {folder}: {reason}")
+    if unfinished := list(reasons.values()).count(NOT_FINISHED):
+        runs = "1 run" if unfinished == 1 else f"{unfinished} runs"
         _complain(f"left out: {runs} without a record, {NOT_FINISHED}")
     if not records:
         what = "no record" if not found.records else "no record that can be read"
         raise UsageError(f"{what} found in {', '.join(map(str, directories))}")
-    return records, dict.fromkeys(found.unfinished, NOT_FINISHED)
+    return records, reasons
 
 
 def _complain(message: str) -> None:

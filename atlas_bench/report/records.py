@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -17,10 +18,11 @@ from types import UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 RECORD_NAME = "record.json"
+FAILED_NAME = "failed.json"  # instead of a record, of a sweep's job that failed: why
 # Metrics that are no shares of a whole: lower is better and there is no per cent.
 NO_SHARES = ("perplexity", "loss", "bits_per_byte")
 # A folder with one of these and no record is a run that was stopped, failed or is going on.
-RUN_MARKS = ("config.yaml", "config.json", "metrics.jsonl")
+RUN_MARKS = ("config.yaml", "config.json", "metrics.jsonl", FAILED_NAME)
 # Parts of a run, no runs: W&B keeps files called config.yaml too.
 NOT_RUNS = ("checkpoints", "wandb")
 
@@ -84,6 +86,7 @@ class Record:
     git_commit: str | None = None
     notes: list[str] = field(default_factory=list)
     depths: list[DepthScore] = field(default_factory=list)
+    validation: list[Score] = field(default_factory=list)  # of samples apart from the scores'
     state_bytes: int | None = None  # of one sequence at the longest length scored
     valid_accuracy: float | None = None  # at the end of training: what a grid's best is chosen by
     path: Path | None = field(default=None, compare=False)
@@ -125,7 +128,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Whatever happens before that, the old file stays whole and no temporary file is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # A sweep's jobs write its index from several machines, where numbers of processes recur.
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -176,7 +180,7 @@ def read_record(path: Path) -> Record:
         raise RecordError(f"{path} is no valid JSON: {error}") from error
     try:
         known = _known_fields(Record, content, "the record")
-        for name, kind in (("scores", Score), ("depths", DepthScore)):
+        for name, kind in (("scores", Score), ("depths", DepthScore), ("validation", Score)):
             known[name] = [
                 kind(**_known_fields(kind, entry, f"{name}[{index}]"))
                 for index, entry in enumerate(known.get(name, []))
@@ -214,6 +218,14 @@ def _accepted(hint: Any) -> tuple[type, ...]:
     if hint is float:
         return (float, int)
     return (get_origin(hint) or hint,)
+
+
+def why_failed(folder: Path) -> str | None:
+    """The reason why the job in ``folder`` has no record; None where it did not fail."""
+    try:
+        return str(json.loads((folder / FAILED_NAME).read_text(encoding="utf-8"))["reason"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 # finding -----------------------------------------------------------------------------------

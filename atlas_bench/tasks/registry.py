@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from atlas_bench.tasks.babilong_task import BabilongSettings, BabilongTask, check_babilong
+from atlas_bench.tasks.babilong_task import (
+    BabilongSettings,
+    BabilongTask,
+    check_babilong,
+)
 from atlas_bench.tasks.language_modelling import (
     LanguageModellingSettings,
     LanguageModellingTask,
@@ -23,23 +27,28 @@ from atlas_bench.tasks.task import Task, TaskSettings
 class Entry:
     """``check`` raises ValueError in one sentence; ``make`` takes the settings of task and text,
     the run's ``seed`` and ``question_every``, the mean tokens between two questions in training.
-    ``trains``: whether it has training data at all."""
+    ``trains``: whether it has training data at all.
+    ``samples``: the key of how many samples it draws for a cell, by task.seed; None where they are
+    not drawn, so that there are no others to choose settings by."""
 
     settings: type[TaskSettings]
     check: Callable[..., None]
     make: Callable[..., Task]
     trains: bool = True
+    samples: str | None = None
 
 
 # conf/task/NAME.yaml takes its keys from `NAME_schema`; several files may share one.
 TASKS = {
-    "babilong": Entry(BabilongSettings, check_babilong, BabilongTask),
-    "ruler": Entry(RulerSettings, check_ruler, RulerTask),
-    "mqar": Entry(MqarSettings, check_mqar, MqarTask),
-    "mad": Entry(MadSettings, check_mad, MadTask),
+    "babilong": Entry(BabilongSettings, check_babilong, BabilongTask, samples="samples"),
+    "ruler": Entry(RulerSettings, check_ruler, RulerTask, samples="samples"),
+    "mqar": Entry(MqarSettings, check_mqar, MqarTask, samples="test_examples"),
+    "mad": Entry(MadSettings, check_mad, MadTask, samples="test_examples"),
     "suite": Entry(SuiteSettings, check_suite, SuiteTask, trains=False),
     "lm": Entry(LanguageModellingSettings, check_language_modelling, LanguageModellingTask),
 }
+# Added to a task's seed: far from all that one would choose.
+_VALIDATION_SEED = 1_000_003
 
 
 def check_task(task: TaskSettings, text: TextSettings) -> None:
@@ -56,6 +65,19 @@ def trains(task: TaskSettings) -> bool:
 def make_task(task: TaskSettings, text: TextSettings, *, seed: int, question_every: int) -> Task:
     """The task of these settings. Raises ValueError for a text or tokenizer that cannot be had."""
     return _entry(task).make(task, text, seed=seed, question_every=question_every)
+
+
+def validation_settings(task: TaskSettings, samples: int) -> TaskSettings:
+    """Settings of the same task with ``samples`` other samples a cell: to choose a learning rate
+    by them leaves the task's own samples unseen. Raises ValueError where there are no others."""
+    key = _entry(task).samples
+    published = getattr(task, "source", "") == "hub" or getattr(task, "questions", "") == "real"
+    if key is None or published:
+        raise ValueError(
+            f"validation_samples={samples}: task={task.name} has no samples apart from those it "
+            f"is tested on; use validation_samples=0"
+        )
+    return replace(task, seed=task.seed + _VALIDATION_SEED, **{key: samples})
 
 
 def _entry(task: TaskSettings) -> Entry:
