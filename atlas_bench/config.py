@@ -146,6 +146,11 @@ def check(settings: RunSettings) -> None:
         raise ConfigError("checkpoint=PATH is for mode=eval; training goes on with resume=PATH")
     if settings.validation_samples < 0:
         raise ConfigError(f"validation_samples={settings.validation_samples} must not be negative")
+    if settings.validation_samples and settings.model.hub is not None:
+        raise ConfigError(
+            f"validation_samples={settings.validation_samples} chooses between trained models; "
+            f"model={settings.model.name} is pretrained, leave it 0"
+        )
     check_settings(settings.model, settings.scale)
     settings.model.memory.spec()
     check_task(settings.task, settings.text)

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
-import platform
 import signal
-import subprocess
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from rich.console import Console
 
-from atlas_bench import __version__
 from atlas_bench.config import ConfigError, RunSettings, as_dict, check_machine
 from atlas_bench.console import progress_bars
 from atlas_bench.evaluation.labelled import accuracy
@@ -24,7 +19,8 @@ from atlas_bench.evaluation.scoring import Scores, evaluate, validate
 from atlas_bench.evaluation.streaming import DoesNotFit
 from atlas_bench.interrupts import Interrupted, StopSignal
 from atlas_bench.models.accounting import account, as_text
-from atlas_bench.models.language_model import LanguageModel, build_model, count_parameters
+from atlas_bench.preparation import Run, prepare
+from atlas_bench.recording import record_of
 from atlas_bench.report.plots import (
     POSITION_LOSS,
     plot_accuracy,
@@ -32,26 +28,17 @@ from atlas_bench.report.plots import (
     plot_position_loss,
     plot_training,
 )
-from atlas_bench.report.records import Record, Score, write_record
+from atlas_bench.report.records import Record, write_record
 from atlas_bench.report.selection import validation_score
 from atlas_bench.report.tables import rich_tables
-from atlas_bench.tasks.babilong_task import BabilongTask
-from atlas_bench.tasks.registry import make_task
-from atlas_bench.tasks.settings import TextSettings
 from atlas_bench.tasks.suites import ZERO_SHOT
 from atlas_bench.tasks.task import Task
 from atlas_bench.training import checkpoint
 from atlas_bench.training.loop import Progress, Trainer, TrainingError
 from atlas_bench.training.settings import TrainingSettings
-from atlas_bench.wandb_logger import RunLogger
 
 if TYPE_CHECKING:
-    from atlas_bench.evaluation.hub_models import HubModel
-
-PACKAGES = (
-    "torch", "numpy", "tokenizers", "hydra-core", "wandb", "datasets", "safetensors",
-    "triton", "fla-core", "lm-eval", "transformers",
-)  # fmt: skip
+    pass
 
 
 class RunError(RuntimeError):
@@ -64,22 +51,6 @@ class Stopped(RuntimeError):
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.signal = signal_number
-
-
-@dataclass
-class Run:
-    """What all parts of one run share."""
-
-    settings: RunSettings
-    folder: Path
-    device: torch.device
-    precision: str
-    task: Task
-    model: LanguageModel | HubModel
-    console: Console
-    logger: RunLogger
-    stop: StopSignal
-    commit: str | None  # of the code that runs, read before anything can change it
 
 
 def describe(settings: RunSettings) -> str:
@@ -129,7 +100,7 @@ def _execute(
     started_at: datetime.datetime,
     stop: StopSignal,
 ) -> Path:
-    run = _prepare(settings, folder, stop)
+    run = prepare(settings, folder, stop)
     run.logger.start(
         as_dict(settings),
         settings.name,
@@ -145,6 +116,7 @@ def _execute(
         elif settings.mode == "eval":
             source = checkpoint.find_checkpoint(Path(settings.checkpoint))
             checkpoint.load_model(source, run.model)
+            progress = Progress(**checkpoint.read_progress(source))
             run.console.print(f"evaluating {source}")
         else:
             progress = train(run)
@@ -156,7 +128,7 @@ def _execute(
     except BaseException:
         run.logger.close(failed=True)
         raise
-    record = _record(run, found, notes, progress, started_at)
+    record = record_of(run, found, notes, progress, started_at)
     record.validation = validation
     record.wall_seconds = round(time.perf_counter() - started, 2)
     path = folder / "record.json"
@@ -204,99 +176,6 @@ def _facts(record: Record) -> dict[str, float]:
         "validation/score": validation_score(record),
     }
     return {name: value for name, value in facts.items() if value is not None}
-
-
-def _prepare(settings: RunSettings, folder: Path, stop: StopSignal) -> Run:
-    hardware = settings.hardware
-    has_gpu = torch.cuda.is_available()
-    if hardware.device == "cuda" and not has_gpu:
-        raise ConfigError("hardware.device=cuda, but torch sees no GPU; use auto or cpu")
-    device = torch.device("cuda" if has_gpu and hardware.device != "cpu" else "cpu")
-    precision = hardware.precision
-    if precision == "auto":
-        precision = "bfloat16" if device.type == "cuda" else "float32"
-    if hardware.threads:
-        torch.set_num_threads(hardware.threads)
-    try:
-        task, model = _task_and_model(settings, folder, device)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    _claim(settings, folder)
-    console = Console()
-    console.print(
-        f"{settings.model.name} at {_scale(settings)}: {count_parameters(model):,} parameters, "
-        f"{device.type} {precision}, seed {settings.seed}, run {folder}"
-    )
-    logger = RunLogger(settings.logger.mode, project=settings.logger.project)
-    return Run(
-        settings,
-        folder,
-        device,
-        precision,
-        task,
-        model,
-        console,
-        logger,
-        stop,
-        _git_commit(),
-    )
-
-
-def _claim(settings: RunSettings, folder: Path) -> None:
-    """Make ``folder`` this run's own: two sweeps of the same second would share their jobs'."""
-    path = folder / "config.json"
-    if settings.resume is False:
-        try:
-            path.touch(exist_ok=False)
-        except FileExistsError:
-            raise ConfigError(
-                f"{folder} holds another run; go on with that by resume={folder}, or choose a "
-                f"folder with hydra.run.dir=PATH (a sweep: hydra.sweep.dir=PATH)"
-            ) from None
-    checkpoint.write_json(path, as_dict(settings))
-
-
-def _task_and_model(
-    settings: RunSettings, folder: Path, device: torch.device
-) -> tuple[Task, LanguageModel | HubModel]:
-    """The task, and a model for its vocabulary; a pretrained one brings the vocabulary instead."""
-    text, hub = _text(settings), settings.model.hub
-    if hub is not None:
-        from atlas_bench.evaluation.hub_models import HubModel
-
-        pretrained = HubModel(settings.model, device)
-        text = replace(text, tokenizer=str(pretrained.save_tokenizer(folder / "tokenizer")))
-    task = make_task(
-        settings.task, text, seed=settings.seed, question_every=settings.training.question_every
-    )
-    if hub is None:
-        model = build_model(
-            settings.model,
-            settings.scale,
-            vocab_size=task.vocab_size,
-            seed=settings.seed,
-            readout=getattr(settings.task, "readout", "next"),
-        )
-        return task, model.to(device)
-    if isinstance(task, BabilongTask):
-        from atlas_bench.tasks.prompted import PromptedBabilong
-
-        parts = ("instruction", "examples", "post_prompt")
-        task = PromptedBabilong(task, {part: getattr(hub, part) for part in parts})
-    return task, pretrained
-
-
-def _scale(settings: RunSettings) -> str:
-    """The scale's name; a pretrained model has the size that it has."""
-    return settings.scale.name if settings.model.hub is None else "pretrained"
-
-
-def _text(settings: RunSettings) -> TextSettings:
-    """The configured text, but with the tokenizer of the checkpoint that is evaluated."""
-    saved = None
-    if settings.checkpoint is not None:
-        saved = checkpoint.tokenizer_file(checkpoint.find_checkpoint(Path(settings.checkpoint)))
-    return settings.text if saved is None else replace(settings.text, tokenizer=str(saved))
 
 
 # training ----------------------------------------------------------------------------------
@@ -365,82 +244,3 @@ def _batches(task: Task):
             raise ConfigError(str(error)) from error
 
     return batch
-
-
-# record ------------------------------------------------------------------------------------
-
-
-def _record(
-    run: Run,
-    found: Scores,
-    notes: list[str],
-    progress: Progress,
-    started_at: datetime.datetime,
-) -> Record:
-    settings, task = run.settings, run.task
-    tokenizer = task.tokenizer
-    return Record(
-        name=settings.name,
-        model=settings.model.name,
-        scale=_scale(settings),
-        task=task.settings.name,
-        parameters=count_parameters(run.model),
-        seed=settings.seed,
-        scores=found.scores,
-        depths=found.depths,
-        wall_seconds=0.0,
-        train_seconds=round(progress.seconds, 2),
-        train_tokens=progress.tokens,
-        versions=versions(),
-        git_commit=run.commit,
-        device=_device_name(run.device),
-        tokenizer={
-            "name": tokenizer.name if tokenizer else None,
-            "fingerprint": tokenizer.fingerprint if tokenizer else None,
-            "vocab_size": task.vocab_size,
-        },
-        protocol={
-            **task.protocol(),
-            "evaluation_seed": task.settings.seed,
-            "trained": settings.mode != "eval",
-            "train_tokens": progress.tokens,
-        },
-        config=as_dict(settings),
-        started_at=started_at.isoformat(timespec="seconds"),
-        notes=notes,
-        state_bytes=_state_bytes(run, found.scores),
-        valid_accuracy=progress.valid_accuracy,
-    )
-
-
-def _state_bytes(run: Run, scores: list[Score]) -> int | None:
-    """Of one sequence at the longest length that was scored: a recurrent model's at any length."""
-    return run.model.state_bytes(1, max((score.length_tokens for score in scores), default=0))
-
-
-def versions() -> dict[str, str]:
-    """Versions of everything that can change a number."""
-    found = {"python": platform.python_version(), "atlas-bench": __version__}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _git_commit() -> str | None:
-    """The commit of the source tree, with ``-dirty`` where it was changed; None outside git."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip() or None
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"

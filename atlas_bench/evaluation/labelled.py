@@ -18,7 +18,7 @@ from atlas_bench.report.records import Score, wilson_interval
 from atlas_bench.tasks.task import Batch, Cell, Labelled, Measured
 
 if TYPE_CHECKING:
-    from atlas_bench.run import Run
+    from atlas_bench.preparation import Run
 
 
 def score_labelled(run: Run, cell: Cell, on_batch: Callable[[], None]) -> list[Score]:

@@ -17,7 +17,7 @@ from atlas_bench.report.records import DepthScore, Score, wilson_interval
 from atlas_bench.tasks.task import Asked, Cell
 
 if TYPE_CHECKING:
-    from atlas_bench.run import Run
+    from atlas_bench.preparation import Run
 
 PREDICTIONS = "predictions.jsonl"
 DEPTHS = 10  # equal parts of a context in which answers lie

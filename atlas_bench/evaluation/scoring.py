@@ -20,7 +20,7 @@ from atlas_bench.tasks.suites import SuiteTask
 from atlas_bench.tasks.task import QuestionTask
 
 if TYPE_CHECKING:
-    from atlas_bench.run import Run
+    from atlas_bench.preparation import Run
 
 
 VALIDATION = "validation"  # the folder of its answers, in the run's
@@ -57,7 +57,7 @@ def validate(run: Run, notes: list[str]) -> list[Score]:
     try:
         task = make_task(
             validation_settings(settings.task, settings.validation_samples),
-            settings.text,
+            run.text,
             seed=settings.seed,
             question_every=settings.training.question_every,
         )

@@ -27,7 +27,7 @@ from atlas_bench.tasks.task import Cell
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
 
-    from atlas_bench.run import Run
+    from atlas_bench.preparation import Run
 
 
 def score_suite(run: Run, notes: list[str]) -> list[Score]:

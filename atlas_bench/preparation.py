@@ -1,0 +1,132 @@
+"""What a run needs before it can start: device, task, model, and a folder of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from rich.console import Console
+
+from atlas_bench.config import ConfigError, RunSettings, as_dict
+from atlas_bench.interrupts import StopSignal
+from atlas_bench.models.language_model import LanguageModel, build_model, count_parameters
+from atlas_bench.recording import git_commit, scale_name
+from atlas_bench.tasks.babilong_task import BabilongTask
+from atlas_bench.tasks.registry import make_task
+from atlas_bench.tasks.settings import TextSettings
+from atlas_bench.tasks.task import Task
+from atlas_bench.training import checkpoint
+from atlas_bench.wandb_logger import RunLogger
+
+if TYPE_CHECKING:
+    from atlas_bench.evaluation.hub_models import HubModel
+
+
+@dataclass
+class Run:
+    """What all parts of one run share."""
+
+    settings: RunSettings
+    folder: Path
+    device: torch.device
+    precision: str
+    text: TextSettings  # with the tokenizer in use, which may be a checkpoint's
+    task: Task
+    model: LanguageModel | HubModel
+    console: Console
+    logger: RunLogger
+    stop: StopSignal
+    commit: str | None  # of the code that runs, read before anything can change it
+
+
+def prepare(settings: RunSettings, folder: Path, stop: StopSignal) -> Run:
+    """Everything a run needs, in a folder that is its own. Raises ConfigError in one sentence."""
+    hardware = settings.hardware
+    has_gpu = torch.cuda.is_available()
+    if hardware.device == "cuda" and not has_gpu:
+        raise ConfigError("hardware.device=cuda, but torch sees no GPU; use auto or cpu")
+    device = torch.device("cuda" if has_gpu and hardware.device != "cpu" else "cpu")
+    precision = hardware.precision
+    if precision == "auto":
+        precision = "bfloat16" if device.type == "cuda" else "float32"
+    if hardware.threads:
+        torch.set_num_threads(hardware.threads)
+    try:
+        text, task, model = _task_and_model(settings, folder, device)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    _claim(settings, folder)
+    console = Console()
+    console.print(
+        f"{settings.model.name} at {scale_name(settings)}: {count_parameters(model):,} parameters, "
+        f"{device.type} {precision}, seed {settings.seed}, run {folder}"
+    )
+    logger = RunLogger(settings.logger.mode, project=settings.logger.project)
+    return Run(
+        settings,
+        folder,
+        device,
+        precision,
+        text,
+        task,
+        model,
+        console,
+        logger,
+        stop,
+        git_commit(),
+    )
+
+
+def _claim(settings: RunSettings, folder: Path) -> None:
+    """Make ``folder`` this run's own: two sweeps of the same second would share their jobs'."""
+    path = folder / "config.json"
+    if settings.resume is False:
+        try:
+            path.touch(exist_ok=False)
+        except FileExistsError:
+            raise ConfigError(
+                f"{folder} holds another run; go on with that by resume={folder}, or choose a "
+                f"folder with hydra.run.dir=PATH (a sweep: hydra.sweep.dir=PATH)"
+            ) from None
+    checkpoint.write_json(path, as_dict(settings))
+
+
+def _task_and_model(
+    settings: RunSettings, folder: Path, device: torch.device
+) -> tuple[TextSettings, Task, LanguageModel | HubModel]:
+    """The text with the tokenizer in use, the task, and a model for its vocabulary; a pretrained
+    model brings the vocabulary instead."""
+    text, hub = _text(settings), settings.model.hub
+    if hub is not None:
+        from atlas_bench.evaluation.hub_models import HubModel
+
+        pretrained = HubModel(settings.model, device)
+        text = replace(text, tokenizer=str(pretrained.save_tokenizer(folder / "tokenizer")))
+    task = make_task(
+        settings.task, text, seed=settings.seed, question_every=settings.training.question_every
+    )
+    if hub is None:
+        model = build_model(
+            settings.model,
+            settings.scale,
+            vocab_size=task.vocab_size,
+            seed=settings.seed,
+            readout=getattr(settings.task, "readout", "next"),
+        )
+        return text, task, model.to(device)
+    if isinstance(task, BabilongTask):
+        from atlas_bench.tasks.prompted import PromptedBabilong
+
+        parts = ("instruction", "examples", "post_prompt")
+        task = PromptedBabilong(task, {part: getattr(hub, part) for part in parts})
+    return text, task, pretrained
+
+
+def _text(settings: RunSettings) -> TextSettings:
+    """The configured text, but with the tokenizer of the checkpoint that is evaluated."""
+    saved = None
+    if settings.checkpoint is not None:
+        saved = checkpoint.tokenizer_file(checkpoint.find_checkpoint(Path(settings.checkpoint)))
+    return settings.text if saved is None else replace(settings.text, tokenizer=str(saved))
