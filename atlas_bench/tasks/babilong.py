@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from atlas_bench.seeding import seeded
 from atlas_bench.tasks.babi import (
     PERSON_NAMES,
     SUBTASKS,
@@ -27,7 +28,7 @@ from atlas_bench.tasks.babi import (
     wording,
 )
 from atlas_bench.tasks.babilong_metric import exact_match, published_metric
-from atlas_bench.tasks.babilong_noise import MIN_SENTENCE_TOKENS, Noise, NoisePool, seeded
+from atlas_bench.tasks.babilong_noise import MIN_SENTENCE_TOKENS, Noise, NoisePool
 from atlas_bench.tasks.babilong_stream import Stream, StreamGenerator
 from atlas_bench.text.corpora import load_corpus, sentences
 from atlas_bench.text.tokenizer import EMBEDDED, Tokenizer, make_tokenizer

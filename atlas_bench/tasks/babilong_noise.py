@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,12 +12,6 @@ from atlas_bench.text.tokenizer import Tokenizer
 
 MIN_SENTENCE_TOKENS = 10  # BABILong leaves shorter sentences out
 _BATCH = 8192
-
-
-def seeded(*parts: object) -> random.Random:
-    """A generator decided by ``parts`` alone: the same in every process and on every machine."""
-    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
-    return random.Random(int.from_bytes(digest[:16], "big"))
 
 
 @dataclass(frozen=True)

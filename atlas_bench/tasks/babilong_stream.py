@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from atlas_bench.seeding import seeded
 from atlas_bench.tasks.babi import ENDLESS, LABELS, SUBTASKS, Query, Statement, generate_story
 from atlas_bench.tasks.babilong_askers import ASKERS, QuestionAnswer
-from atlas_bench.tasks.babilong_noise import NoisePool, seeded
+from atlas_bench.tasks.babilong_noise import NoisePool
 from atlas_bench.text.tokenizer import Tokenizer
 
 MAX_QUESTION_SHARE = 0.5  # of the tokens that are not noise: questions need facts to ask about

@@ -14,15 +14,10 @@ from functools import lru_cache
 
 import numpy as np
 
+from atlas_bench.seeding import generator
 from atlas_bench.tasks.task import Batch, Labelled
 
 UNLABELLED = -1  # the target where nothing is asked
-
-
-def generator(*parts: object) -> np.random.Generator:
-    """A stream of random numbers decided by ``parts`` alone, the same on every machine."""
-    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
-    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
 
 
 def distinct(rng: np.random.Generator, rows: int, size: int, low: int, high: int) -> np.ndarray:

@@ -18,17 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from atlas_bench.seeding import generator
 from atlas_bench.tasks.babilong import babilong_tokenizer, parse_length
 from atlas_bench.tasks.settings import TextSettings
 from atlas_bench.tasks.task import Batch, Cell, Labelled, Measured, TaskSettings
 from atlas_bench.text.corpora import STREAM, Book, Corpus, load_corpus
-from atlas_bench.text.documents import (
-    HubSet,
-    LocalDocuments,
-    StreamedDocuments,
-    document_tokens,
-    generator,
-)
+from atlas_bench.text.documents import HubSet, LocalDocuments, StreamedDocuments, document_tokens
 
 SUBTASK = "held-out"
 FIRST_BUCKET = 256  # positions; every further bucket is as long as all before it

@@ -15,14 +15,8 @@ from typing import Any
 import numpy as np
 
 from atlas_bench.naming import check_choice
-from atlas_bench.tasks.examples import (
-    UNLABELLED,
-    Examples,
-    Passes,
-    distinct,
-    generator,
-    mean_by_example,
-)
+from atlas_bench.seeding import generator
+from atlas_bench.tasks.examples import UNLABELLED, Examples, Passes, distinct, mean_by_example
 from atlas_bench.tasks.settings import TextSettings
 from atlas_bench.tasks.task import Batch, Cell, Labelled, Measured, TaskSettings
 

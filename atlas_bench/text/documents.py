@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from atlas_bench.seeding import generator
 from atlas_bench.text.corpora import Book, Corpus, CorpusError
 from atlas_bench.text.tokenizer import Tokenizer, cache_directory, write_atomically
 
@@ -36,12 +37,6 @@ def document_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
         for ids in tokenizer.encode_batch(texts[first : first + _TOKENISED_AT_ONCE]):
             pieces.append(np.array([tokenizer.end_id, *ids], dtype=np.int32))
     return np.concatenate(pieces)
-
-
-def generator(*parts: object) -> np.random.Generator:
-    """Random numbers decided by ``parts`` alone, the same in every process."""
-    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
-    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
 
 
 class LocalDocuments:

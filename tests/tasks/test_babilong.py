@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from atlas_bench.seeding import seeded
 from atlas_bench.tasks.babi import (
     LABELS,
     PERSON_NAMES,
@@ -30,7 +31,7 @@ from atlas_bench.tasks.babilong import (
     parse_length,
     published_metric,
 )
-from atlas_bench.tasks.babilong_noise import NoisePool, seeded
+from atlas_bench.tasks.babilong_noise import NoisePool
 from atlas_bench.text.corpora import load_corpus
 from atlas_bench.text.tokenizer import Tokenizer
 

@@ -5,14 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from atlas_bench.tasks.examples import (
-    UNLABELLED,
-    Examples,
-    Passes,
-    distinct,
-    generator,
-    mean_by_example,
-)
+from atlas_bench.seeding import generator
+from atlas_bench.tasks.examples import UNLABELLED, Examples, Passes, distinct, mean_by_example
 from atlas_bench.tasks.task import Labelled
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from atlas_bench.tasks.examples import UNLABELLED, generator
+from atlas_bench.seeding import generator
+from atlas_bench.tasks.examples import UNLABELLED
 from atlas_bench.tasks.mqar import (
     GRIDS,
     MqarSettings,

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from atlas_bench.tasks.examples import UNLABELLED, Examples, generator
+from atlas_bench.seeding import generator
+from atlas_bench.tasks.examples import UNLABELLED, Examples
 
 MOTIF = 3  # most tokens of a key or value in fuzzy recall
 MAP_SEED = 12345  # of memorization's one map from keys to values

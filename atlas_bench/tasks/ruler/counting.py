@@ -15,7 +15,7 @@ from itertools import count, islice
 
 import numpy as np
 
-from atlas_bench.tasks.babilong_noise import seeded
+from atlas_bench.seeding import seeded
 from atlas_bench.tasks.ruler.words import TIERS, WORDS, compound
 from atlas_bench.tasks.ruler.writing import Frame, encoded
 from atlas_bench.tasks.task import Asked

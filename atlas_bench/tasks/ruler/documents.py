@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from atlas_bench.tasks.babilong_noise import seeded
+from atlas_bench.seeding import seeded
 from atlas_bench.tasks.ruler.words import NOUNS, TIERS, compound
 from atlas_bench.tasks.ruler.writing import Frame, encoded
 from atlas_bench.tasks.task import Asked

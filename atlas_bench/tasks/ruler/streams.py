@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from atlas_bench.tasks.babilong_noise import NoisePool, seeded
+from atlas_bench.seeding import seeded
+from atlas_bench.tasks.babilong_noise import NoisePool
 from atlas_bench.tasks.ruler.needles import (
     NIAH,
     REPEATED,

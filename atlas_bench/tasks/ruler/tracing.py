@@ -10,7 +10,7 @@ import random
 import string
 from collections.abc import Sequence
 
-from atlas_bench.tasks.babilong_noise import seeded
+from atlas_bench.seeding import seeded
 from atlas_bench.tasks.ruler.needles import REPEATED
 from atlas_bench.tasks.ruler.writing import Frame
 from atlas_bench.tasks.task import Asked
