@@ -17,7 +17,7 @@ from atlas_bench.models.language_model import LanguageModel, build_model
 from atlas_bench.models.neural_memory import NeuralMemory
 
 LENGTH, VOCABULARY = 2048, 12
-# What this memory is written with was attended to what it held: with rates near 1 that is chaos, whose
+# It is written with what attended to what it held: with rates near 1 that is chaos, whose
 # gradient, held finite, says nothing. The loss stays where it began (3.6).
 LEARNS_NOTHING = ("atlas_mac",)
 
