@@ -61,7 +61,7 @@ def plan_sweep(
         folder = folder if found is None else found.absolute()
     index = read_index(folder)
     if index is None:
-        start_index(folder, same, words, _jobs(facts, parsed))
+        start_index(folder, same, words, jobs_of(facts, parsed))
         return Plan(folder, new=True)
     if settings.resume is False:
         raise ConfigError(f"{folder} holds a sweep already; go on with it with resume=true")
@@ -73,7 +73,7 @@ def plan_sweep(
     return Plan(folder, new=False)
 
 
-def _jobs(facts: SweepFacts, parsed: Sequence[Override]) -> list[list[str] | None]:
+def jobs_of(facts: SweepFacts, parsed: Sequence[Override]) -> list[list[str] | None]:
     """The overrides of each job, None where an optimizer is yet to choose them."""
     if facts.trials is not None:
         return [None] * facts.trials
