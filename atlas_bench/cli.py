@@ -39,7 +39,7 @@ from atlas_bench.experiments import with_budget
 from atlas_bench.naming import nearest
 from atlas_bench.resume import folder_to_resume
 from atlas_bench.sweep import DONE, FAILED, do_job, refresh_index
-from atlas_bench.sweep_plan import Plan, SweepFacts, jobs_of, plan_sweep
+from atlas_bench.sweep_plan import Plan, SweepFacts, jobs_of, one_job, plan_sweep, swept_models
 
 BAD_INPUT = 2
 DRY_RUN = "--dry-run"
@@ -190,13 +190,13 @@ def _read(arguments: Sequence[str]) -> _Command:
     parsed += _parsed(added)
     # A sweep is checked with the first value of each list and, where no launcher sends its jobs
     # elsewhere, with all its models; every job checks its own again.
-    config, facts = _composed(_one_job(parsed))
+    config, facts = _composed(one_job(parsed))
     is_sweep = facts.wanted or any(word in ("-m", "--multirun") for word in arguments)
     if is_sweep and facts.params:
         lists = _parsed([f"{key}={value}" for key, value in facts.params.items()])
         # What the command says of a key replaces its list, as in Hydra's own sweeper.
         parsed = list({each.get_key_element(): each for each in [*lists, *parsed]}.values())
-        config, facts = _composed(_one_job(parsed))
+        config, facts = _composed(one_job(parsed))
     return _Command(overrides, added, parsed, config, facts, is_sweep)
 
 
@@ -211,8 +211,8 @@ def _checked(arguments: Sequence[str]) -> tuple[list[str], Plan | None]:
     settings = _settings(command)
     if command.facts.launcher == "basic":
         check_machine(settings)
-        for model in _swept_models(command.parsed)[1:]:
-            check_machine(to_settings(_compose(_one_job(command.parsed, model))))
+        for model in swept_models(command.parsed)[1:]:
+            check_machine(to_settings(_compose(one_job(command.parsed, model))))
     if settings.mode == "describe":
         return [*command.added, *LEAVES_NOTHING], None
     if command.is_sweep:
@@ -258,31 +258,6 @@ def _parsed(overrides: list[str]) -> list[Override]:
         return OverridesParser.create().parse_overrides(overrides)
     except HydraException as error:
         raise ConfigError(_first_line(error)) from error
-
-
-def _one_job(parsed: Sequence[Override], model: str | None = None) -> list[str]:
-    """The overrides of a sweep's first job, or of the first with one of its models."""
-    single = []
-    for override in parsed:
-        key, chosen = override.get_key_element(), None
-        if override.is_sweep_override():
-            if model is not None and override.key_or_group == "model":
-                chosen = model
-            elif override.is_discrete_sweep():
-                chosen = next(iter(override.sweep_string_iterator()))
-            else:
-                chosen = override.value().start  # of an interval
-        single.append(override.input_line if chosen is None else f"{key}={chosen}")
-    return single
-
-
-def _swept_models(parsed: Sequence[Override]) -> list[str]:
-    return [
-        str(model)
-        for override in parsed
-        if override.key_or_group == "model" and override.is_sweep_override()
-        for model in override.sweep_string_iterator()
-    ]
 
 
 def _quoted(path: str) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from atlas_bench.config import ConfigError, RunSettings
 from atlas_bench.memory.fla import why_not
-from atlas_bench.models.accounting import COUNTED_TOKENS, Account, account
-from atlas_bench.models.settings import needs_library
+from atlas_bench.models.accounting import COUNTED_TOKENS, account
+from atlas_bench.models.settings import ScaleSettings, needs_library
 from atlas_bench.tasks.registry import make_task
 from atlas_bench.tasks.task import TaskSettings
 
@@ -48,7 +47,7 @@ class Estimate:
 
 def estimate_jobs(jobs: Sequence[RunSettings]) -> Iterator[Estimate]:
     """One estimate a job. Raises ConfigError for models that cannot be built."""
-    accounts: dict[str, Account] = {}
+    accounts: dict[str, tuple[int, float]] = {}
     tokens: dict[str, int] = {}
     for settings in jobs:
         training, task = settings.training, settings.task
@@ -67,8 +66,7 @@ def estimate_jobs(jobs: Sequence[RunSettings]) -> Iterator[Estimate]:
         key = repr((settings.model, settings.scale, vocab_size, readout))
         if key not in accounts:
             accounts[key] = _account(settings, vocab_size, readout)
-        found = accounts[key]
-        yield Estimate(settings, spent, found.total, found.training_operations)
+        yield Estimate(settings, spent, *accounts[key])
 
 
 def _tokens(settings: RunSettings) -> int:
@@ -82,30 +80,30 @@ def _tokens(settings: RunSettings) -> int:
     return round(training.epochs * task.epoch_tokens)
 
 
-def _account(settings: RunSettings, vocab_size: int, readout: str) -> Account:
-    """Counted on models of one and of two turns of the mixers: further turns add what the second
-    did, and a model of 24 layers takes a minute to count."""
-    model, scale = settings.model, settings.scale
-    count = partial(account, model, vocab_size=vocab_size, readout=readout)
-    turns, rest = divmod(scale.layers, len(model.mixers))
+def _account(settings: RunSettings, vocab_size: int, readout: str) -> tuple[int, float]:
+    """Parameters, and FLOPs a token in training."""
+
+    def count(scale: ScaleSettings) -> tuple[int, float]:
+        found = account(settings.model, scale, vocab_size=vocab_size, readout=readout)
+        return found.total, found.training_operations
+
     try:
-        if rest or turns <= 2:
-            return count(scale)
-        one, two = (count(replace(scale, layers=n * len(model.mixers))) for n in (1, 2))
+        return grown(settings, count)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    more = turns - 1
 
-    def grown(first: float, second: float) -> float:
-        return first + more * (second - first)
 
-    return replace(
-        one,
-        parameters={k: grown(v, two.parameters[k]) for k, v in one.parameters.items()},
-        state_bytes={k: grown(v, two.state_bytes[k]) for k, v in one.state_bytes.items()},
-        forward_operations=grown(one.forward_operations, two.forward_operations),
-        training_operations=grown(one.training_operations, two.training_operations),
-    )
+def grown(
+    settings: RunSettings, count: Callable[[ScaleSettings], tuple[int, float]]
+) -> tuple[int, float]:
+    """What ``count`` would say of the whole model, from models of one and of two turns of its
+    mixers: further turns add what the second did, and to count 24 layers takes a minute."""
+    scale, turn = settings.scale, len(settings.model.mixers)
+    turns, rest = divmod(scale.layers, turn)
+    if rest or turns <= 2:
+        return count(scale)
+    one, two = (count(replace(scale, layers=layers)) for layers in (turn, 2 * turn))
+    return tuple(a + (turns - 1) * (b - a) for a, b in zip(one, two, strict=True))
 
 
 def _asked(task: TaskSettings) -> str:

@@ -1,8 +1,9 @@
 """Which budget of an experiment a command means: conf/experiment/NAME/BUDGET.yaml.
 
-`+experiment=NAME budget=paper` becomes Hydra's `+experiment=NAME/paper`. Hydra could choose by itself
-with `- NAME/${budget}` in a defaults list; but it fills these in after all `override` lines have been
-collected and refuses such lines in what it finds then, and experiments override task and scale.
+`+experiment=NAME budget=paper` becomes Hydra's `+experiment=NAME/paper`. Hydra could choose by
+itself with `- NAME/${budget}` in a defaults list; but it fills these in after all `override` lines
+have been collected and refuses such lines in what it then finds, and experiments override task and
+scale.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ def with_budget(words: Sequence[str]) -> list[str]:
     """
     values = dict(word.split("=", 1) for word in words if "=" in word)
     if "experiment" in values:
-        raise ConfigError(f"experiment={values['experiment']} is added to a config; write a + before it")
+        raise ConfigError(
+            f"experiment={values['experiment']} is added to a config; write a + before it"
+        )
     if _EXPERIMENT not in values:
         if _BUDGET in values:
             raise ConfigError(

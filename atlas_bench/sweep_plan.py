@@ -79,3 +79,29 @@ def jobs_of(facts: SweepFacts, parsed: Sequence[Override]) -> list[list[str] | N
         return [None] * facts.trials
     (jobs,) = BasicSweeper.split_arguments(list(parsed), None)
     return [[word for word in job if not word.startswith("hydra")] for job in jobs]
+
+
+def one_job(parsed: Sequence[Override], model: str | None = None) -> list[str]:
+    """The overrides of a sweep's first job, or of the first with one of its models."""
+    single = []
+    for override in parsed:
+        key, chosen = override.get_key_element(), None
+        if override.is_sweep_override():
+            if model is not None and override.key_or_group == "model":
+                chosen = model
+            elif override.is_discrete_sweep():
+                chosen = next(iter(override.sweep_string_iterator()))
+            else:
+                chosen = override.value().start  # of an interval
+        single.append(override.input_line if chosen is None else f"{key}={chosen}")
+    return single
+
+
+def swept_models(parsed: Sequence[Override]) -> list[str]:
+    """The models that a sweep goes through."""
+    return [
+        str(model)
+        for override in parsed
+        if override.key_or_group == "model" and override.is_sweep_override()
+        for model in override.sweep_string_iterator()
+    ]
