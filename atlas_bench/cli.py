@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
@@ -34,21 +35,26 @@ from atlas_bench.config import (
     register_schema,
     to_settings,
 )
+from atlas_bench.experiments import with_budget
 from atlas_bench.naming import nearest
 from atlas_bench.resume import folder_to_resume
 from atlas_bench.sweep import DONE, FAILED, do_job, refresh_index
-from atlas_bench.sweep_plan import Plan, SweepFacts, plan_sweep
+from atlas_bench.sweep_plan import Plan, SweepFacts, jobs_of, one_job, plan_sweep, swept_models
 
 BAD_INPUT = 2
+DRY_RUN = "--dry-run"
 LEAVES_NOTHING = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"]
 
 
 def main() -> None:
     """Console script. Exit codes: 0 done, 1 failed, 2 bad input, 130 and 143 stopped."""
     register_schema()
-    arguments = sys.argv[1:]
     plan = None
     try:
+        arguments = with_budget(sys.argv[1:])
+        if DRY_RUN in arguments:
+            print(_dry_run([word for word in arguments if word != DRY_RUN]))
+            return
         if not any(word in ("--help", "-h", "--hydra-help", "--version") for word in arguments):
             words, plan = _checked(arguments)
             arguments += words
@@ -161,11 +167,20 @@ def _of_sweep(settings: RunSettings, folder: Path) -> RunSettings:
     return settings
 
 
-def _checked(arguments: Sequence[str]) -> tuple[list[str], Plan | None]:
-    """Raise ConfigError for bad overrides.
+@dataclass(frozen=True)
+class _Command:
+    """What the words of a command say."""
 
-    The overrides that `checkpoint`, `resume` and sweeps ask for besides, and a sweep's plan.
-    """
+    overrides: list[str]
+    added: list[str]  # overrides that `checkpoint` asks for besides
+    parsed: list[Override]  # all of them, in a sweep with the lists of hydra.sweeper.params
+    config: DictConfig  # of the job, or of a sweep's first
+    facts: SweepFacts
+    is_sweep: bool
+
+
+def _read(arguments: Sequence[str]) -> _Command:
+    """Raise ConfigError for overrides that do not compose."""
     overrides = _overrides_of(arguments)
     for word in overrides:
         if "=" not in word and not word.startswith("~"):
@@ -175,35 +190,62 @@ def _checked(arguments: Sequence[str]) -> tuple[list[str], Plan | None]:
     parsed += _parsed(added)
     # A sweep is checked with the first value of each list and, where no launcher sends its jobs
     # elsewhere, with all its models; every job checks its own again.
-    config, facts = _composed(_one_job(parsed))
-    if any(argument in ("--cfg", "-c", "--info", "-i") for argument in arguments):
-        return added, None
+    config, facts = _composed(one_job(parsed))
     is_sweep = facts.wanted or any(word in ("-m", "--multirun") for word in arguments)
-    swept = next((each.input_line for each in parsed if each.is_sweep_override()), None)
-    if swept and not is_sweep:
-        raise ConfigError(f"{swept} is a list of choices; add -m to run one job for each")
     if is_sweep and facts.params:
         lists = _parsed([f"{key}={value}" for key, value in facts.params.items()])
         # What the command says of a key replaces its list, as in Hydra's own sweeper.
         parsed = list({each.get_key_element(): each for each in [*lists, *parsed]}.values())
-        config, facts = _composed(_one_job(parsed))
-    settings = to_settings(config)
-    if facts.launcher == "basic":
+        config, facts = _composed(one_job(parsed))
+    return _Command(overrides, added, parsed, config, facts, is_sweep)
+
+
+def _checked(arguments: Sequence[str]) -> tuple[list[str], Plan | None]:
+    """Raise ConfigError for bad overrides.
+
+    The overrides that `checkpoint`, `resume` and sweeps ask for besides, and a sweep's plan.
+    """
+    command = _read(arguments)
+    if any(argument in ("--cfg", "-c", "--info", "-i") for argument in arguments):
+        return command.added, None
+    settings = _settings(command)
+    if command.facts.launcher == "basic":
         check_machine(settings)
-        for model in _swept_models(parsed)[1:]:
-            check_machine(to_settings(_compose(_one_job(parsed, model))))
+        for model in swept_models(command.parsed)[1:]:
+            check_machine(to_settings(_compose(one_job(command.parsed, model))))
     if settings.mode == "describe":
-        return [*added, *LEAVES_NOTHING], None
-    if is_sweep:
-        plan = plan_sweep(settings, facts, parsed, overrides)
-        return [*added, f"hydra.sweep.dir={_quoted(str(plan.folder))}"], plan
+        return [*command.added, *LEAVES_NOTHING], None
+    if command.is_sweep:
+        plan = plan_sweep(settings, command.facts, command.parsed, command.overrides)
+        return [*command.added, f"hydra.sweep.dir={_quoted(str(plan.folder))}"], plan
     if settings.resume is False:
-        return added, None
+        return command.added, None
     folder = folder_to_resume(settings)
     if folder is None:
         print("resume=true: no unfinished run of this config was found, starting a new one")
-        return added, None
-    return [*added, f"hydra.run.dir={_quoted(str(folder))}"], None
+        return command.added, None
+    return [*command.added, f"hydra.run.dir={_quoted(str(folder))}"], None
+
+
+def _settings(command: _Command) -> RunSettings:
+    """Of the job or of a sweep's first. Raises ConfigError for a list outside of a sweep."""
+    swept = next((each.input_line for each in command.parsed if each.is_sweep_override()), None)
+    if swept and not command.is_sweep:
+        raise ConfigError(f"{swept} is a list of choices; add -m to run one job for each")
+    return to_settings(command.config)
+
+
+def _dry_run(arguments: Sequence[str]) -> str:
+    """What every job of the command would be and cost."""
+    from atlas_bench.dry_run import as_text, estimate_jobs
+
+    command = _read(arguments)
+    jobs = [_settings(command)]
+    if command.is_sweep and command.facts.trials is None:
+        jobs = [to_settings(_compose(job)) for job in jobs_of(command.facts, command.parsed)]
+    elif command.is_sweep:  # an optimizer's jobs differ in what does not change their size
+        jobs *= command.facts.trials
+    return as_text(list(estimate_jobs(jobs)))
 
 
 def _overrides_of(arguments: Sequence[str]) -> list[str]:
@@ -216,31 +258,6 @@ def _parsed(overrides: list[str]) -> list[Override]:
         return OverridesParser.create().parse_overrides(overrides)
     except HydraException as error:
         raise ConfigError(_first_line(error)) from error
-
-
-def _one_job(parsed: Sequence[Override], model: str | None = None) -> list[str]:
-    """The overrides of a sweep's first job, or of the first with one of its models."""
-    single = []
-    for override in parsed:
-        key, chosen = override.get_key_element(), None
-        if override.is_sweep_override():
-            if model is not None and override.key_or_group == "model":
-                chosen = model
-            elif override.is_discrete_sweep():
-                chosen = next(iter(override.sweep_string_iterator()))
-            else:
-                chosen = override.value().start  # of an interval
-        single.append(override.input_line if chosen is None else f"{key}={chosen}")
-    return single
-
-
-def _swept_models(parsed: Sequence[Override]) -> list[str]:
-    return [
-        str(model)
-        for override in parsed
-        if override.key_or_group == "model" and override.is_sweep_override()
-        for model in override.sweep_string_iterator()
-    ]
 
 
 def _quoted(path: str) -> str:

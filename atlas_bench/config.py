@@ -74,6 +74,8 @@ class RunSettings:
     model: ModelSettings = field(default_factory=ModelSettings)
     scale: ScaleSettings = field(default_factory=ScaleSettings)
     task: TaskSettings = field(default_factory=TaskSettings)  # of one of registry.TASKS
+    # What else a trained model is asked, each with a record of its own: /task@evaluations.NAME
+    evaluations: dict[str, TaskSettings] = field(default_factory=dict)
     text: TextSettings = field(default_factory=TextSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     hardware: HardwareSettings = field(default_factory=HardwareSettings)
@@ -154,6 +156,11 @@ def check(settings: RunSettings) -> None:
     check_settings(settings.model, settings.scale)
     settings.model.memory.spec()
     check_task(settings.task, settings.text)
+    for name, task in settings.evaluations.items():
+        try:
+            check_task(task, settings.text)
+        except ValueError as error:
+            raise ConfigError(str(error).replace("task.", f"evaluations.{name}.", 1)) from error
     if settings.validation_samples:
         validation_settings(settings.task, settings.validation_samples)
     check_training(settings.training)

@@ -8,7 +8,6 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -28,7 +27,7 @@ from atlas_bench.report.plots import (
     plot_position_loss,
     plot_training,
 )
-from atlas_bench.report.records import Record, write_record
+from atlas_bench.report.records import RECORD_NAME, Record, read_record, write_record
 from atlas_bench.report.selection import validation_score
 from atlas_bench.report.tables import rich_tables
 from atlas_bench.tasks.suites import ZERO_SHOT
@@ -37,8 +36,7 @@ from atlas_bench.training import checkpoint
 from atlas_bench.training.loop import Progress, Trainer, TrainingError
 from atlas_bench.training.settings import TrainingSettings
 
-if TYPE_CHECKING:
-    pass
+EVALUATIONS = "evaluations"  # the folder of those, in the run's
 
 
 class RunError(RuntimeError):
@@ -80,7 +78,7 @@ def execute(settings: RunSettings, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with StopSignal() as stop:
-            return _execute(settings, folder, started, started_at, stop)
+            return _execute(settings, folder, started, started_at, stop)[1]
     except (DoesNotFit, checkpoint.CheckpointError, ConfigError) as error:
         raise ConfigError(str(error)) from error
     except TrainingError as error:
@@ -99,7 +97,7 @@ def _execute(
     started: float,
     started_at: datetime.datetime,
     stop: StopSignal,
-) -> Path:
+) -> tuple[Record, Path]:
     run = prepare(settings, folder, stop)
     run.logger.start(
         as_dict(settings),
@@ -122,9 +120,10 @@ def _execute(
             progress = train(run)
         notes: list[str] = []
         validation = validate(run, notes) if settings.validation_samples else []
-        found = Scores()
+        found, others = Scores(), []
         if settings.mode != "train":
             found = evaluate(run, notes)
+            others = [_evaluation(run, name) for name in settings.evaluations]
     except BaseException:
         run.logger.close(failed=True)
         raise
@@ -132,13 +131,36 @@ def _execute(
     record.validation = validation
     record.wall_seconds = round(time.perf_counter() - started, 2)
     path = folder / "record.json"
-    write_record(record, path)
-    _show(run, record, path)
-    return path
+    write_record(record, path)  # the last thing: a run without it is not done
+    _show(run, record, path, others)
+    return record, path
 
 
-def _show(run: Run, record: Record, path: Path) -> None:
-    """Plots, table and W&B, from a record that is already safe on disk."""
+def _evaluation(run: Run, name: str) -> Record:
+    """Ask the model one of ``evaluations``: what ``mode=eval checkpoint=RUN task=NAME`` does, in a
+    folder of the run's. One whose record is there, of a run that was stopped later, is left."""
+    settings, folder = run.settings, run.folder / EVALUATIONS / name
+    if (folder / RECORD_NAME).is_file():
+        return read_record(folder / RECORD_NAME)
+    started, started_at = time.perf_counter(), datetime.datetime.now(datetime.UTC)
+    asked = replace(
+        settings,
+        mode="eval",
+        checkpoint=settings.checkpoint if settings.mode == "eval" else str(run.folder),
+        resume=True,  # the folder is this run's already
+        validation_samples=0,
+        task=settings.evaluations[name],
+        evaluations={},
+        name=f"{settings.name}-{name}",
+        logger=replace(settings.logger, mode="disabled"),  # the run logs its scores
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    return _execute(asked, folder, started, started_at, run.stop)[0]
+
+
+def _show(run: Run, record: Record, path: Path, others: list[Record]) -> None:
+    """Plots, table and W&B, from a record that is already safe on disk; in W&B with the scores of
+    the run's other evaluations."""
     plots = run.folder / "plots"
     drawn = []
     if run.settings.mode != "eval":
@@ -156,7 +178,7 @@ def _show(run: Run, record: Record, path: Path) -> None:
     run.console.print(f"record  {path}")
     run.logger.finish(
         path,
-        [vars(score) for score in record.scores],
+        [vars(score) for each in (record, *others) for score in each.scores],
         [*drawn, plot] if plot else drawn,
         _facts(record),
     )

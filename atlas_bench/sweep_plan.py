@@ -61,7 +61,7 @@ def plan_sweep(
         folder = folder if found is None else found.absolute()
     index = read_index(folder)
     if index is None:
-        start_index(folder, same, words, _jobs(facts, parsed))
+        start_index(folder, same, words, jobs_of(facts, parsed))
         return Plan(folder, new=True)
     if settings.resume is False:
         raise ConfigError(f"{folder} holds a sweep already; go on with it with resume=true")
@@ -73,9 +73,35 @@ def plan_sweep(
     return Plan(folder, new=False)
 
 
-def _jobs(facts: SweepFacts, parsed: Sequence[Override]) -> list[list[str] | None]:
+def jobs_of(facts: SweepFacts, parsed: Sequence[Override]) -> list[list[str] | None]:
     """The overrides of each job, None where an optimizer is yet to choose them."""
     if facts.trials is not None:
         return [None] * facts.trials
     (jobs,) = BasicSweeper.split_arguments(list(parsed), None)
     return [[word for word in job if not word.startswith("hydra")] for job in jobs]
+
+
+def one_job(parsed: Sequence[Override], model: str | None = None) -> list[str]:
+    """The overrides of a sweep's first job, or of the first with one of its models."""
+    single = []
+    for override in parsed:
+        key, chosen = override.get_key_element(), None
+        if override.is_sweep_override():
+            if model is not None and override.key_or_group == "model":
+                chosen = model
+            elif override.is_discrete_sweep():
+                chosen = next(iter(override.sweep_string_iterator()))
+            else:
+                chosen = override.value().start  # of an interval
+        single.append(override.input_line if chosen is None else f"{key}={chosen}")
+    return single
+
+
+def swept_models(parsed: Sequence[Override]) -> list[str]:
+    """The models that a sweep goes through."""
+    return [
+        str(model)
+        for override in parsed
+        if override.key_or_group == "model" and override.is_sweep_override()
+        for model in override.sweep_string_iterator()
+    ]

@@ -192,12 +192,14 @@ def test_a_sweep_is_checked_before_it_starts(
     words, plan = cli._checked(["-m", "model=atlas,titans", "seed=0,1"])
     assert words == [f"hydra.sweep.dir='{plan.folder}'"]
     assert [job.state for job in read_index(plan.folder).jobs] == ["missing"] * 4
-    words = ["-m", "+experiment=comparison", "model=atlas,titans", "hydra.sweep.dir=mine"]
+    words = ["-m", "+experiment=fig_babilong/laptop", "model=atlas,titans", "hydra.sweep.dir=mine"]
     jobs = read_index(cli._checked(words)[1].folder).jobs
     assert [job.overrides[0] for job in jobs] == ["model=atlas", "model=titans"]
     with pytest.raises(ConfigError, match="holds a sweep already"):
         cli._checked(words)
-    with pytest.raises(ConfigError, match="another command: atlas-bench -m .experiment=comparison"):
+    with pytest.raises(
+        ConfigError, match="another command: atlas-bench -m .experiment=fig_babilong"
+    ):
         cli._checked([*words, "seed=1", "resume=true"])
     assert not cli._checked([*words, "resume=true"])[1].new
     with pytest.raises(ConfigError, match="did you mean atlas"):

@@ -82,7 +82,7 @@ def test_mqar_resumes_with_the_batches_that_are_left(
 
 @pytest.mark.parametrize("subtask", ["compression", "fuzzy_recall"])
 def test_mad_trains_on_its_case_with_its_readout(subtask: str, tmp_path: Path) -> None:
-    overrides = ["+experiment=mad_laptop", f"task.subtask={subtask}", "model=titans", *SIZES]
+    overrides = ["+experiment=table4_mad/laptop", f"task.subtask={subtask}", "model=titans", *SIZES]
     small = ["training.epochs=1", "training.validate_every=2"]
     atlas_bench.run.execute(settings(*overrides, *small), tmp_path)
     record, metrics = read(tmp_path)
