@@ -192,13 +192,13 @@ def test_a_sweep_is_checked_before_it_starts(
     words, plan = cli._checked(["-m", "model=atlas,titans", "seed=0,1"])
     assert words == [f"hydra.sweep.dir='{plan.folder}'"]
     assert [job.state for job in read_index(plan.folder).jobs] == ["missing"] * 4
-    words = ["-m", "+experiment=fig_babilong/laptop", "model=atlas,titans", "hydra.sweep.dir=mine"]
+    words = ["-m", "+experiment=table8_340m/laptop", "model=atlas,titans", "hydra.sweep.dir=mine"]
     jobs = read_index(cli._checked(words)[1].folder).jobs
     assert [job.overrides[0] for job in jobs] == ["model=atlas", "model=titans"]
     with pytest.raises(ConfigError, match="holds a sweep already"):
         cli._checked(words)
     with pytest.raises(
-        ConfigError, match="another command: atlas-bench -m .experiment=fig_babilong"
+        ConfigError, match="another command: atlas-bench -m .experiment=table8_340m"
     ):
         cli._checked([*words, "seed=1", "resume=true"])
     assert not cli._checked([*words, "resume=true"])[1].new
