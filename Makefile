@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HYDRA_FULL_ERROR ?= 0
 
-.PHONY: demo test test-slow lint wheel-check clean
+.PHONY: demo test test-slow lint docs wheel-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/atlas-bench model=atlas task=babilong
@@ -18,6 +18,10 @@ test-slow: $(VENV)/.installed-test
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# The site of docs/, in build/site; a link that leads nowhere fails.
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # The wheel, installed into an environment of its own, must find its configs and run a job.
 wheel-check: $(VENV)/.installed-test
@@ -38,6 +42,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
 	touch $@
 
 clean:

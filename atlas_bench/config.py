@@ -41,9 +41,9 @@ class ConfigError(ValueError):
 class HardwareSettings:
     """Where it runs. ``auto`` takes a GPU where there is one, and bfloat16 on it."""
 
-    name: str = "auto"
-    device: str = "auto"
-    precision: str = "auto"
+    name: str = "auto"  # of the chosen file
+    device: str = "auto"  # that the model runs on
+    precision: str = "auto"  # of products; weights and memories stay in float32
     threads: int | None = None  # of a CPU; null leaves the choice to torch
     compile: bool = False  # torch.compile the model for training
     piece_tokens: int = 2048  # tokens a sequence reads at once in evaluation
@@ -54,22 +54,22 @@ class HardwareSettings:
 class LoggerSettings:
     """Weights & Biases; the record on disk never depends on it."""
 
-    name: str = "wandb"
-    mode: str = "offline"
-    project: str = "atlas-bench"
-    group: str | None = None
+    name: str = "wandb"  # of the chosen file
+    mode: str = "offline"  # offline runs are uploaded later by `wandb sync`
+    project: str = "atlas-bench"  # that runs are listed in
+    group: str | None = None  # null: a sweep's folder
 
 
 @dataclass
 class RunSettings:
     """The whole config of one run."""
 
-    mode: str = "train_eval"
-    seed: int = 0
-    name: str = "???"
-    checkpoint: str | None = None
+    mode: str = "train_eval"  # describe prints what a model costs and runs nothing
+    seed: int = 0  # of initial weights and training data; task.seed is the evaluation's
+    name: str = "???"  # of the run's folder and in W&B; model and task where none is given
+    checkpoint: str | None = None  # a run's folder, or one of its checkpoints, for mode=eval
     resume: Any = False  # true: the newest unfinished run of this config; or a run's folder
-    output_dir: str = "outputs"
+    output_dir: str = "outputs"  # where runs get their folders
     validation_samples: int = 0  # of each cell, apart from the scores': to choose settings by
     model: ModelSettings = field(default_factory=ModelSettings)
     scale: ScaleSettings = field(default_factory=ScaleSettings)

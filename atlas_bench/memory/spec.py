@@ -35,26 +35,26 @@ class MemorySpec:
     Raises ValueError, with the field's name, for a value outside the family.
     """
 
-    network: str = "mlp"
-    features: str = "identity"
-    degree: int = 2
+    network: str = "mlp"  # M: a matrix, two layers, or two with a gate
+    features: str = "identity"  # phi, of keys and queries
+    degree: int = 2  # of polynomial, taylor and sketch
     constant_feature: bool = True  # whether phi has the degree-0 monomial a_0
-    objective: str = "l2"
-    window: int = 1
-    window_weights: str = "token"
-    optimizer: str = "gd"
-    update_every: int = 1
-    chunk: int = 16
-    retain: str = "scalar"
-    rate_inside: bool = False
-    gate: str = "sigmoid"
-    bounded_step: bool = False
+    objective: str = "l2"  # what an update lowers: the squared error, or minus the dot product
+    window: int = 1  # c: the last tokens that an update learns
+    window_weights: str = "token"  # gamma of a token, or of a token and the update
+    optimizer: str = "gd"  # of the memory
+    update_every: int = 1  # tokens between two updates
+    chunk: int = 16  # b: tokens whose gradients are taken at the weights before them
+    retain: str = "scalar"  # alpha, the keep-rate
+    rate_inside: bool = False  # whether the step is inside the momentum (Titans)
+    gate: str = "sigmoid"  # hard_sigmoid reaches 0 exactly
+    bounded_step: bool = False  # whether what a chunk writes is held below what its keys bear
     bounded_by: str = "keys"  # what the bounded step is measured by: memory/bounded.py
-    expansion: int = 4
-    branch_norm: bool = False
+    expansion: int = 4  # hidden features of a network, in widths of a value
+    branch_norm: bool = False  # layer norm of what is added to the residual
     sketch_size: int = 256  # of `sketch`: features a degree above 1
-    newton_schulz_steps: int = 5
-    newton_schulz_coefficients: str = "jordan"
+    newton_schulz_steps: int = 5  # of muon
+    newton_schulz_coefficients: str = "jordan"  # of muon
 
     def __post_init__(self) -> None:
         for name, valid in CHOICES.items():

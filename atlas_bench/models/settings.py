@@ -40,8 +40,8 @@ MemorySettings = make_dataclass(
 class AttentionSettings:
     """Softmax attention with rotary positions (RoPE, 2104.09864)."""
 
-    window: int | None = None  # tokens a query sees, itself included; None is full causal
-    rope_base: float = 10000.0
+    window: int | None = None  # tokens a query sees, itself included; null is full causal
+    rope_base: float = 10000.0  # of the wavelengths of the rotation
     convolution: bool = False  # of 4 tokens on q, k and v, as memories have (Based, 2402.18668)
     persistent_tokens: int = 0  # learnt keys and values that every query sees (Titans section 3.3)
 
@@ -51,21 +51,21 @@ class HubSettings:
     """A pretrained model of the hub, whose repository or folder ``model.name`` is."""
 
     dtype: str = "auto"  # of the weights: auto (the model's own) | float32 | bfloat16 | float16
-    revision: str = "main"
+    revision: str = "main"  # of the repository
     trust_remote_code: bool = False  # whether code of the repository may run
     max_length: int | None = None  # tokens it may see; null for as many as it has positions
-    batch_size: int = 8
+    batch_size: int = 8  # prompts read together
     # What BABILong's prompts hold besides context and question.
-    instruction: bool = True
-    examples: bool = True
-    post_prompt: bool = True
+    instruction: bool = True  # what is going to be asked
+    examples: bool = True  # two or three, answered
+    post_prompt: bool = True  # how to answer
 
 
 @dataclass
 class ModelSettings:
     """One preset of conf/model."""
 
-    name: str = "atlas"
+    name: str = "atlas"  # of the preset; with model=hf a repository or folder
     mixers: list[str] = field(default_factory=lambda: ["neural_memory"])  # of the layers, in turn
     write_gate: bool = True  # whether a gate says how much a token writes; else all write 1
     # How far the first updates may move, after TTT's (2407.04620). An orthogonalised update has the
@@ -85,15 +85,15 @@ class ModelSettings:
 class ScaleSettings:
     """One size of conf/scale (ATLAS Table 7); the memory's own sizes default to the heads'."""
 
-    name: str = "tiny"
-    width: int = 64
-    layers: int = 2
-    heads: int = 4
-    feed_forward: int | None = None  # hidden size of the Transformer's; None: 8/3 of width; 0: none
-    memory_heads: int | None = None
-    memory_key_dim: int | None = None  # of a key before an expanding phi; None: as the values
+    name: str = "tiny"  # of the chosen file
+    width: int = 64  # of the residual stream
+    layers: int = 2  # a mixer and a feed-forward each
+    heads: int = 4  # of attention, and of memories where memory_heads is null
+    feed_forward: int | None = None  # hidden size of the Transformer's; null: 8/3 of width; 0: none
+    memory_heads: int | None = None  # null: as heads
+    memory_key_dim: int | None = None  # of a key before an expanding phi; null: as the values
     attention_window: int = 64  # of sliding windows and segments (2048 in ATLAS section 6)
-    tie_embeddings: bool = True
+    tie_embeddings: bool = True  # whether the output layer is the embedding
 
 
 def needs_library(model: ModelSettings) -> bool:

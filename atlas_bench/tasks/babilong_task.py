@@ -34,14 +34,15 @@ class BabilongSettings(TaskSettings):
     """Which questions, at which lengths, how many, scored how."""
 
     name: str = "babilong"
-    subtasks: list[str] = field(default_factory=lambda: ["qa1"])
+    subtasks: list[str] = field(default_factory=lambda: ["qa1"])  # qa1 to qa20
+    # Of contexts: 0k is the facts alone, any number of k or M up to 10M.
     lengths: list[str] = field(default_factory=lambda: ["0k", "1k", "2k", "4k", "8k", "16k"])
     length_convention: str = "public"  # public: nominal - 300 | finetuning: n x 512 - 20
     samples: int = 100  # a subtask and length
     source: str = "generated"  # generated | hub (the published sets of RMT-team)
     questions: str = "generated"  # generated | real (in file order, as in the published sets)
     questions_folder: str | None = None  # of the bAbI v1.2 files, for real questions
-    max_new_tokens: int = 10
+    max_new_tokens: int = 10  # of an answer
 
 
 def check_babilong(task: BabilongSettings, text: TextSettings) -> None:

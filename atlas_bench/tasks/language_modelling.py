@@ -36,7 +36,7 @@ class LanguageModellingSettings(TaskSettings):
     """How far back held-out text is predicted from, and how much of it there is."""
 
     name: str = "lm"
-    lengths: list[str] = field(default_factory=lambda: ["1k", "4k", "16k"])
+    lengths: list[str] = field(default_factory=lambda: ["1k", "4k", "16k"])  # of windows
     reset_at_documents: bool = True  # else memory and attention carry on into the next document
     held_out_characters: int = 500_000  # of text, so that every tokenizer is judged on the same
 

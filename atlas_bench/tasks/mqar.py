@@ -59,7 +59,7 @@ class MqarSettings(TaskSettings):
 
     name: str = "mqar"
     grid: Any = "zoology_128"  # one of GRIDS, or a list of {length: 128, pairs: 8}
-    vocab_size: int = 8192
+    vocab_size: int = 8192  # keys are its lower half, values its upper
     random_non_queries: bool | None = None  # random tokens, not zeros, where nothing is asked
     gap_power: float = 0.01  # 1 is uniform, less prefers short gaps
     passes: int = 1  # how often the pairs are told

@@ -13,13 +13,13 @@ class TextSettings:
     """Prose, and the tokenizer."""
 
     source: str = "embedded"  # embedded | folder | hub (emozilla/pg19) | stream (task=lm only)
-    folder: str | None = None
+    folder: str | None = None  # of .txt files, for source=folder
     # Of the set that source=stream reads from the hub, or from a local folder.
-    dataset: str | None = None
-    subset: str | None = None
-    revision: str | None = None
+    dataset: str | None = None  # its name
+    subset: str | None = None  # which of its configurations
+    revision: str | None = None  # a commit, so that it stays the same
     tokenizer: str = "embedded"  # embedded: BPE trained once; else a folder or tokenizer.json
-    vocab_size: int = 1024
+    vocab_size: int = 1024  # of the embedded tokenizer
 
 
 def check_text(text: TextSettings) -> None:

@@ -65,6 +65,7 @@ class SuiteSettings(TaskSettings):
     """Which lm-eval tasks, on which data."""
 
     name: str = "commonsense"
+    # Tasks of lm-eval or ours.
     subtasks: list[str] = field(default_factory=lambda: ["wikitext", *AVERAGED])
     data: str = "fixtures"  # fixtures (stand-ins of ours, no result) | hub (the benchmark itself)
     limit: int | None = None  # documents of each subtask; null for all

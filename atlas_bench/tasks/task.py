@@ -19,7 +19,7 @@ from atlas_bench.text.tokenizer import Tokenizer
 class TaskSettings:
     """What all tasks have; each adds its own keys."""
 
-    name: str = "???"
+    name: str = "???"  # of the chosen file
     seed: int = 42  # of the evaluation samples; training uses the run's seed
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 class Stage:
     """Streams of ``length`` tokens, a share ``noise`` of which is noise."""
 
-    length: int = 64
-    noise: float = 0.0
+    length: int = 64  # tokens
+    noise: float = 0.0  # share of them, from 0 to 1
     coarse: bool = False  # gradients at chunks model.coarse_factor times the memory's
     price: float = 1.0  # share of the change penalty; none to a model that did not pass before
 
@@ -32,7 +32,7 @@ class CurriculumSettings:
     """Streams get noisier, then longer, whenever the answers' accuracy passes the threshold, or
     when a stage has had its share: a model that does not get there still meets every length."""
 
-    stages: list[Stage] = field(default_factory=default_stages)
+    stages: list[Stage] = field(default_factory=default_stages)  # in turn
     threshold: float = 0.92  # running accuracy on answers that ends a stage
     patience: int = 40  # steps a stage lasts at least
     longest: float = 0.2  # share of training.tokens after which a stage ends all the same
@@ -42,19 +42,19 @@ class CurriculumSettings:
 class TrainingSettings:
     """Budget, optimizer and objective."""
 
-    tokens: int = 1_000_000
+    tokens: int = 1_000_000  # the budget
     # Passes over a task's fixed training set, instead of tokens; for tasks that have one.
     epochs: float | None = None
     batch_tokens: int = 512  # tokens a step
     min_streams: int = 2  # streams a step, however long they are: fewer would be noise
     accumulate: int = 1  # micro-batches a step; the same gradient with less memory
-    learning_rate: float = 4e-3
+    learning_rate: float = 4e-3  # the highest; of AdamW
     final_rate: float = 0.1  # share of the learning rate that the cosine ends at
-    warmup_steps: int = 50
-    weight_decay: float = 0.01
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
+    warmup_steps: int = 50  # in which the learning rate rises from 0
+    weight_decay: float = 0.01  # of matrices but for the memories' initial weights
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.98])  # of AdamW
     clip: float = 1.0  # norm of the gradient
-    language_modelling_weight: float = 0.02
+    language_modelling_weight: float = 0.02  # of all other tokens beside the answers
     # Price on the mean of what is written and forgotten, in the stages that charge it: noise is
     # worth neither. Charged before facts are answered, it teaches never to write.
     change_penalty: float = 1.0

@@ -48,12 +48,12 @@ class MadSettings(TaskSettings):
     """One case: a run trains and tests one model on it."""
 
     name: str = "mad"
-    subtask: str = "in_context_recall"
+    subtask: str = "in_context_recall"  # one of the six
     change: str = (
         BASELINE  # one factor of the baseline changed: vocab_32, length_256, noise_0.4, ..
     )
     train_examples: int | None = None  # null: 12,800, or what the case says
-    test_examples: int = 1280
+    test_examples: int = 1280  # and as many to validate by
 
     @property
     def vocab_size(self) -> int:

@@ -59,7 +59,7 @@ class RulerSettings(TaskSettings):
     """Which tasks, at which lengths, how many samples, over which texts."""
 
     name: str = "ruler"
-    subtasks: list[str] = field(default_factory=lambda: list(SUBTASKS))
+    subtasks: list[str] = field(default_factory=lambda: list(SUBTASKS))  # some of the 13
     lengths: list[str] = field(default_factory=lambda: ["1k", "2k", "4k"])  # 1k is 1024 tokens
     samples: int = 50  # a subtask and length; 500 in the papers
     source: str = "generated"  # of the question answering: generated | hub (SQuAD, HotpotQA)
