@@ -146,7 +146,8 @@ def _groups(settings: type) -> Iterator[tuple[str, type]]:
     """The fields that are schemas of their own."""
     for name, hint in get_type_hints(settings).items():
         for part in getattr(hint, "__args__", (hint,)):
-            if dataclasses.is_dataclass(part) and getattr(hint, "__origin__", None) is not list:
+            several = getattr(hint, "__origin__", None) in (list, dict)
+            if dataclasses.is_dataclass(part) and not several:
                 yield name, part
 
 
@@ -156,6 +157,8 @@ def _names(settings: type) -> set[str]:
 
 def _type(hint: Any) -> str:
     if parts := getattr(hint, "__args__", ()):
+        if getattr(hint, "__origin__", None) is dict:
+            return "names of choices"
         names = ["null" if part is type(None) else _type(part) for part in parts]
         is_list = getattr(hint, "__origin__", None) is list
         return f"list of {names[0]}" if is_list else " or ".join(names)
@@ -172,6 +175,8 @@ def _default(field: dataclasses.Field) -> str:
 def _yaml(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    if value == {}:
+        return "{}"
     if isinstance(value, list):
         return f"[{', '.join(map(_yaml, value))}]"
     if dataclasses.is_dataclass(value):

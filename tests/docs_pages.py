@@ -19,8 +19,10 @@ from lm_eval._cli import HarnessCLI
 from atlas_bench import cli
 from atlas_bench.config import ConfigError, to_settings
 from atlas_bench.evaluation.lm_eval_model import AtlasBenchLM
+from atlas_bench.experiments import with_budget
 from atlas_bench.report import cli as report_cli
 from atlas_bench.report.published import published_names
+from atlas_bench.sweep_plan import one_job
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -181,6 +183,7 @@ def _is_said(shown: str, message: str) -> bool:
 
 def _run(words: list[str]) -> None:
     """Of atlas-bench: every flag, key and choice; of a sweep every value of its lists."""
+    words = with_budget([word for word in words if word != cli.DRY_RUN])
     if _parse(get_args_parser(), words).help or "--version" in words:
         return
     try:
@@ -196,7 +199,7 @@ def _run(words: list[str]) -> None:
         if key in PATHS and isinstance(value, str) and value not in NO_PATHS:
             _exists(Path(value), key)
         if override.is_discrete_sweep() and key != "seed":
-            others = cli._one_job([other for other in parsed if other is not override])
+            others = one_job([other for other in parsed if other is not override])
             for each in list(override.sweep_string_iterator())[1:]:
                 to_settings(cli._compose([*others, f"{override.get_key_element()}={each}"]))
 

@@ -14,7 +14,9 @@ from walkthroughs import followed  # noqa: F401
 
 from atlas_bench import cli, sweep_cli
 from atlas_bench.config import RunSettings, as_dict, folder_of, to_settings
+from atlas_bench.experiments import experiment_names, with_budget
 from atlas_bench.report.cli import main as report
+from atlas_bench.sweep_plan import one_job
 from atlas_bench.tasks.registry import TASKS
 
 RUN, SWEEP = "outputs/DATE/TIME-NAME", "outputs/DATE/TIME-sweep"
@@ -72,6 +74,7 @@ def clone(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     sweep = tmp_path / SWEEP
     sweep.mkdir()
     (sweep / "sweep.json").touch()
+    (sweep / "0-NAME").symlink_to(files / "NAME")
     # Whether this machine has the GPU that a model needs is no fault of the command.
     monkeypatch.setattr(cli, "check_machine", lambda settings: None)
     return tmp_path
@@ -120,9 +123,13 @@ def test_a_command_names_what_there_is(command: Command, clone: Path) -> None:
 )
 def test_a_wrong_command_is_found(line: str, clone: Path) -> None:
     page = f"A page with\n\n    {line}\n\nin it.\n"
-    with pytest.raises(WrongCommand):
+
+    def check_all() -> None:
         for command in commands(page, "page"):
             check(command)
+
+    with pytest.raises(WrongCommand):
+        check_all()
 
 
 def test_commands_are_found_wherever_they_stand() -> None:
@@ -134,11 +141,13 @@ def test_commands_are_found_wherever_they_stand() -> None:
     )
     found = [" ".join(command.words[1:]) for command in commands(page, "page")]
     assert found == [
-        "-m seed=3", "seed=5", "seed=8", "--help", "model.match=a", "model.match=b", "seed=1 seed=2",
+        "-m seed=3", "seed=5", "seed=8", "--help", "model.match=a", "model.match=b",
+        "seed=1 seed=2",
     ]  # fmt: skip
     assert len(COMMANDS) > 60
     assert {command.words[0] for command in COMMANDS} >= {
-        "atlas-bench", "atlas-bench-report", "atlas-bench-sweep", "lm_eval", "python", "pip", "make",
+        "atlas-bench", "atlas-bench-report", "atlas-bench-sweep", "lm_eval", "python", "pip",
+        "make",
     }  # fmt: skip
 
 
@@ -175,6 +184,8 @@ def wrong_words(text: str, keys: set[str], conf: Path) -> list[str]:
                 wrong.append(word)
             if (conf / key).is_dir():
                 choices = {path.stem for path in (conf / key).glob("*.yaml")} | {"NAME", ""}
+                if key == "experiment":
+                    choices |= {*experiment_names(), "NAME/BUDGET"}
                 wrong += [each for each in re.split(r"[,|]", value) if each not in choices]
     return wrong
 
@@ -244,10 +255,12 @@ def test_links_and_images_are_there(page: Path) -> None:
 def run(*words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A command of atlas-bench in this process; it must end with 0."""
     monkeypatch.setattr(sys, "argv", ["atlas-bench", *words])
+    code = None
     try:
         cli.main()
     except SystemExit as ended:
-        assert ended.code in (0, None)
+        code = ended.code
+    assert code in (0, None)
 
 
 def documented(line: str) -> list[str]:
@@ -335,7 +348,7 @@ def test_every_command_runs_at_smoke_size(
     """A sweep's first job."""
     from atlas_bench.run import execute
 
-    words = list(command.words[1:])
+    words = with_budget(command.words[1:])
     parsed = cli._parsed(cli._overrides_of(words))
     checkpoint = [word for word in words if word.startswith("checkpoint=")]
     if checkpoint:
@@ -346,7 +359,7 @@ def test_every_command_runs_at_smoke_size(
         ]
         parsed = cli._parsed(words)
         parsed += cli._parsed(cli.overrides_of_checkpoint(parsed, cli._compose))
-    settings = to_settings(cli._compose(cli._one_job(parsed)))
+    settings = to_settings(cli._compose(one_job(parsed)))
     record = json.loads(execute(smallest(settings), clone / "run").read_text())
     assert record["scores"], command
     assert folder_of("conf").is_dir()
