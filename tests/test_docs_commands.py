@@ -13,7 +13,7 @@ from docs_pages import PAGES, REPOSITORY, Command, WrongCommand, check, commands
 from walkthroughs import followed  # noqa: F401
 
 from atlas_bench import cli, sweep_cli
-from atlas_bench.config import RunSettings, as_dict, folder_of, to_settings
+from atlas_bench.config import RunSettings, as_dict, to_settings
 from atlas_bench.report.cli import main as report
 from atlas_bench.tasks.registry import TASKS
 
@@ -56,7 +56,9 @@ def files(tmp_path_factory: pytest.TempPathFactory, followed: Path) -> Path:  # 
     settings = to_settings(cli._compose(["model=titans"]))
     (run / "config.json").write_text(json.dumps(as_dict(settings)))
     (folder / "PATH").mkdir()
-    (folder / "PATH" / "book.txt").write_text("In the beginning.")
+    for number in range(16):  # every eighth is held out
+        text = f"In the beginning of book {number} was the word. " * 200
+        (folder / "PATH" / f"book{number}.txt").write_text(text)
     (folder / "PATH" / "tokenizer.json").touch()
     return folder
 
@@ -75,6 +77,11 @@ def clone(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     # Whether this machine has the GPU that a model needs is no fault of the command.
     monkeypatch.setattr(cli, "check_machine", lambda settings: None)
     return tmp_path
+
+
+def check_all(page: str) -> None:
+    for command in commands(page, "page"):
+        check(command)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=str)
@@ -121,8 +128,7 @@ def test_a_command_names_what_there_is(command: Command, clone: Path) -> None:
 def test_a_wrong_command_is_found(line: str, clone: Path) -> None:
     page = f"A page with\n\n    {line}\n\nin it.\n"
     with pytest.raises(WrongCommand):
-        for command in commands(page, "page"):
-            check(command)
+        check_all(page)
 
 
 def test_commands_are_found_wherever_they_stand() -> None:
@@ -134,11 +140,12 @@ def test_commands_are_found_wherever_they_stand() -> None:
     )
     found = [" ".join(command.words[1:]) for command in commands(page, "page")]
     assert found == [
-        "-m seed=3", "seed=5", "seed=8", "--help", "model.match=a", "model.match=b", "seed=1 seed=2",
+        "-m seed=3", "seed=5", "seed=8", "--help", "model.match=a", "model.match=b",
+        "seed=1 seed=2",
     ]  # fmt: skip
     assert len(COMMANDS) > 60
     assert {command.words[0] for command in COMMANDS} >= {
-        "atlas-bench", "atlas-bench-report", "atlas-bench-sweep", "lm_eval", "python", "pip", "make",
+        "atlas-bench", "atlas-bench-report", "atlas-bench-sweep", "lm_eval", "python", "pip",
     }  # fmt: skip
 
 
@@ -244,10 +251,12 @@ def test_links_and_images_are_there(page: Path) -> None:
 def run(*words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A command of atlas-bench in this process; it must end with 0."""
     monkeypatch.setattr(sys, "argv", ["atlas-bench", *words])
+    code = None
     try:
         cli.main()
     except SystemExit as ended:
-        assert ended.code in (0, None)
+        code = ended.code
+    assert code in (0, None)
 
 
 def documented(line: str) -> list[str]:
@@ -348,5 +357,4 @@ def test_every_command_runs_at_smoke_size(
         parsed += cli._parsed(cli.overrides_of_checkpoint(parsed, cli._compose))
     settings = to_settings(cli._compose(cli._one_job(parsed)))
     record = json.loads(execute(smallest(settings), clone / "run").read_text())
-    assert record["scores"], command
-    assert folder_of("conf").is_dir()
+    assert record["scores"]

@@ -55,7 +55,7 @@ def followed(tmp_path_factory: pytest.TempPathFactory):
             patch.setattr(
                 module, "folder_of", lambda kind: conf if kind == "conf" else folder_of(kind)
             )
-        before, modules = dict(TASKS), set(sys.modules)
+        before = dict(TASKS)
         follow("adding_a_model.md", conf)
         follow("adding_a_task.md", conf)
         register_schema()
