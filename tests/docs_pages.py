@@ -194,11 +194,13 @@ def _run(words: list[str]) -> None:
         words = [word for word in words if not OF_EXTRA.match(word)]
         cli._checked(words)
     parsed = cli._parsed(cli._overrides_of(words))
+    # Where no launcher sends jobs elsewhere the program has looked at all models of a sweep.
+    checked = () if any(word.startswith("hardware=") for word in words) else ("model",)
     for override in parsed:
         key, value = override.get_key_element().lstrip("+~"), override.value()
         if key in PATHS and isinstance(value, str) and value not in NO_PATHS:
             _exists(Path(value), key)
-        if override.is_discrete_sweep() and key != "seed":
+        if override.is_discrete_sweep() and key not in ("seed", *checked):
             others = one_job([other for other in parsed if other is not override])
             for each in list(override.sweep_string_iterator())[1:]:
                 to_settings(cli._compose([*others, f"{override.get_key_element()}={each}"]))
