@@ -308,7 +308,7 @@ def test_offline_is_local_quick_and_leaves_no_process(tmp_path: Path, trap: sock
     (identity,) = (tmp_path / "run/wandb_id.txt").read_text().split()
     parts = sorted(tmp_path.glob("run/wandb/offline-run-*"))
     assert len(parts) == 2  # it was stopped and went on as the same run
-    assert all(part.name.endswith(identity) for part in parts)
+    assert all(identity in part.name for part in parts)  # two of one second get a number
     assert any("/files/media/table/scores" in name for name in files)
     assert any("/files/media/images/plot" in name for name in files)
     records = [record for part in parts for record in read_records(part)]

@@ -47,6 +47,7 @@ def random_tables(spec: MemorySpec, key_dim: int, generator: Generator | None) -
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)  # kept for later calls, which may be of training
 def _monomials(key_dim: int, degree: int, constant: bool) -> tuple[list[Tensor], Tensor, Tensor]:
     """Selection matrices (key_dim + 1, D), one a factor; each monomial's degree and weight (D).
 
@@ -55,7 +56,7 @@ def _monomials(key_dim: int, degree: int, constant: bool) -> tuple[list[Tensor],
     rows = list(itertools.combinations_with_replacement(range(key_dim + 1), degree))
     if not constant:
         rows = rows[1:]
-    indices = torch.tensor(rows, device="cpu")  # kept for later calls, on whatever device
+    indices = torch.tensor(rows, device="cpu")  # whatever the device of the later calls
     selections = [
         torch.nn.functional.one_hot(indices[:, factor], key_dim + 1).T.double()
         for factor in range(degree)

@@ -342,3 +342,13 @@ def test_a_shape_that_does_not_fit_is_refused() -> None:
         chunked(
             case.spec, case.parameters, x["q"][:, :2], x["k"], x["v"], Gates(momentum=x["momentum"])
         )
+
+
+def test_what_is_kept_of_the_features_serves_evaluation_and_training() -> None:
+    """A first call in inference mode, as when a checkpoint is evaluated, then one with gradients."""
+    spec = MemorySpec(features="polynomial", degree=3)
+    case = Case(spec, length=4, key_dim=5)  # sizes that no other test has kept
+    with torch.inference_mode():
+        case.run(reference)
+    y, _ = case.run(reference)
+    assert all(torch.isfinite(grad).all() for grad in case.gradients(y).values())
