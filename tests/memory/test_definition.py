@@ -345,7 +345,7 @@ def test_a_shape_that_does_not_fit_is_refused() -> None:
 
 
 def test_what_is_kept_of_the_features_serves_evaluation_and_training() -> None:
-    """A first call in inference mode, as when a checkpoint is evaluated, then one with gradients."""
+    """A first call in inference mode, as where a checkpoint is evaluated, then one of training."""
     spec = MemorySpec(features="polynomial", degree=3)
     case = Case(spec, length=4, key_dim=5)  # sizes that no other test has kept
     with torch.inference_mode():
