@@ -11,6 +11,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from atlas_bench.config import ConfigError
+from atlas_bench.training.checkpoint import around
 
 GROUPS = ("model", "scale")
 
@@ -51,14 +52,12 @@ def overrides_of_checkpoint(
 
 def _config_around(path: Path) -> dict[str, Any] | None:
     """The config.json of the run that ``path`` is, or that it is a checkpoint of."""
-    for folder in (path, path.parent, path.parent.parent):
-        try:
-            found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if all(isinstance(found.get(group), dict) for group in GROUPS):
-            return found
-    return None
+    file = around(path, "config.json")
+    try:
+        found = {} if file is None else json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # evaluation says what is wrong with it
+        return None
+    return found if all(isinstance(found.get(group), dict) for group in GROUPS) else None
 
 
 def _differences(saved: dict, composed: dict, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -15,7 +15,7 @@ from atlas_bench.models.settings import ModelSettings, ScaleSettings
 from atlas_bench.tasks.babilong import babilong_tokenizer
 from atlas_bench.tasks.settings import TextSettings
 from atlas_bench.text.tokenizer import Tokenizer, load_tokenizer
-from atlas_bench.training.checkpoint import CheckpointError, find_checkpoint, load_model
+from atlas_bench.training.checkpoint import CheckpointError, around, find_checkpoint, load_model
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def run_tokenizer(path: str | Path) -> Tokenizer:
     Raises CheckpointError as `load_run` does.
     """
     source = find_checkpoint(Path(path))
-    saved = next((here for here in _folders(source) if (here / "tokenizer.json").is_file()), None)
+    saved = around(source, "tokenizer.json")
     try:
         if saved is not None:
             return load_tokenizer(saved)
@@ -61,14 +61,8 @@ def run_tokenizer(path: str | Path) -> Tokenizer:
         raise CheckpointError(f"the tokenizer of {source} cannot be had: {_line(error)}") from error
 
 
-def _folders(source: Path) -> list[Path]:
-    """A checkpoint's own folder and those of its run around it."""
-    return [source, source.parent, source.parent.parent]
-
-
 def _config(source: Path) -> dict[str, Any]:
-    files = [folder / "config.json" for folder in _folders(source)]
-    file = next((file for file in files if file.is_file()), None)
+    file = around(source, "config.json")
     if file is None:
         raise CheckpointError(f"{source} has no config.json above it; give a run's folder")
     try:

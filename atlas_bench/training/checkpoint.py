@@ -88,6 +88,12 @@ def find_checkpoint(path: Path, which: str = LAST) -> Path:
     )
 
 
+def around(path: Path, name: str) -> Path | None:
+    """The file ``name`` of a run or a checkpoint: in ``path`` or in one of two folders above it."""
+    folders = (path, path.parent, path.parent.parent)
+    return next((each / name for each in folders if (each / name).is_file()), None)
+
+
 def load_model(folder: Path, model: nn.Module) -> None:
     """Load the weights strictly; CheckpointError where they do not fit ``model``."""
     path = folder / "model.safetensors"
