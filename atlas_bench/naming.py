@@ -1,4 +1,4 @@
-"""The nearest valid name, in messages about misspelt ones."""
+"""Parts of one-sentence messages: the nearest valid name, what another package said."""
 
 from __future__ import annotations
 
@@ -19,3 +19,8 @@ def check_choice(key: str, value: object, valid: Iterable[object]) -> None:
         raise ValueError(
             f"{key}={value} is not one of {', '.join(map(str, valid))}{nearest(value, valid)}"
         )
+
+
+def cause(error: BaseException) -> str:
+    """The type and the first line of an error of another package, which may go on for pages."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"

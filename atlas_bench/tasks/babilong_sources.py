@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from atlas_bench.naming import cause
 from atlas_bench.tasks.babilong import Sample
 from atlas_bench.text.tokenizer import Tokenizer
 
@@ -67,10 +68,9 @@ def _load(repository: str, length: str, subtask: str) -> Any:
     try:
         rows = datasets.load_dataset(repository, length, split=subtask)
     except Exception as error:  # the hub client raises a dozen unrelated types
-        reason = (str(error).splitlines() or [""])[0][:200]
         raise SourceError(
             f"task.source: could not read {subtask} at {length} of {repository} from the Hugging "
-            f"Face hub ({type(error).__name__}: {reason}); check the network, or choose generated"
+            f"Face hub ({cause(error)}); check the network, or choose generated"
         ) from error
     missing = {"input", "question", "target"} - set(rows.column_names)
     if missing:

@@ -26,7 +26,7 @@ from atlas_bench.tasks.babilong import (
 )
 from atlas_bench.tasks.babilong_questions import QUESTIONS, questions_file, real_questions
 from atlas_bench.tasks.settings import TextSettings
-from atlas_bench.tasks.task import Asked, Batch, Cell, TaskSettings
+from atlas_bench.tasks.task import Asked, Batch, Cell, TaskSettings, check_counts, check_named
 
 
 @dataclass
@@ -53,16 +53,12 @@ def check_babilong(task: BabilongSettings, text: TextSettings) -> None:
     check_choice("task.length_convention", task.length_convention, CONVENTIONS)
     check_choice("task.source", task.source, SOURCES)
     check_choice("task.questions", task.questions, QUESTIONS)
-    for key in ("subtasks", "lengths"):
-        if not getattr(task, key):
-            raise ValueError(f"task.{key} is empty; name at least one")
+    check_named(task, "subtasks", "lengths")
     for subtask in task.subtasks:
         check_choice("task.subtasks", subtask, SUBTASKS)
     for length in task.lengths:
         context_tokens(length, task.length_convention)
-    for key in ("samples", "max_new_tokens"):
-        if getattr(task, key) < 1:
-            raise ValueError(f"task.{key}={getattr(task, key)} must be at least 1")
+    check_counts(task, "samples", "max_new_tokens")
     _check_questions(task)
 
 

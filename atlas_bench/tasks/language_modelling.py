@@ -21,7 +21,15 @@ import numpy as np
 from atlas_bench.seeding import generator
 from atlas_bench.tasks.babilong import babilong_tokenizer, parse_length
 from atlas_bench.tasks.settings import TextSettings
-from atlas_bench.tasks.task import Batch, Cell, Labelled, Measured, TaskSettings
+from atlas_bench.tasks.task import (
+    Batch,
+    Cell,
+    Labelled,
+    Measured,
+    TaskSettings,
+    check_counts,
+    check_named,
+)
 from atlas_bench.text.corpora import STREAM, Book, Corpus, load_corpus
 from atlas_bench.text.documents import HubSet, LocalDocuments, StreamedDocuments, document_tokens
 
@@ -43,13 +51,11 @@ class LanguageModellingSettings(TaskSettings):
 
 def check_language_modelling(task: LanguageModellingSettings, text: TextSettings) -> None:
     """Raise ValueError in one sentence for lengths or a text that cannot be."""
-    if not task.lengths:
-        raise ValueError("task.lengths is empty; name at least one")
+    check_named(task, "lengths")
     for length in task.lengths:
         if parse_length(length, _CONVENTION) < 2:
             raise ValueError(f"task.lengths: {length} leaves nothing to predict from; use 1k")
-    if task.held_out_characters < 1:
-        raise ValueError(f"task.held_out_characters={task.held_out_characters} must be at least 1")
+    check_counts(task, "held_out_characters")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from atlas_bench.naming import check_choice
 from atlas_bench.seeding import generator
 from atlas_bench.tasks.examples import UNLABELLED, Examples, Passes, distinct, mean_by_example
 from atlas_bench.tasks.settings import TextSettings
-from atlas_bench.tasks.task import Batch, Cell, Labelled, Measured, TaskSettings
+from atlas_bench.tasks.task import Batch, Cell, Labelled, Measured, TaskSettings, check_counts
 
 VALIDATION_EXAMPLES = 256  # a cell that is trained on; they decide when training may stop
 EVALUATION_BATCH = 128
@@ -93,9 +93,7 @@ def mqar_grid(task: MqarSettings) -> Grid:
 
 def check_mqar(task: MqarSettings, text: TextSettings) -> None:
     """Raise ValueError in one sentence for cells that cannot be drawn."""
-    for key in ("passes", "train_examples", "test_examples"):
-        if getattr(task, key) is not None and getattr(task, key) < 1:
-            raise ValueError(f"task.{key}={getattr(task, key)} must be at least 1")
+    check_counts(task, "passes", "train_examples", "test_examples")
     if not 16 <= task.vocab_size < 32768 or task.vocab_size % 2:
         raise ValueError(f"task.vocab_size={task.vocab_size} must be even, from 16 to 32766")
     grid = mqar_grid(task)

@@ -15,7 +15,7 @@ from atlas_bench.naming import check_choice
 from atlas_bench.tasks.babilong import babilong_tokenizer
 from atlas_bench.tasks.recall import ANSWER_TOKENS, CONTEXT_TOKENS
 from atlas_bench.tasks.settings import TextSettings
-from atlas_bench.tasks.task import Batch, Cell, TaskSettings
+from atlas_bench.tasks.task import Batch, Cell, TaskSettings, check_named
 
 DATA = ("fixtures", "hub")
 FIXTURE = " (fixture)"  # behind every name that was scored on our stand-ins
@@ -76,8 +76,7 @@ class SuiteSettings(TaskSettings):
 def check_suite(task: SuiteSettings, text: TextSettings) -> None:
     """Raise ValueError in one sentence for a suite that cannot be run."""
     check_choice("task.data", task.data, DATA)
-    if not task.subtasks:
-        raise ValueError("task.subtasks is empty; name at least one")
+    check_named(task, "subtasks")
     for subtask in task.subtasks:
         check_choice("task.subtasks", subtask, SUBTASKS)
     for key, least in (("limit", 1), ("max_length", 2), ("context_tokens", ANSWER_TOKENS + 1)):

@@ -23,6 +23,21 @@ class TaskSettings:
     seed: int = 42  # of the evaluation samples; training uses the run's seed
 
 
+def check_named(task: TaskSettings, *keys: str) -> None:
+    """Raise ValueError for a list of names that is empty."""
+    for key in keys:
+        if not getattr(task, key):
+            raise ValueError(f"task.{key} is empty; name at least one")
+
+
+def check_counts(task: TaskSettings, *keys: str) -> None:
+    """Raise ValueError for a number below 1; None is left to the task."""
+    for key in keys:
+        value = getattr(task, key)
+        if value is not None and value < 1:
+            raise ValueError(f"task.{key}={value} must be at least 1")
+
+
 @dataclass(frozen=True)
 class Batch:
     """Sequences to train on or to be scored at.

@@ -15,6 +15,8 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
+from atlas_bench.naming import cause
+
 SOURCES = ("embedded", "folder", "hub")
 STREAM = "stream"  # of text/documents.py: too large to be had as a corpus
 SPLITS = ("train", "test")
@@ -244,11 +246,7 @@ def _hub_corpus(split: str, max_books: int) -> Corpus:
     except Exception as error:  # the hub client raises a dozen unrelated types
         raise CorpusError(
             f"text.source: could not read {HUB_NAME} from the Hugging Face hub "
-            f"({type(error).__name__}: {_first_line(error)}); check the network, or choose "
+            f"({cause(error)}); check the network, or choose "
             "text.source=embedded or folder"
         ) from error
     return Corpus(f"hub: {HUB_NAME}, {split} split, {len(books)} books", books)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:200]

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from atlas_bench.naming import cause
 from atlas_bench.seeding import generator
 from atlas_bench.text.corpora import Book, Corpus, CorpusError
 from atlas_bench.text.tokenizer import Tokenizer, cache_directory, write_atomically
@@ -213,8 +214,7 @@ class HubSet:
         try:
             yield
         except Exception as error:  # the hub client raises a dozen unrelated types
-            reason = (str(error).splitlines() or [""])[0][:200]
             raise CorpusError(
-                f"text.dataset: could not read {self.label} ({type(error).__name__}: {reason}); "
+                f"text.dataset: could not read {self.label} ({cause(error)}); "
                 f"check the network, or choose text.source=embedded or folder"
             ) from error

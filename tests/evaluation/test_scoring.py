@@ -50,7 +50,7 @@ class Questions:
         self.broken = broken
 
     def batch(self, length: int, noise: float, first: int, count: int) -> Batch:
-        raise NotImplementedError
+        return Batch(TOKENS[:, :-1], TOKENS[:, 1:], MASK)
 
     def cells(self) -> list[Cell]:
         return [Cell("a", "short", 4), Cell("b", "long", 19)]

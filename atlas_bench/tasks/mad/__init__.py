@@ -24,7 +24,7 @@ from atlas_bench.tasks.mad.cases import (
 )
 from atlas_bench.tasks.mad.generators import Case, mad_examples
 from atlas_bench.tasks.settings import TextSettings
-from atlas_bench.tasks.task import Batch, Cell, Labelled, Measured, TaskSettings
+from atlas_bench.tasks.task import Batch, Cell, Labelled, Measured, TaskSettings, check_counts
 
 __all__ = [
     "SUBTASKS",
@@ -68,9 +68,7 @@ class MadSettings(TaskSettings):
 def check_mad(task: MadSettings, text: TextSettings) -> None:
     """Raise ValueError in one sentence for a case that MAD has not."""
     make_case(task.subtask, task.change)
-    for key in ("train_examples", "test_examples"):
-        if getattr(task, key) is not None and getattr(task, key) < 1:
-            raise ValueError(f"task.{key}={getattr(task, key)} must be at least 1")
+    check_counts(task, "train_examples", "test_examples")
     if task.train_examples is not None and task.change.startswith("train_size"):
         raise ValueError(
             f"task.change={task.change} and task.train_examples={task.train_examples} both say how "

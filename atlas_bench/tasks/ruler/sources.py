@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from atlas_bench.naming import cause
 from atlas_bench.tasks.ruler.documents import Problem
 from atlas_bench.text.corpora import split_sentences
 
@@ -106,8 +107,7 @@ def _fetched(key: str, name: str, fetch: Callable[[], Any]) -> Any:
     try:
         return fetch()
     except Exception as error:  # the hub client raises a dozen unrelated types
-        reason = (str(error).splitlines() or [""])[0][:200]
         raise ValueError(
-            f"{key}: could not read {name} from the Hugging Face hub ({type(error).__name__}: "
-            f"{reason}); check the network, or leave {key} at its default"
+            f"{key}: could not read {name} from the Hugging Face hub ({cause(error)}); "
+            f"check the network, or leave {key} at its default"
         ) from error

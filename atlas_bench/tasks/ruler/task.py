@@ -20,7 +20,7 @@ from atlas_bench.tasks.ruler.streams import NeedleStreams
 from atlas_bench.tasks.ruler.words import ADJECTIVES, HELD_OUT_EVERY, KEYS, NOUNS
 from atlas_bench.tasks.ruler.writing import Frame
 from atlas_bench.tasks.settings import TextSettings
-from atlas_bench.tasks.task import Asked, Batch, Cell, TaskSettings
+from atlas_bench.tasks.task import Asked, Batch, Cell, TaskSettings, check_counts, check_named
 from atlas_bench.text.corpora import load_corpus, sentences
 from atlas_bench.text.tokenizer import Tokenizer, make_tokenizer
 
@@ -77,9 +77,7 @@ def check_ruler(task: RulerSettings, text: TextSettings) -> None:
     check_choice("task.essays", task.essays, ESSAYS)
     check_choice("task.trained_on", task.trained_on, TRAINED_ON)
     check_choice("task.names", task.names, NAMES)
-    for key in ("subtasks", "lengths"):
-        if not getattr(task, key):
-            raise ValueError(f"task.{key} is empty; name at least one")
+    check_named(task, "subtasks", "lengths")
     for subtask in task.subtasks:
         check_choice("task.subtasks", subtask, SUBTASKS)
     for length in task.lengths:
@@ -87,8 +85,7 @@ def check_ruler(task: RulerSettings, text: TextSettings) -> None:
             raise ValueError(
                 f"task.lengths: {length} is too short; prompts have {SHORTEST} tokens or more"
             )
-    if task.samples < 1:
-        raise ValueError(f"task.samples={task.samples} must be at least 1")
+    check_counts(task, "samples")
 
 
 class RulerTask:
