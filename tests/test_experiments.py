@@ -52,7 +52,7 @@ def test_both_budgets_compose(name: str) -> None:
         command = read(name, budget)
         settings = to_settings(command.config)
         assert command.facts.params, "a table has more than one row"
-        assert settings.scale.name in ("tiny", "mad", "zoology_64") or budget == "paper"
+        assert settings.scale.name in ("tiny", "mad", "zoology_32") or budget == "paper"
         if name in published_names() and name != "fig_babilong":
             presets = {row.preset for row in published_table(name).rows} - {""}
             left_out = set() if budget == "paper" else set(NEED_GPU)
