@@ -70,8 +70,8 @@ class RunSettings:
     checkpoint: str | None = None  # a run's folder, or one of its checkpoints, for mode=eval
     resume: Any = False  # true: the newest unfinished run of this config; or a run's folder
     output_dir: str = "outputs"  # where runs get their folders
-    # Of each cell, apart from the scores', to choose settings by; of task=lm documents. At 0 none, but
-    # of task=mqar and mad as many as they bring.
+    # Of each cell, apart from the scores', to choose settings by; documents of task=lm. At 0 there
+    # are none, but of task=mqar and mad as many as they bring.
     validation_samples: int = 0
     model: ModelSettings = field(default_factory=ModelSettings)
     scale: ScaleSettings = field(default_factory=ScaleSettings)
