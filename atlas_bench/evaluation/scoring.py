@@ -76,8 +76,7 @@ def validate(run: Run, notes: list[str]) -> list[Score]:
     if task is None:
         return []
     folder = run.folder / VALIDATION
-    if isinstance(task, QuestionTask):
-        folder.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True)
     return evaluate(replace(run, task=task, folder=folder), notes).scores
 
 

@@ -18,11 +18,11 @@ FOLLOWS = ("name", "parameters")  # from other keys
 # A table chooses from less: rows may differ in the model's own settings, and how much is trained,
 # on which lengths, is another question.
 CHOSEN_FROM = "training"
-CHOSEN = "chosen by validation"
+NOT_CHOSEN = ("training.tokens", "training.epochs", "training.curriculum")
+MARK = "chosen by validation"  # instead of the value
 NO_CHOICE = (
     "none is chosen without the same validation scores in all of them (validation_samples=N)"
 )
-NOT_CHOSEN = ("training.tokens", "training.epochs", "training.curriculum")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Grid:
         paper's table they fill one row with what was chosen from the same grid for other cells."""
         if self.choice is None:
             return list(self.records)
-        chosen = {key.partition(".")[2]: CHOSEN for key in self.varied}
+        chosen = {key.partition(".")[2]: MARK for key in self.varied}
         found = []
         for record in self.choice.records:
             training = flatten(record.config.get(CHOSEN_FROM, {})) | chosen
@@ -104,7 +104,7 @@ def best_settings(records: Iterable[Record]) -> list[Choice]:
     groups: dict[str, list[Record]] = {}
     for record in sorted(records, key=order_of):
         if record.validation:
-            facts = {key: value for key, value in setup_of(record).items() if _in(key, COMPARED)}
+            facts = {key: value for key, value in setup_of(record).items() if _below(key, COMPARED)}
             groups.setdefault(_as_key([record.task, record.model, facts]), []).append(record)
     return [_best(group) for group in groups.values()]
 
@@ -180,10 +180,10 @@ def _mean_score(records: Sequence[Record]) -> float:
 
 
 def _is_swept(key: str) -> bool:
-    return _in(key, (CHOSEN_FROM,)) and not _in(key, NOT_CHOSEN)
+    return _below(key, (CHOSEN_FROM,)) and not _below(key, NOT_CHOSEN)
 
 
-def _in(key: str, names: Sequence[str]) -> bool:
+def _below(key: str, names: Sequence[str]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
