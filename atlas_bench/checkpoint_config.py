@@ -1,4 +1,5 @@
-"""What a checkpoint was trained as: `mode=eval checkpoint=PATH` needs no model or scale with it."""
+"""What a checkpoint was trained as: `mode=eval checkpoint=PATH` needs no model or scale with it,
+and its record tells the seed and the training that the model came from."""
 
 from __future__ import annotations
 
@@ -48,6 +49,19 @@ def overrides_of_checkpoint(
             if key not in given:
                 chosen.append(f"{key}={json.dumps(value)}")
     return chosen
+
+
+def training_of_checkpoint(checkpoint: str | None) -> dict[str, Any]:
+    """What an evaluation's record takes from the config that its checkpoint was trained with.
+
+    ``seed`` and ``training`` stand in place of the evaluation's own, which decide nothing;
+    ``trained_on`` is the task and the text. {} where no run's config is around the checkpoint.
+    """
+    saved = None if checkpoint is None else _config_around(Path(checkpoint))
+    if saved is None:
+        return {}
+    kept = {key: saved[key] for key in ("seed", "training") if key in saved}
+    return kept | {"trained_on": {key: saved.get(key) for key in ("task", "text")}}
 
 
 def _config_around(path: Path) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from atlas_bench import __version__
+from atlas_bench.checkpoint_config import training_of_checkpoint
 from atlas_bench.config import RunSettings, as_dict
 from atlas_bench.models.language_model import count_parameters
 from atlas_bench.report.records import Record, Score
@@ -37,13 +38,16 @@ def record_of(
     """The record of a run that ended, but for its wall time."""
     settings, task = run.settings, run.task
     tokenizer = task.tokenizer
+    config = as_dict(settings)
+    if settings.mode == "eval":
+        config |= training_of_checkpoint(settings.checkpoint)
     return Record(
         name=settings.name,
         model=settings.model.name,
         scale=scale_name(settings),
         task=task.settings.name,
         parameters=count_parameters(run.model),
-        seed=settings.seed,
+        seed=config["seed"],
         scores=found.scores,
         depths=found.depths,
         wall_seconds=0.0,
@@ -63,7 +67,7 @@ def record_of(
             "trained": settings.mode != "eval",
             "train_tokens": progress.tokens,
         },
-        config=as_dict(settings),
+        config=config,
         started_at=started_at.isoformat(timespec="seconds"),
         notes=notes,
         state_bytes=_state_bytes(run, found.scores),

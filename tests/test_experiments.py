@@ -31,7 +31,7 @@ PAPER = {
     "fig_context": (340e6, 15e9, 1.5e-3, None),
 }
 OTHER_TOKENS = {  # a job's, the same for every model
-    "fig_babilong": 66 * 512 * 64 * 10_000,  # segments of all stages x batch x steps
+    "fig_babilong": (34 + 3 * 32) * 512 * 64 * 10_000,  # segments of all stages x batch x steps
     "fig_mqar": 64 * 100_000 * 512,
 }
 

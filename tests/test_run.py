@@ -73,7 +73,7 @@ def test_trains_evaluates_and_records(model: str, tmp_path: Path) -> None:
 
 def test_a_checkpoint_is_evaluated_alike_and_the_report_reads_both(tmp_path: Path) -> None:
     # Neither the default model nor all of the preset's settings: the checkpoint tells both.
-    other = ["model=titans", "model.memory.expansion=2"]
+    other = ["model=titans", "model.memory.expansion=2", "seed=3", "training.clip=0.5"]
     assert atlas_bench(*SMALL, *other, folder=tmp_path).returncode == 0
     run = only_run(tmp_path)
     done = atlas_bench(
@@ -81,6 +81,10 @@ def test_a_checkpoint_is_evaluated_alike_and_the_report_reads_both(tmp_path: Pat
     )
     assert done.returncode == 0, done.stderr
     (again,) = (tmp_path / "again").glob("*/*")
+    record = json.loads((again / "record.json").read_text())
+    assert record["seed"] == 3  # the model's, as its training and its text
+    assert record["config"]["training"]["clip"] == 0.5
+    assert record["config"]["trained_on"]["text"]["source"] == "embedded"
     assert (again / "predictions.jsonl").read_text() == (run / "predictions.jsonl").read_text()
     code = "import sys; from atlas_bench.report.cli import main; sys.exit(main())"
     report = subprocess.run(

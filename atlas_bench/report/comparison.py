@@ -92,13 +92,15 @@ def compare(table: PublishedTable, records: Iterable[Record]) -> Comparison:
     theirs = {published.preset for published in table.rows}
     scored = [record for record in records if _has_score(table, record)]
     grids, found = find_grids(scored), []
+    ranked = [record for record in scored if record.model in theirs]
+    lengths = {column.name: _shared_lengths(column.stand_in, ranked) for column in table.columns}
     chosen = [record for grid in grids for record in grid.marked]
     for pool in pool_runs([*outside(scored, grids), *chosen]):
         differs = tuple(protocol_differences(table, pool.records))
         cells = {
             column.name: cell
             for column in table.columns
-            if (cell := _ours(column, pool, bool(differs))) is not None
+            if (cell := _ours(column, pool, bool(differs), lengths[column.name])) is not None
             # Of models that the paper has not, a stand-in would say nothing.
             and (pool.model in theirs or not cell.stands_in)
         }
@@ -122,39 +124,53 @@ def _has_score(table: PublishedTable, record: Record) -> bool:
 Found = list[list[tuple[Measure, list[Score]]]]  # parts of a column, measures, scores of each
 
 
-def _ours(column: Column, pool: Pool, differs: bool) -> Ours | None:
+def _ours(column: Column, pool: Pool, differs: bool, lengths: list[str]) -> Ours | None:
     """The column's value over those seeds that have all of its parts; else that of the baselines of
-    subtasks whose changes are not all there, else its stand-in's."""
+    subtasks whose changes are not all there, else its stand-in's, a mean over ``lengths``."""
     marks = ""
     seeds = _found(column.parts, pool)
     if not seeds:
         baselines = [[measure.baseline for measure in part] for part in column.parts]
         seeds, marks = _found(baselines, pool), BASELINE
     if not seeds and column.stand_in is not None:
-        seeds, marks = _found(((column.stand_in,),), pool), STANDS_IN
+        seeds, marks = _found(((column.stand_in,),), pool, lengths), STANDS_IN
     if not seeds:
         return None
     measured = [each for found in seeds for part in found for each in part]
     if any(FIXTURE in score.subtask for _, scores in measured for score in scores):
         marks = ON_FIXTURE + marks
     reasons = tuple(dict.fromkeys(said for each in measured for said in _less(*each)))
+    if STANDS_IN in marks and lengths:
+        reasons += (f"{column.stand_in.tasks[0]} over {', '.join(lengths)}",)
     if differs or reasons or marks:
         marks = DIFFERS + marks
     return Ours(_cell(column, seeds), marks, reasons)
 
 
-def _found(parts: Sequence[Sequence[Measure]], pool: Pool) -> list[Found]:
-    """For each seed that has every measure."""
+def _shared_lengths(stand_in: Measure | None, records: Iterable[Record]) -> list[str]:
+    """The lengths that all runs with the stand-in have: means over others do not compare."""
+    found = [] if stand_in is None else [stand_in.scores(record) for record in records]
+    names = [[score.length_name for score in scores] for scores in found if scores]
+    return [name for name in names[0] if all(name in each for each in names)] if names else []
+
+
+def _found(
+    parts: Sequence[Sequence[Measure]], pool: Pool, lengths: Sequence[str] | None = None
+) -> list[Found]:
+    """For each seed that has every measure, at ``lengths`` alone where they are given."""
     seeds = []
     for records in pool.by_seed.values():
-        found = [[(each, _scores(each, records)) for each in part] for part in parts]
+        found = [[(each, _scores(each, records, lengths)) for each in part] for part in parts]
         if all(each.value(scores) is not None for part in found for each, scores in part):
             seeds.append(found)
     return seeds
 
 
-def _scores(measure: Measure, records: Sequence[Record]) -> list[Score]:
-    return [score for record in records for score in measure.scores(record)]
+def _scores(
+    measure: Measure, records: Sequence[Record], lengths: Sequence[str] | None
+) -> list[Score]:
+    found = [score for record in records for score in measure.scores(record)]
+    return [score for score in found if lengths is None or score.length_name in lengths]
 
 
 def _cell(column: Column, seeds: Sequence[Found]) -> Cell:
@@ -223,9 +239,11 @@ def _tokenizer(record: Record) -> str:
 
 
 def _data(record: Record) -> str:
-    """Every name that the record gives to a text."""
-    text: dict[str, Any] = record.config.get("text") or {}
-    named = [record.protocol.get("noise"), *(text.get(key) for key in ("source", "dataset"))]
+    """Every name that the record gives to a text that the model was trained on."""
+    trained_on: dict[str, Any] | None = record.config.get("trained_on")
+    text: dict[str, Any] = (trained_on or record.config).get("text") or {}
+    noise = None if trained_on else record.protocol.get("noise")  # an evaluation's is its own
+    named = [noise, *(text.get(key) for key in ("source", "dataset"))]
     return f"data {' '.join(dict.fromkeys(str(name) for name in named if name)) or 'unknown'}"
 
 

@@ -149,16 +149,16 @@ def _notes(comparison: Comparison) -> list[str]:
     cells = [cell for ours in comparison.ours for cell in ours.cells.values()]
     stand_ins = [column.stand_in for column in table.columns if column.stand_in]
     named = ", ".join(f"{each.tasks[0]} {each.subtasks[0]} {each.metric}" for each in stand_ins)
-    for mark, said in LEGEND.items():
+    for mark, meaning in LEGEND.items():
         if any(mark in cell.marks for cell in cells):
-            notes.append(f"{mark}: {said.format(named)}")
+            notes.append(f"{mark}: {meaning.format(named)}")
     alike: dict[str, list[str]] = {}  # rows by what differs
     for ours in comparison.ours:
-        fewer = [reason for cell in ours.cells.values() for reason in cell.reasons]
-        alike.setdefault("; ".join([*ours.differs, *fewer[:1]]), []).append(ours.pool.name)
-    for reasons, names in alike.items():
+        reasons = dict.fromkeys(reason for cell in ours.cells.values() for reason in cell.reasons)
+        alike.setdefault("; ".join([*ours.differs, *reasons]), []).append(ours.pool.name)
+    for said, names in alike.items():
         whose = "all of ours" if len(alike) == 1 else ", ".join(dict.fromkeys(names))
-        notes.append(f"{whose}: {reasons or 'as in the paper, as far as the record says'}")
+        notes.append(f"{whose}: {said or 'as in the paper, as far as the record says'}")
     notes += [ours.pool.note for ours in comparison.ours if ours.pool.note]
     notes += comparison.choices
     return notes + [f"{row.model}, paper: {row.note}" for row in table.rows if row.note]

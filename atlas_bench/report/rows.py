@@ -16,7 +16,10 @@ from typing import Any
 from atlas_bench.report.records import Record, Score
 
 # Config that does not decide what a score means: places, names, and what was asked beside it.
-NO_SETUP = ("seed", "name", "mode", "checkpoint", "resume", "output_dir", "logger", "task.lengths")
+NO_SETUP = (
+    "seed", "name", "mode", "checkpoint", "resume", "output_dir", "logger", "task.lengths",
+    "trained_on.task.lengths",
+)  # fmt: skip
 # The last step of training may overshoot its budget by less than this share.
 TOKENS_TOLERANCE = 0.01
 MOST_DIFFERENCES = 5  # named in one note
@@ -94,6 +97,8 @@ def merge_runs(records: Iterable[Record]) -> list[Row]:
 def protocol_of(record: Record) -> dict[str, Any]:
     """How the scores were measured: what rows must share to be compared at all."""
     facts = flatten({**record.protocol, "tokenizer": record.tokenizer})
+    if record.config.get("training", {}).get("stop_at") is not None:
+        facts.pop("train_tokens", None)  # found, not set: a seed that is there sooner ends sooner
     return {key: value for key, value in facts.items() if key.split(".")[0] != "chance"}
 
 

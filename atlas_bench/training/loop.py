@@ -260,7 +260,9 @@ class Trainer:
             progress.accuracy >= curriculum.threshold
             and progress.stage_steps >= curriculum.patience
         )
-        spent = progress.stage_tokens >= curriculum.longest * self.settings.tokens
+        longest = self.stages[progress.stage].longest
+        share = curriculum.longest if longest is None else longest
+        spent = progress.stage_tokens >= share * self.settings.tokens
         if (passed or spent) and progress.stage + 1 < len(self.stages):
             progress.stage += 1
             progress.passed = passed

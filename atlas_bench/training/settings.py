@@ -13,6 +13,7 @@ class Stage:
     noise: float = 0.0  # share of them, from 0 to 1
     coarse: bool = False  # gradients at chunks model.coarse_factor times the memory's
     price: float = 1.0  # share of the change penalty; none to a model that did not pass before
+    longest: float | None = None  # share of training.tokens; null: the curriculum's
 
 
 def default_stages() -> list[Stage]:
@@ -92,11 +93,12 @@ def check_training(settings: TrainingSettings) -> None:
         raise ValueError(f"training.final_rate={settings.final_rate} must lie in 0..1")
     if len(settings.betas) != 2 or not all(0 <= beta < 1 for beta in settings.betas):
         raise ValueError(f"training.betas={settings.betas} must be two numbers in 0..1, 1 excluded")
-    if settings.curriculum.longest <= 0:
-        raise ValueError(
-            f"training.curriculum.longest={settings.curriculum.longest} must be above 0"
-        )
     stages = settings.curriculum.stages
+    shares = {"": settings.curriculum.longest}
+    shares |= {f"stages[{index}].": stage.longest for index, stage in enumerate(stages)}
+    for name, share in shares.items():
+        if share is not None and share <= 0:
+            raise ValueError(f"training.curriculum.{name}longest={share} must be above 0")
     for index, stage in enumerate(stages):
         if stage.length < 64 or not 0 <= stage.noise < 1:
             raise ValueError(

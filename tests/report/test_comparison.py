@@ -170,6 +170,27 @@ def test_a_stand_in_is_never_subtracted(make_record: MakeRecord) -> None:
     assert any("babilong qa1 exact_match" in note for note in sheet.notes)
 
 
+def test_stand_ins_are_means_over_the_lengths_that_all_have(make_record: MakeRecord) -> None:
+    other = make_record("atlas_linear", correct=[90, 10], lengths=((0, "0k"), (1000, "1k")))
+    records = [make_record("atlas"), other]
+    comparison = compare(published_table("table6_ablation"), records)
+    values = {ours.preset: ours.cells["avg_acc"].cell.value for ours in comparison.ours}
+    assert values == {"atlas": pytest.approx(99), "atlas_linear": pytest.approx(50)}
+    (sheet,) = comparison_sheets(comparison)
+    assert any("babilong over 0k, 1k" in note for note in sheet.notes)
+
+
+def test_a_checkpoint_is_marked_by_the_text_that_it_was_trained_on(make_record: MakeRecord) -> None:
+    asked_with = AS_IN_THE_PAPER["config"]  # the text of the evaluation alone
+    trained_on = {"text": {"source": "embedded"}, "task": {"name": "lm"}}
+    as_in_the_paper = AS_IN_THE_PAPER | {"config": {**asked_with, "trained_on": trained_on}}
+    record = make_record(
+        "atlas", task="commonsense", scores=commonsense(0.7, 20.0), **as_in_the_paper
+    )
+    (ours,) = compare(published_table("table2_760m"), [record]).ours
+    assert ours.differs == ("data embedded, not FineWeb or FineWeb-Edu",)
+
+
 def test_order_counts_pairs_of_one_scale(make_record: MakeRecord) -> None:
     accuracy = {"atlas": 0.9, "titans": 0.8, "transformer": 0.85, "kda": 1.0}
     records = [

@@ -108,6 +108,32 @@ def test_what_does_not_matter_does_not_keep_seeds_apart(make_record: MakeRecord)
     assert len(row.records) == 3
 
 
+def test_seeds_that_stopped_early_are_one_row_whatever_they_took(make_record: MakeRecord) -> None:
+    def rows(stop_at: float | None) -> int:
+        return len(
+            merge_runs(
+                make_record(
+                    seed=seed,
+                    config={"seed": seed, "training": {"stop_at": stop_at}},
+                    protocol={"train_tokens": tokens},
+                )
+                for seed, tokens in enumerate((300_000, 500_000))
+            )
+        )
+
+    assert rows(0.99) == 1
+    assert rows(None) == 2
+
+
+def test_models_trained_differently_are_no_seeds_of_each_other(make_record: MakeRecord) -> None:
+    def evaluation(seed: int, trained_on: str) -> Record:
+        config = {"seed": seed, "mode": "eval", "trained_on": {"text": {"source": trained_on}}}
+        return make_record(seed=seed, config=config)
+
+    assert len(merge_runs([evaluation(0, "embedded"), evaluation(1, "embedded")])) == 1
+    assert len(merge_runs([evaluation(0, "embedded"), evaluation(1, "pg19")])) == 2
+
+
 def test_the_same_seed_again_is_a_row_of_its_own(make_record: MakeRecord) -> None:
     again = make_record(seed=0, started_at="2025-02-01T00:00:00+00:00")
     rows = merge_runs([make_record(seed=0), make_record(seed=1), again])

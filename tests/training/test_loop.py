@@ -80,12 +80,14 @@ def test_learns_and_walks_through_the_curriculum(tmp_path: Path) -> None:
 
 
 def test_a_stage_ends_when_it_had_its_share(tmp_path: Path) -> None:
-    curriculum = replace(SETTINGS.curriculum, threshold=1.1, longest=0.25)
+    first, *others = SETTINGS.curriculum.stages
+    stages = [replace(first, longest=0.25), *others]  # its own share goes before the curriculum's
+    curriculum = replace(SETTINGS.curriculum, stages=stages, threshold=1.1, longest=0.5)
     run = trainer(tmp_path, settings=replace(SETTINGS, curriculum=curriculum))
     run.run()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     stages = [(line["length_tokens"], line["noise_share"]) for line in lines]
-    assert [stages.count(stage) for stage in dict.fromkeys(stages)] == [3, 3, 6]
+    assert [stages.count(stage) for stage in dict.fromkeys(stages)] == [3, 6, 3]
     assert not run.progress.passed
     charged = [line["loss"] - line["answer_loss"] for line in lines]
     assert min(charged[:3]) > 0.3
@@ -257,6 +259,10 @@ def test_schedule_and_weight_decay_groups() -> None:
         ({"curriculum": CurriculumSettings(stages=[Stage(8, 0.5)])}, "64 tokens or more"),
         ({"curriculum": CurriculumSettings(stages=[])}, "is empty"),
         ({"curriculum": CurriculumSettings(longest=0.0)}, "training.curriculum.longest"),
+        (
+            {"curriculum": CurriculumSettings(stages=[Stage(longest=0.0)])},
+            r"stages\[0\]\.longest=0",
+        ),
         ({"curriculum": CurriculumSettings(stages=[Stage(price=-1.0)])}, r"price=-1.0 must"),
     ],
 )
