@@ -14,6 +14,8 @@ from atlas_bench.report.rows import differing, order_of, setup_of
 
 # What is compared, so that each of it has settings of its own; the rest is there to choose from.
 COMPARED = ("model.name", "scale", "task", "text")
+# But of a network that a task lets learn: its size and optimizer are in the record's model.
+CHOSEN = ("task.learner",)
 FOLLOWS = ("name", "parameters")  # from other keys
 
 
@@ -87,7 +89,11 @@ def _mean_score(records: Sequence[Record]) -> float:
 
 
 def _is_compared(key: str) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in COMPARED)
+    return _below(key, COMPARED) and not _below(key, CHOSEN)
+
+
+def _below(key: str, names: Sequence[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def _as_key(facts: Any) -> str:

@@ -128,8 +128,9 @@ def _band_title(cells: Sequence[Cell]) -> str:
     samples = sorted({cell.samples for cell in cells})
     counts = f"{samples[0]}" if len(samples) == 1 else f"{samples[0]} to {samples[-1]}"
     bands = []
-    if any(cell.seeds == 1 for cell in cells):
+    if any(cell.seeds == 1 and cell.low is not None for cell in cells):
         bands.append("95% Wilson interval")
     if any(cell.seeds > 1 for cell in cells):
         bands.append("standard deviation over seeds")
-    return f"band: {' or '.join(bands)}; {counts} samples a point"
+    band = f"band: {' or '.join(bands)}; " if bands else ""
+    return f"{band}{counts} samples a point"
