@@ -103,7 +103,7 @@ def test_the_learnability_study_is_the_papers() -> None:
     task = to_settings(cli._compose(last)).task
     assert (task.dimension, task.window) == (256, 512)
     assert (task.learner.layers, task.learner.expansion) == (3, 4)
-    assert (task.learner.optimizer, task.learner.learning_rate) == ("sgd", 0.3)
+    assert (task.learner.optimizer, task.learner.learning_rate) == ("sgd", 0.1)
     (found, *_) = estimate_jobs([to_settings(cli._compose(first))])
     assert (found.parameters, found.tokens, found.gpu_hours) == (3 * 256**2, 8192, None)
     assert "? mlp_2x1_adam: not counted: one step a token" in as_text([found, found])
