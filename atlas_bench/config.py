@@ -161,8 +161,8 @@ def _check_model(settings: RunSettings) -> None:
     for name, task in settings.evaluations.items():
         if isinstance(task, OnlineSettings):
             raise ConfigError(
-                f"evaluations.{name}: task={task.name} is learnt while it is measured, so it asks no "
-                f"trained model; run it by itself"
+                f"evaluations.{name}: task={task.name} is learnt while it is measured, so it asks "
+                f"no trained model; run it by itself"
             )
     if settings.model.hub is not None and (settings.mode, settings.checkpoint) != ("eval", None):
         raise ConfigError(
@@ -192,8 +192,8 @@ def _check_online(settings: RunSettings) -> None:
     name = settings.task.name
     if settings.mode in ("train", "eval"):
         raise ConfigError(
-            f"mode={settings.mode}: task={name} is learnt while it is measured and leaves no model; "
-            f"use mode=train_eval"
+            f"mode={settings.mode}: task={name} is learnt while it is measured and leaves no "
+            f"model; use mode=train_eval"
         )
     given = {"checkpoint": settings.checkpoint, "evaluations": settings.evaluations}
     if settings.hardware.precision == "bfloat16":

@@ -63,8 +63,8 @@ def prepare(settings: RunSettings, folder: Path, stop: StopSignal) -> Run:
     _claim(settings, folder)
     console = Console()
     console.print(
-        f"{model_name(settings)} at {scale_name(settings)}: {count_parameters(model):,} parameters, "
-        f"{device.type} {precision}, seed {settings.seed}, run {folder}"
+        f"{model_name(settings)} at {scale_name(settings)}: {count_parameters(model):,} "
+        f"parameters, {device.type} {precision}, seed {settings.seed}, run {folder}"
     )
     logger = RunLogger(settings.logger.mode, project=settings.logger.project)
     return Run(

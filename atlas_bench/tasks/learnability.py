@@ -79,7 +79,7 @@ class LearnabilityTask:
         return np.stack(inputs), np.stack(outputs)
 
     def judge(self, losses: np.ndarray) -> list[Measured]:
-        """The mean loss at positions 0-63, 64-127, 128-255, ..., over all, and over the last half."""
+        """The mean loss at positions 0-63, 64-127, 128-255, ..., over all, over the last half."""
         settings, samples = self.settings, len(losses)
         target, length = settings.target, settings.length
         found = []
