@@ -55,7 +55,7 @@ def test_both_budgets_compose(name: str) -> None:
         command = read(name, budget)
         settings = to_settings(command.config)
         assert command.facts.params, "a table has more than one row"
-        assert settings.scale.name in ("tiny", "mad", "zoology_64", "none") or budget == "paper"
+        assert settings.scale.name in ("tiny", "mad", "zoology_32", "none") or budget == "paper"
         if name in published_names() and name not in ("fig_babilong", "fig_learnability"):
             presets = {row.preset for row in published_table(name).rows} - {""}
             left_out = set() if budget == "paper" else set(NEED_GPU)

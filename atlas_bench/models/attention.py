@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atlas_bench.models.convolution import CONVOLUTION, convolve
-from atlas_bench.models.settings import ModelSettings, ScaleSettings
+from atlas_bench.models.settings import ModelSettings, ScaleSettings, has_convolution
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Attention(nn.Module):
         self.rope_base = model.attention.rope_base
         self.qkv = nn.Linear(scale.width, 3 * scale.width, bias=False)
         self.convolution = None
-        if model.attention.convolution:  # starts as a plain sum, as a memory's does
+        if has_convolution(model, scale):  # starts as a plain sum, as a memory's does
             self.convolution = nn.Parameter(torch.full((3 * scale.width, CONVOLUTION), 0.5))
         self.out = None if inner else nn.Linear(scale.width, scale.width, bias=False)
         self.persistent_tokens = model.attention.persistent_tokens

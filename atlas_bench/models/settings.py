@@ -42,7 +42,8 @@ class AttentionSettings:
 
     window: int | None = None  # tokens a query sees, itself included; null is full causal
     rope_base: float = 10000.0  # of the wavelengths of the rotation
-    convolution: bool = False  # of 4 tokens on q, k and v, as memories have (Based, 2402.18668)
+    # Of 4 tokens on q, k and v, as memories have (Based, 2402.18668); null: as the scale says.
+    convolution: bool | None = None
     persistent_tokens: int = 0  # learnt keys and values that every query sees (Titans section 3.3)
 
 
@@ -93,12 +94,20 @@ class ScaleSettings:
     memory_heads: int | None = None  # null: as heads
     memory_key_dim: int | None = None  # of a key before an expanding phi; null: as the values
     attention_window: int = 64  # of sliding windows and segments (2048 in ATLAS section 6)
+    attention_convolution: bool = False  # whether attention has the short convolution of memories
     tie_embeddings: bool = True  # whether the output layer is the embedding
 
 
 def needs_library(model: ModelSettings) -> bool:
     """Whether a layer only runs on the kernels of flash-linear-attention, hence on a GPU."""
     return any(mixer in LIBRARY_MIXERS for mixer in model.mixers)
+
+
+def has_convolution(model: ModelSettings, scale: ScaleSettings) -> bool:
+    """Whether the attention of the model has a short convolution."""
+    if model.attention.convolution is None:  # memory_as_context has none to give: see check_settings
+        return scale.attention_convolution and "memory_as_context" not in model.mixers
+    return model.attention.convolution
 
 
 def check_settings(model: ModelSettings, scale: ScaleSettings) -> None:

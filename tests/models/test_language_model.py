@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -32,6 +34,7 @@ PRESETS = {
         mixers=["attention"],
         attention=AttentionSettings(window=5, convolution=True),
     ),
+    "convolution_of_scale": ModelSettings(name="transformer", mixers=["attention"]),
     "pair_weights": ModelSettings(
         memory=MemorySettings(window=3, window_weights="pair", optimizer="gd", chunk=4)
     ),
@@ -40,7 +43,8 @@ SCALE = ScaleSettings(width=32, layers=2, heads=4, memory_heads=2, memory_key_di
 
 
 def build(name: str, seed: int = 0) -> LanguageModel:
-    model = build_model(PRESETS[name], SCALE, vocab_size=64, seed=seed).double()
+    scale = replace(SCALE, attention_convolution=name == "convolution_of_scale")
+    model = build_model(PRESETS[name], scale, vocab_size=64, seed=seed).double()
     return model.eval()
 
 

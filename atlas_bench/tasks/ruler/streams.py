@@ -42,6 +42,10 @@ class Item:
     answer_tokens: int = 0
 
 
+class _TooShort(Exception):
+    """No subtask has a needle and a question of so few tokens."""
+
+
 class NeedleStreams:
     """Stream number i of a seed, the same whatever was drawn before it.
 
@@ -65,7 +69,15 @@ class NeedleStreams:
 
     def batch(self, length: int, noise: float, first: int, count: int) -> Batch:
         """Streams ``first`` to ``first + count - 1`` of ``length`` targets, a share ``noise`` of
-        them haystack. Raises ValueError when ``length`` cannot hold a needle and a question."""
+        them haystack. A length that holds no needle and question of any subtask is doubled until
+        it does: some take 60 tokens, others 220, and one curriculum is to serve them all."""
+        while True:
+            try:
+                return self._batch(length, noise, first, count)
+            except _TooShort:
+                length *= 2
+
+    def _batch(self, length: int, noise: float, first: int, count: int) -> Batch:
         tokens = np.zeros((count, length + 1), dtype=np.int32)
         answers = np.zeros((count, length + 1), dtype=bool)
         for row in range(count):
@@ -88,10 +100,7 @@ class NeedleStreams:
             if spare >= 0:  # else another subtask, with fewer or shorter needles
                 break
         else:
-            raise ValueError(
-                f"training.curriculum.stages: {total - 1} tokens are too few for needles and one "
-                f"question of {subtask}, which take {total - spare - 1}"
-            )
+            raise _TooShort
         start = writer.header()
         if len(start.ids) <= spare:  # the shortest streams have no room for it
             spare -= len(start.ids)
