@@ -21,7 +21,7 @@ from atlas_bench.models.settings import (
 )
 from atlas_bench.naming import check_choice
 from atlas_bench.tasks.online import OnlineSettings
-from atlas_bench.tasks.registry import TASKS, check_task, trains, validation_settings
+from atlas_bench.tasks.registry import TASKS, check_task, check_validation, trains
 from atlas_bench.tasks.settings import TextSettings
 from atlas_bench.tasks.task import TaskSettings
 from atlas_bench.training.settings import TrainingSettings, check_training
@@ -77,7 +77,9 @@ class RunSettings:
     checkpoint: str | None = None  # a run's folder, or one of its checkpoints, for mode=eval
     resume: Any = False  # true: the newest unfinished run of this config; or a run's folder
     output_dir: str = "outputs"  # where runs get their folders
-    validation_samples: int = 0  # of each cell, apart from the scores': to choose settings by
+    # Of each cell, apart from the scores', to choose settings by; documents of task=lm. At 0 there
+    # are none, but of task=mqar and mad as many as they bring.
+    validation_samples: int = 0
     model: ModelSettings = field(default_factory=ModelSettings)
     scale: ScaleSettings = field(default_factory=ScaleSettings)
     task: TaskSettings = field(default_factory=TaskSettings)  # of one of registry.TASKS
@@ -153,7 +155,7 @@ def check(settings: RunSettings) -> None:
     if settings.validation_samples < 0:
         raise ConfigError(f"validation_samples={settings.validation_samples} must not be negative")
     if settings.validation_samples:
-        validation_settings(settings.task, settings.validation_samples)
+        check_validation(settings.task, settings.validation_samples)
 
 
 def _check_model(settings: RunSettings) -> None:

@@ -68,7 +68,6 @@ def record_of(
         started_at=started_at.isoformat(timespec="seconds"),
         notes=notes,
         state_bytes=_state_bytes(run, found.scores),
-        valid_accuracy=progress.valid_accuracy,
     )
 
 

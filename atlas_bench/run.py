@@ -14,7 +14,7 @@ import torch
 from atlas_bench.config import ConfigError, RunSettings, as_dict, check_machine
 from atlas_bench.console import progress_bars
 from atlas_bench.evaluation.labelled import accuracy
-from atlas_bench.evaluation.scoring import Scores, evaluate, validate
+from atlas_bench.evaluation.scoring import Scores, evaluate, validate, validation_task
 from atlas_bench.evaluation.streaming import DoesNotFit
 from atlas_bench.interrupts import Interrupted, StopSignal
 from atlas_bench.models.accounting import account, as_text
@@ -28,12 +28,12 @@ from atlas_bench.report.plots import (
     plot_position_loss,
     plot_training,
 )
-from atlas_bench.report.records import RECORD_NAME, Record, read_record, write_record
+from atlas_bench.report.records import RECORD_NAME, Record, Score, read_record, write_record
 from atlas_bench.report.selection import validation_score
 from atlas_bench.report.tables import rich_tables
 from atlas_bench.tasks.online import OnlineSettings, OnlineTask
 from atlas_bench.tasks.suites import ZERO_SHOT
-from atlas_bench.tasks.task import Task
+from atlas_bench.tasks.task import LabelledTask, Task
 from atlas_bench.training import checkpoint
 from atlas_bench.training.loop import Progress, Trainer, TrainingError
 from atlas_bench.training.online import build_learner
@@ -106,7 +106,9 @@ def _execute(
     started: float,
     started_at: datetime.datetime,
     stop: StopSignal,
+    validation: list[Score] | None = None,
 ) -> tuple[Record, Path]:
+    """``validation``: of the run that this is part of."""
     run = prepare(settings, folder, stop)
     run.logger.start(
         as_dict(settings),
@@ -130,11 +132,12 @@ def _execute(
         else:
             progress = train(run)
         notes: list[str] = []
-        validation = validate(run, notes) if settings.validation_samples else []
+        if validation is None:
+            validation = validate(run, notes)
         found, others = Scores(), []
         if settings.mode != "train":
             found = evaluate(run, notes)
-            others = [_evaluation(run, name) for name in settings.evaluations]
+            others = [_evaluation(run, name, validation) for name in settings.evaluations]
     except BaseException:
         run.logger.close(failed=True)
         raise
@@ -147,7 +150,7 @@ def _execute(
     return record, path
 
 
-def _evaluation(run: Run, name: str) -> Record:
+def _evaluation(run: Run, name: str, validation: list[Score]) -> Record:
     """Ask the model one of ``evaluations``: what ``mode=eval checkpoint=RUN task=NAME`` does, in a
     folder of the run's. One whose record is there, of a run that was stopped later, is left."""
     settings, folder = run.settings, run.folder / EVALUATIONS / name
@@ -166,7 +169,7 @@ def _evaluation(run: Run, name: str) -> Record:
         logger=replace(settings.logger, mode="disabled"),  # the run logs its scores
     )
     folder.mkdir(parents=True, exist_ok=True)
-    return _execute(asked, folder, started, started_at, run.stop)[0]
+    return _execute(asked, folder, started, started_at, run.stop, validation)[0]
 
 
 def _show(run: Run, record: Record, path: Path, others: list[Record]) -> None:
@@ -218,6 +221,7 @@ def train(run: Run) -> Progress:
     """Train, resuming where the folder holds a checkpoint; returns the Progress."""
     settings = run.settings
     training = _with_epochs(settings.training, run.task)
+    asked = validation_task(run) if training.validate_every else None
     trainer = Trainer(
         run.model,
         _batches(run.task),
@@ -227,7 +231,9 @@ def train(run: Run) -> Progress:
         device=run.device,
         precision=run.precision,
         forward=torch.compile(run.model) if settings.hardware.compile else None,
-        validate=partial(accuracy, run) if hasattr(run.task, "validation_batches") else None,
+        validate=partial(accuracy, replace(run, task=asked))
+        if isinstance(asked, LabelledTask)
+        else None,
         should_stop=run.stop,
     )
     if settings.resume is not False and (run.folder / "checkpoints" / "last.json").is_file():

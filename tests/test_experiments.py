@@ -286,6 +286,7 @@ def test_a_run_without_all_evaluations_is_not_done(
         for key in ("samples=1", "lengths=[0k]")
     ]
     words += [*few, *SMALL, "task.lengths=[1k]", "task.held_out_characters=4000"]
+    words.append("validation_samples=1")
     register_schema()
     settings = to_settings(cli._compose(words))
     whole = atlas_bench.run.evaluate
@@ -306,8 +307,15 @@ def test_a_run_without_all_evaluations_is_not_done(
     settings.resume = str(tmp_path)
     atlas_bench.run.execute(settings, tmp_path)
     assert first.stat().st_mtime_ns == before
-    assert (tmp_path / "evaluations" / "two" / "record.json").is_file()
-    assert json.loads((tmp_path / "record.json").read_text())["config"]["evaluations"]
+    second = tmp_path / "evaluations" / "two" / "record.json"
+    run, *asked = (
+        json.loads(path.read_text()) for path in (tmp_path / "record.json", first, second)
+    )
+    assert run["config"]["evaluations"]
+    # Settings of the one model are chosen by its own validation, whatever it is asked.
+    values = [[score["value"] for score in each["validation"]] for each in (run, *asked)]
+    assert run["validation"][0]["metric"] == "perplexity"
+    assert values == [values[0]] * 3
 
 
 def test_a_mistake_in_an_evaluation_names_it() -> None:

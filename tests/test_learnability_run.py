@@ -67,6 +67,9 @@ def test_a_rate_is_chosen_by_other_sequences(tmp_path: Path) -> None:
         assert all(tested[score.length_name] != score.value for score in record.validation[:2])
     (choice,) = best_settings(records)
     assert (choice.settings, choice.points) == ({"task.learner.learning_rate": 0.01}, 2)
+    (first, _) = map(markdown_sheet, beside_paper(Runs(records, {}), "fig_learnability").shown)
+    rows = [line for line in first.splitlines() if ", ours" in line]
+    assert [f"{records[1].scores[2].value:.3f}" in row for row in rows] == [True]
     other = replace(records[0], model="mlp_2x1_sgd")
     assert len(best_settings([*records, other])) == 2
 

@@ -43,7 +43,9 @@ def test_mqar_is_trained_for_its_epochs_and_scored(tmp_path: Path) -> None:
     assert record["train_tokens"] == 1.5 * 64 * 32
     assert [line["length_tokens"] for line in metrics] == [32] * 6
     assert [i for i, line in enumerate(metrics, 1) if "valid_accuracy" in line] == [4, 6]
-    assert record["valid_accuracy"] == metrics[-1]["valid_accuracy"]
+    (validated,) = record["validation"]  # of the examples that training may be stopped by
+    assert (validated["subtask"], validated["samples"]) == ("4 pairs", 256)
+    assert validated["value"] == pytest.approx(metrics[-1]["valid_accuracy"], abs=1e-6)
     (score,) = record["scores"]
     assert (score["subtask"], score["length_name"], score["samples"]) == ("4 pairs", "32", 20)
     assert record["tokenizer"] == {"name": None, "fingerprint": None, "vocab_size": 64}

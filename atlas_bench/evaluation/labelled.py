@@ -88,8 +88,10 @@ def _read_packed(run: Run, tokens: Tensor, starts: np.ndarray) -> Tensor:
 
 
 def accuracy(run: Run) -> float:
-    """The share of labelled positions of the task's validation examples that is predicted."""
-    parts = [predict(run, batch) for batch in run.task.validation_batches()]
+    """The share of labelled positions of all the task's cells that is predicted."""
+    task = run.task
+    batches = (batch for cell in task.cells() for batch in task.labelled_batches(cell))
+    parts = [predict(run, batch) for batch in batches]
     return float(np.concatenate([part.predicted == part.wanted for part in parts]).mean())
 
 

@@ -19,7 +19,7 @@ from atlas_bench.report.records import DepthScore, Score
 from atlas_bench.tasks.online import OnlineTask
 from atlas_bench.tasks.registry import make_task, validation_settings
 from atlas_bench.tasks.suites import SuiteTask
-from atlas_bench.tasks.task import QuestionTask
+from atlas_bench.tasks.task import QuestionTask, Task
 from atlas_bench.wandb_logger import RunLogger
 
 if TYPE_CHECKING:
@@ -56,18 +56,30 @@ def evaluate(run: Run, notes: list[str]) -> Scores:
     return found
 
 
-def validate(run: Run, notes: list[str]) -> list[Score]:
-    """Scores of `validation_samples` other samples of the same task, to choose settings by."""
-    settings = run.settings
+def validation_task(run: Run) -> Task | None:
+    """The same task with `validation_samples` other samples, to stop training and choose settings
+    by: a split of the task's own, or drawn by another seed. None where there are none."""
+    settings, samples = run.settings, run.settings.validation_samples
     try:
-        task = make_task(
-            validation_settings(settings.task, settings.validation_samples),
+        if hasattr(run.task, "validation"):
+            return run.task.validation(samples)
+        if not samples:
+            return None
+        return make_task(
+            validation_settings(settings.task, samples),
             run.text,
             seed=settings.seed,
             question_every=settings.training.question_every,
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def validate(run: Run, notes: list[str]) -> list[Score]:
+    """The scores of `validation_task`."""
+    task = validation_task(run)
+    if task is None:
+        return []
     folder = run.folder / VALIDATION
     folder.mkdir(exist_ok=True)
     logger = RunLogger("disabled")  # of what it learns; the record has its scores

@@ -105,7 +105,7 @@ def needs_library(model: ModelSettings) -> bool:
 
 def has_convolution(model: ModelSettings, scale: ScaleSettings) -> bool:
     """Whether the attention of the model has a short convolution."""
-    if model.attention.convolution is None:  # memory_as_context has none to give: see check_settings
+    if model.attention.convolution is None:  # memory_as_context has none, see check_settings
         return scale.attention_convolution and "memory_as_context" not in model.mixers
     return model.attention.convolution
 

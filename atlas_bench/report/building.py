@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from atlas_bench.report.plots import plots_of, save
 from atlas_bench.report.published import published_names, published_table
 from atlas_bench.report.records import Record, RecordError, replacing
 from atlas_bench.report.rows import order_of
+from atlas_bench.report.selection import Grid, describe_grids, find_grids, outside
 from atlas_bench.report.sheets import Sheet, latex_sheet, markdown_sheet
 from atlas_bench.report.tables import (
     main_metrics,
@@ -76,15 +78,25 @@ def beside_paper(runs: Runs, name: str) -> Report:
 # all runs ----------------------------------------------------------------------------------
 
 
-def comparing_runs(runs: Runs, folder: Path, metric: str | None = None) -> Report:
+def comparing_runs(
+    runs: Runs, folder: Path, metric: str | None = None, *, best: bool = False
+) -> Report:
     """Tables, plots and the page of all tasks, to be written to ``folder``; of one ``metric``, or
-    of the first of each subtask.
+    of the first of each subtask; with ``best``, of grids of training settings the point alone that
+    validation chooses.
 
     Raises RecordError in one sentence where there is no score, or none of ``metric``.
     """
-    parts = [_part(task, records, metric) for task, records in _by_task(runs, metric).items()]
+    grids = [grid for grid in find_grids(runs.records) if grid.choice] if best else []
+    everything, chosen = runs, [record for grid in grids for record in grid.best]
+    runs = Runs([*outside(runs.records, grids), *chosen], runs.unfinished)
+    parts = [
+        _part(task, records, metric, [grid for grid in grids if grid.records[0].task == task])
+        for task, records in _by_task(runs, metric).items()
+    ]
     shown = [sheet for part in parts for sheet in part.sheets]
-    comparisons = [compare(published_table(name), runs.records) for name in published_names()]
+    tables = map(published_table, published_names())
+    comparisons = [compare(table, everything.records) for table in tables]
     compared = [sheet for each in comparisons if each.measured for sheet in comparison_sheets(each)]
     texts = {
         "report.html": page(parts, compared, runs.records, runs.unfinished, folder),
@@ -118,12 +130,14 @@ def _by_task(runs: Runs, metric: str | None) -> dict[str, list[Record]]:
     return found
 
 
-def _part(task: str, records: list[Record], metric: str | None) -> Part:
+def _part(task: str, records: list[Record], metric: str | None, grids: Sequence[Grid]) -> Part:
     metrics = main_metrics(records) if metric is None else [metric]
     others = [name for name in metrics_of(records) if name not in metrics]
+    shown = [sheet for name in metrics for sheet in sheets(records, name)]
+    shown[-1].notes += describe_grids(grids)
     return Part(
         task,
-        sheets=[sheet for name in metrics for sheet in sheets(records, name)],
+        sheets=shown,
         others=[sheet for name in others for sheet in sheets(records, name)],
         plots=plots_of(records, metrics),
     )

@@ -34,6 +34,7 @@ examples
   atlas-bench-report outputs/                      compare everything
   atlas-bench-report outputs/2025-01-31 --output results/january
   atlas-bench-report outputs/ ../other/outputs --metric published_metric
+  atlas-bench-report outputs/ --best               of a grid of training settings the best alone
   atlas-bench-report --table table3_s_niah outputs/
   atlas-bench-report --table list                  which tables of the papers there are
 
@@ -90,6 +91,11 @@ def _parser() -> argparse.ArgumentParser:
         help="of the tables and plots (default: the first that each subtask has)",
     )
     parser.add_argument(
+        "--best",
+        action="store_true",
+        help="of a grid of training settings only the point that validation chooses, as in --table",
+    )
+    parser.add_argument(
         "--table", metavar="TABLE", help="of the papers, to put the runs beside; list shows which"
     )
     return parser
@@ -117,7 +123,7 @@ def _report(arguments: argparse.Namespace) -> int:
     found = Runs(*_read(directories))
     folder = arguments.output or directories[0] / "report"
     if arguments.table is None:
-        report = comparing_runs(found, folder, arguments.metric)
+        report = comparing_runs(found, folder, arguments.metric, best=arguments.best)
     else:
         report = beside_paper(found, arguments.table)
     for sheet in report.shown:

@@ -24,9 +24,10 @@ from atlas_bench.report.published import (
 )
 from atlas_bench.report.records import Record, Score
 from atlas_bench.report.rows import Cell
+from atlas_bench.report.selection import describe_grids, find_grids, outside
 from atlas_bench.report.tables import short_count
 
-DIFFERS, ON_FIXTURE, STANDS_IN = "\N{NOT EQUAL TO}", "f", "s"
+DIFFERS, ON_FIXTURE, BASELINE, STANDS_IN = "\N{NOT EQUAL TO}", "f", "b", "s"
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Comparison:
 
     table: PublishedTable
     ours: list[OurRow]
+    choices: list[str]  # what was chosen from grids of training settings, or why it was not
 
     @property
     def measured(self) -> bool:
@@ -86,10 +88,12 @@ class Comparison:
 
 
 def compare(table: PublishedTable, records: Iterable[Record]) -> Comparison:
-    """All runs that have something of ``table``, pooled into rows."""
+    """All runs that have something of ``table``, of a grid those of its best point, in rows."""
     theirs = {published.preset for published in table.rows}
-    found = []
-    for pool in pool_runs(records):
+    scored = [record for record in records if _has_score(table, record)]
+    grids, found = find_grids(scored), []
+    chosen = [record for grid in grids for record in grid.marked]
+    for pool in pool_runs([*outside(scored, grids), *chosen]):
         differs = tuple(protocol_differences(table, pool.records))
         cells = {
             column.name: cell
@@ -101,7 +105,16 @@ def compare(table: PublishedTable, records: Iterable[Record]) -> Comparison:
         if cells:
             found.append(OurRow(pool, cells, differs))
     tell_apart([ours.pool for ours in found])
-    return Comparison(table, found)
+    shown = {(ours.preset, ours.scale) for ours in found}
+    return Comparison(table, found, describe_grids(each for each in grids if each.of in shown))
+
+
+def _has_score(table: PublishedTable, record: Record) -> bool:
+    return any(
+        measure.scores(record)
+        for column in table.columns
+        for measure in (*column.measures, *([column.stand_in] if column.stand_in else []))
+    )
 
 
 # cells -------------------------------------------------------------------------------------
@@ -110,9 +123,13 @@ Found = list[list[tuple[Measure, list[Score]]]]  # parts of a column, measures, 
 
 
 def _ours(column: Column, pool: Pool, differs: bool) -> Ours | None:
-    """The column's value, or its stand-in's, over those seeds that have all of its parts."""
+    """The column's value over those seeds that have all of its parts; else that of the baselines of
+    subtasks whose changes are not all there, else its stand-in's."""
     marks = ""
     seeds = _found(column.parts, pool)
+    if not seeds:
+        baselines = [[measure.baseline for measure in part] for part in column.parts]
+        seeds, marks = _found(baselines, pool), BASELINE
     if not seeds and column.stand_in is not None:
         seeds, marks = _found(((column.stand_in,),), pool), STANDS_IN
     if not seeds:
@@ -127,11 +144,11 @@ def _ours(column: Column, pool: Pool, differs: bool) -> Ours | None:
 
 
 def _found(parts: Sequence[Sequence[Measure]], pool: Pool) -> list[Found]:
-    """For each seed that has a score of every measure."""
+    """For each seed that has every measure."""
     seeds = []
     for records in pool.by_seed.values():
         found = [[(each, _scores(each, records)) for each in part] for part in parts]
-        if all(scores for part in found for _, scores in part):
+        if all(each.value(scores) is not None for part in found for each, scores in part):
             seeds.append(found)
     return seeds
 
@@ -144,8 +161,7 @@ def _cell(column: Column, seeds: Sequence[Found]) -> Cell:
     """As rows.py makes them, in the paper's unit; a mean of several scores has no interval."""
     factor = 100.0 if column.in_per_cent else 1.0
     values = [
-        factor
-        * mean(mean(mean(score.value for score in scores) for _, scores in part) for part in found)
+        factor * mean(mean(measure.value(scores) for measure, scores in part) for part in found)
         for found in seeds
     ]
     scores = [score for found in seeds for part in found for _, each in part for score in each]
@@ -164,8 +180,6 @@ def _less(measure: Measure, scores: Sequence[Score]) -> Iterator[str]:
     samples = min(score.samples for score in scores)
     if measure.samples is not None and samples < measure.samples:
         yield f"fewer samples, {samples} and not {measure.samples}"
-    if measure.cases is not None and len(scores) < measure.cases:
-        yield f"fewer cases of a subtask, {len(scores)} and not {measure.cases}"
 
 
 # what differs ------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import csv
 import io
 
 from atlas_bench.report.comparison import (
+    BASELINE,
     DIFFERS,
     ON_FIXTURE,
     STANDS_IN,
@@ -20,6 +21,7 @@ from atlas_bench.report.sheets import NOTHING, Entry, Sheet
 LEGEND = {
     DIFFERS: "not the paper's protocol, so no replication; what differs is said below",
     ON_FIXTURE: "made-up fixture data, which says nothing about a model; no difference is given",
+    BASELINE: "the baseline alone: the score is the mean over it and all changes to it",
     STANDS_IN: "another measure stands in ({}); only the order of the models can be compared",
 }
 CSV_COLUMNS = (
@@ -158,6 +160,7 @@ def _notes(comparison: Comparison) -> list[str]:
         whose = "all of ours" if len(alike) == 1 else ", ".join(dict.fromkeys(names))
         notes.append(f"{whose}: {reasons or 'as in the paper, as far as the record says'}")
     notes += [ours.pool.note for ours in comparison.ours if ours.pool.note]
+    notes += comparison.choices
     return notes + [f"{row.model}, paper: {row.note}" for row in table.rows if row.note]
 
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
+from statistics import mean
 from typing import TypeVar
 
 from atlas_bench.naming import check_choice
 from atlas_bench.report.records import Record, Score, is_share
+from atlas_bench.tasks.mad.cases import BASELINE, subtask_score
 
 LOSS_DECIMALS = 3  # of ours where a figure prints none
 NOT_APPLICABLE = "-"  # in tables.csv, where nothing is to be compared; empty is: not stated
@@ -29,8 +31,8 @@ class Measure:
     """A score as records have it, or the mean of several.
 
     ``tasks`` and ``subtasks`` are other names of one thing. ``length`` is empty where any will do.
-    ``samples`` is how many the paper's protocol asks, None where that is not known; ``cases`` how
-    many variants of a subtask it averages, which bear its name and a word or two.
+    ``samples`` is how many the paper's protocol asks, None where that is not known. With ``cases``
+    it is the mean over MAD's baseline of a subtask and all changes to it.
     """
 
     name: str
@@ -39,7 +41,12 @@ class Measure:
     length: str
     metric: str
     samples: int | None
-    cases: int | None
+    cases: bool
+
+    @property
+    def baseline(self) -> Measure:
+        """Of the baseline alone."""
+        return replace(self, cases=False)
 
     def scores(self, record: Record) -> list[Score]:
         """Those of ``record``, made on real data or on fixtures."""
@@ -55,8 +62,15 @@ class Measure:
 
     def _is(self, subtask: str) -> bool:
         return subtask in self.subtasks or (
-            self.cases is not None and subtask.rpartition(" ")[0] in self.subtasks
+            self.cases and subtask.partition(" ")[0] in self.subtasks
         )
+
+    def value(self, scores: Sequence[Score]) -> float | None:
+        """Of what `scores` found; None where that is nothing, or not every case."""
+        if not self.cases:
+            return mean(score.value for score in scores) if scores else None
+        accuracies = {score.subtask.partition(" ")[2] or BASELINE: score.value for score in scores}
+        return subtask_score(accuracies, self.subtasks[0])
 
 
 @dataclass(frozen=True)
@@ -202,7 +216,7 @@ def _measures() -> dict[str, Measure]:
             length=line["length"],
             metric=line["metric"],
             samples=_number(line, "samples", int),
-            cases=_number(line, "cases", int),
+            cases=line["cases"] == "mad",
         )
         for line in _lines("measures")
     }

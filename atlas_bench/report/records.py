@@ -88,7 +88,6 @@ class Record:
     depths: list[DepthScore] = field(default_factory=list)
     validation: list[Score] = field(default_factory=list)  # of samples apart from the scores'
     state_bytes: int | None = None  # of one sequence at the longest length scored
-    valid_accuracy: float | None = None  # at the end of training: what a grid's best is chosen by
     path: Path | None = field(default=None, compare=False)
 
 

@@ -28,6 +28,7 @@ from atlas_bench.report.rows import (
     order_of,
     protocol_of,
 )
+from atlas_bench.report.selection import find_grids
 from atlas_bench.report.sheets import (
     NOTHING,
     Entry,
@@ -113,6 +114,7 @@ def _layout(task: str, metric: str, rows: list[Row]) -> Layout:
     notes = [text for text in [_legend(cells)] if text]
     if differing([protocol_of(row.records[0]) for row in rows]):
         notes.append("Not measured alike, so compare with care: see the numbered notes.")
+    notes += _grid_note([record for row in rows for record in row.records])
     return Layout(
         task,
         metric,
@@ -124,6 +126,19 @@ def _layout(task: str, metric: str, rows: list[Row]) -> Layout:
         samples=Counter(cell.samples for cell in cells).most_common(1)[0][0],
         notes=[*notes, *(row.note for row in rows if row.note)],
     )
+
+
+def _grid_note(records: Sequence[Record]) -> list[str]:
+    """That rows are points of a grid: a table of everything chooses none by itself."""
+    grids = find_grids(records)
+    if not grids:
+        return []
+    names = ", ".join(dict.fromkeys(" ".join(grid.of) for grid in grids))
+    varied = ", ".join(dict.fromkeys(key for grid in grids for key in grid.varied))
+    return [
+        f"Rows of {names} are points of a grid of {varied}. Of grids with validation scores --best "
+        f"shows the best point alone; atlas-bench-sweep DIR names it."
+    ]
 
 
 def _legend(cells: Sequence[Cell]) -> str:

@@ -4,7 +4,8 @@ Training rows are cut from one endless stream of documents, so that nothing is p
 begin in the middle of a document and hold several. Documents are whole books, files or web pages:
 only they are long enough for a context of 16k tokens to tell something, and a chapter is no new
 beginning. Held-out documents are predicted whole, in windows of each length; every length is about
-the same tokens, and differs in nothing but how far back a prediction can look.
+the same tokens, and differs in nothing but how far back a prediction can look. Some are to choose
+settings by and the others to test on; none of them is trained on.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -30,7 +31,7 @@ from atlas_bench.tasks.task import (
     check_counts,
     check_named,
 )
-from atlas_bench.text.corpora import STREAM, Book, Corpus, load_corpus
+from atlas_bench.text.corpora import STREAM, Book, Corpus, load_corpus, split_training
 from atlas_bench.text.documents import HubSet, LocalDocuments, StreamedDocuments, document_tokens
 
 SUBTASK = "held-out"
@@ -86,6 +87,7 @@ class LanguageModellingTask:
         # The one that all tasks on text share: a model trained here can be asked anything there.
         self.tokenizer = babilong_tokenizer(text.tokenizer, text.vocab_size)
         self.vocab_size = self.tokenizer.vocab_size
+        self._documents: int | None = None  # to choose settings by; else those of the test
         self._order: tuple[tuple[int, int], np.ndarray] | None = None  # the last one used
         self._windows: dict[int, Windows] = {}
 
@@ -119,7 +121,7 @@ class LanguageModellingTask:
     def _stream(self) -> LocalDocuments | StreamedDocuments:
         if self.text.source == STREAM:
             return self._hub_set.tokens(self.tokenizer)
-        corpus = load_corpus(self.text.source, folder=self.text.folder)
+        corpus, _ = split_training(load_corpus(self.text.source, folder=self.text.folder))
         tokens = document_tokens(self.tokenizer, [book.text for book in corpus.books])
         return LocalDocuments(tokens, self.tokenizer.end_id, self.seed)
 
@@ -128,6 +130,18 @@ class LanguageModellingTask:
         return HubSet(self.text.dataset, self.text.subset, self.text.revision)
 
     # --- evaluation -------------------------------------------------------------------------
+
+    def validation(self, samples: int) -> LanguageModellingTask | None:
+        """On the first ``samples`` documents that are neither trained nor tested on; None at 0.
+
+        Which they are does not follow task.seed: a checkpoint that is evaluated under another seed
+        would meet documents that it was trained on.
+        """
+        if not samples:
+            return None
+        task = LanguageModellingTask(self.settings, self.text, seed=self.seed, question_every=1)
+        task._documents = samples
+        return task
 
     def cells(self) -> list[Cell]:
         """The held-out text at every length."""
@@ -179,11 +193,13 @@ class LanguageModellingTask:
             memory = "reset where a document starts"
         else:
             memory = "carried on from document to document"
+        streamed = self.text.source == STREAM
         tokens = self._held_out_tokens[self._held_out_tokens != self.tokenizer.end_id]
         return {
             "text": self._held_out.note,
             "documents": f"{len(self._held_out.books)} whole, each behind an end token",
             "memory": memory,
+            "validation": f"an eighth of the {'held-out' if streamed else 'training'} documents",
             "held_out_characters": self._held_out.characters,
             "held_out_tokens": len(tokens),
             # Of the held-out tokens' own frequencies, which no model without context can beat.
@@ -193,9 +209,12 @@ class LanguageModellingTask:
     @cached_property
     def _held_out(self) -> Corpus:
         if self.text.source == STREAM:
-            corpus = self._hub_set.held_out()
-        else:
+            corpus = self._hub_set.held_out()[0 if self._documents is None else 1]
+        elif self._documents is None:
             corpus = load_corpus(self.text.source, folder=self.text.folder, split="test")
+        else:
+            _, corpus = split_training(load_corpus(self.text.source, folder=self.text.folder))
+        corpus = replace(corpus, books=corpus.books[: self._documents])
         corpus = _shortened(corpus, self.settings.held_out_characters)
         if not corpus.books:
             raise ValueError(f"text.source: nothing of the text is held out ({corpus.note})")

@@ -7,6 +7,7 @@ configs of its Figure 2 and of Based). Examples are drawn many at once: 100,000 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +21,7 @@ from atlas_bench.tasks.examples import UNLABELLED, Examples, Passes, distinct, m
 from atlas_bench.tasks.settings import TextSettings
 from atlas_bench.tasks.task import Batch, Cell, Labelled, Measured, TaskSettings, check_counts
 
-VALIDATION_EXAMPLES = 256  # a cell that is trained on; they decide when training may stop
+VALIDATION_EXAMPLES = 256  # a cell that is trained on
 EVALUATION_BATCH = 128
 
 
@@ -112,6 +113,7 @@ class MqarTask:
         self.settings, self.seed = settings, seed
         self.vocab_size = settings.vocab_size
         self.grid = mqar_grid(settings)
+        self._split, self._scored = "test", self.grid.test
 
     def batch(self, length: int, noise: float, first: int, count: int) -> Batch:
         """From the training sets, whose lengths are the grid's."""
@@ -122,19 +124,21 @@ class MqarTask:
         """Of one pass over the training sets."""
         return sum(length * count for (length, _), count in self.grid.train.items())
 
-    def validation_batches(self) -> Iterator[Batch]:
-        """Examples of every cell that is trained on, in neither the training nor the test set."""
-        for cell in self.grid.train:
-            yield from self._draw(cell, VALIDATION_EXAMPLES, "valid").batches(EVALUATION_BATCH)
+    def validation(self, samples: int) -> MqarTask:
+        """The cells that are trained on, with examples in neither the training nor the test set."""
+        task = copy.copy(self)
+        task._split = "valid"
+        task._scored = dict.fromkeys(self.grid.train, samples or VALIDATION_EXAMPLES)
+        return task
 
     def cells(self) -> list[Cell]:
         """Every length and number of pairs that is tested."""
-        return [Cell(f"{pairs} pairs", str(length), length) for length, pairs in self.grid.test]
+        return [Cell(f"{pairs} pairs", str(length), length) for length, pairs in self._scored]
 
     def labelled_batches(self, cell: Cell) -> Iterator[Batch]:
         """The cell's test examples."""
         key = (cell.tokens, int(cell.subtask.split()[0]))
-        yield from self._draw(key, self.grid.test[key], "test").batches(EVALUATION_BATCH)
+        yield from self._draw(key, self._scored[key], self._split).batches(EVALUATION_BATCH)
 
     def judge(self, cell: Cell, found: Labelled) -> list[Measured]:
         """The accuracy of each example's queries, averaged over examples."""

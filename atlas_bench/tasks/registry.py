@@ -34,8 +34,8 @@ class Entry:
     """``check`` raises ValueError in one sentence; ``make`` takes the settings of task and text,
     the run's ``seed`` and ``question_every``, the mean tokens between two questions in training.
     ``trains``: whether it has training data at all.
-    ``samples``: the key of how many samples it draws for a cell, by task.seed; None where they are
-    not drawn, so that there are no others to choose settings by."""
+    ``samples``: the key of how many samples it draws for a cell, by task.seed, so that there are
+    others to choose settings by; a task with a split for that has a method ``validation``."""
 
     settings: type[TaskSettings]
     check: Callable[..., None]
@@ -48,8 +48,8 @@ class Entry:
 TASKS = {
     "babilong": Entry(BabilongSettings, check_babilong, BabilongTask, samples="samples"),
     "ruler": Entry(RulerSettings, check_ruler, RulerTask, samples="samples"),
-    "mqar": Entry(MqarSettings, check_mqar, MqarTask, samples="test_examples"),
-    "mad": Entry(MadSettings, check_mad, MadTask, samples="test_examples"),
+    "mqar": Entry(MqarSettings, check_mqar, MqarTask),
+    "mad": Entry(MadSettings, check_mad, MadTask),
     "suite": Entry(SuiteSettings, check_suite, SuiteTask, trains=False),
     "lm": Entry(LanguageModellingSettings, check_language_modelling, LanguageModellingTask),
     "learnability": Entry(
@@ -76,6 +76,12 @@ def make_task(
 ) -> Task | OnlineTask:
     """The task of these settings. Raises ValueError for a text or tokenizer that cannot be had."""
     return _entry(task).make(task, text, seed=seed, question_every=question_every)
+
+
+def check_validation(task: TaskSettings, samples: int) -> None:
+    """Raise ValueError in one sentence where settings cannot be chosen by other samples."""
+    if not hasattr(_entry(task).make, "validation"):
+        validation_settings(task, samples)
 
 
 def validation_settings(task: TaskSettings, samples: int) -> TaskSettings:

@@ -91,6 +91,15 @@ def load_corpus(
     return Corpus(f"{corpus.note}, {split} part", books)
 
 
+def split_training(corpus: Corpus) -> tuple[Corpus, Corpus]:
+    """A ``train`` part as what is trained on and what settings are chosen by: one book in eight, or
+    of fewer than eight books the last eighth of each."""
+    return (
+        Corpus(f"{corpus.note}, seven eighths", _train_or_test(corpus.books, "train")),
+        Corpus(f"{corpus.note}, an eighth not trained on", _train_or_test(corpus.books, "test")),
+    )
+
+
 def sentences(corpus: Corpus, without_names: Collection[str] = ()) -> list[list[str]]:
     """The sentences of each book, in order, leaving out those that contain one of the names.
 

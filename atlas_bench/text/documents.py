@@ -27,6 +27,7 @@ from atlas_bench.text.corpora import Book, Corpus, CorpusError
 from atlas_bench.text.tokenizer import Tokenizer, cache_directory, write_atomically
 
 HELD_OUT_DOCUMENTS = 1024  # the first of a set that has no held-out part of its own
+VALIDATION_SHARE = 8  # the last of so many parts of them is to choose settings by
 DOCUMENTS_A_BLOCK = 1024  # kept in one file: about a million tokens of web pages
 _TOKENISED_AT_ONCE = 16  # lists of ids take ten times the memory of arrays
 
@@ -176,8 +177,9 @@ class HubSet:
             for row in rows.skip(first):
                 yield row["text"]
 
-    def held_out(self) -> Corpus:
-        """The first documents, kept on disk after they were read once."""
+    def held_out(self) -> tuple[Corpus, Corpus]:
+        """The first documents, to test on and to choose settings by; kept on disk after they were
+        read once."""
         path = self.cache("held-out") / "texts.json"
         if not path.is_file():
             texts = list(islice(self.texts(0), HELD_OUT_DOCUMENTS))
@@ -185,7 +187,11 @@ class HubSet:
             write_atomically(path, json.dumps(texts).encode())
         texts = json.loads(path.read_text(encoding="utf-8"))
         books = tuple(Book(f"document {number}", text) for number, text in enumerate(texts))
-        return Corpus(f"{self.label}, its first {len(books)} documents", books)
+        tested = len(books) - len(books) // VALIDATION_SHARE
+        return (
+            Corpus(f"{self.label}, its first {tested} documents", books[:tested]),
+            Corpus(f"{self.label}, its documents {tested} to {len(books) - 1}", books[tested:]),
+        )
 
     def tokens(self, tokenizer: Tokenizer) -> StreamedDocuments:
         """What is not held out, as ``tokenizer`` reads it."""

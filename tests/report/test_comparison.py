@@ -208,14 +208,12 @@ def test_one_row_from_a_run_for_each_subtask(make_record: MakeRecord) -> None:
 
     runs = [
         run("in_context_recall", "baseline", 0.9),
-        run("in_context_recall", "vocab_32", 0.7),
         run("noisy_recall", "baseline", 0.4),
         run("compression", "baseline", 0.5),
     ]
     (ours,) = compare(published_table("table4_mad"), runs).ours
-    assert ours.cells["noisy_icr"].cell.value == pytest.approx((80 + 40) / 2)
+    assert ours.cells["noisy_icr"].cell.value == pytest.approx((90 + 40) / 2)
     assert "avg" not in ours.cells  # two subtasks are missing
-    assert ours.cells["compression"].reasons == ("fewer cases of a subtask, 1 and not 11",)
     assert any("108k parameters" in said for said in ours.differs)
     # The same case again, or another learning rate, is another row.
     again = run("compression", "baseline", 0.1)

@@ -22,6 +22,7 @@ from atlas_bench.tasks.registry import check_task, make_task
 from atlas_bench.tasks.settings import TextSettings
 from atlas_bench.tasks.task import Labelled, LabelledTask
 from atlas_bench.text import documents
+from atlas_bench.text.corpora import load_corpus, split_training
 from atlas_bench.text.tokenizer import Tokenizer
 
 LENGTH = 64
@@ -111,6 +112,50 @@ def test_every_held_out_token_is_predicted_once_at_every_length(
             windows = np.lib.stride_tricks.sliding_window_view(batch.inputs, 8, axis=1)
             assert not train & {w.tobytes() for w in windows.reshape(-1, 8)}
         assert sorted(targets) == wanted
+
+
+@pytest.mark.parametrize("documents", [1, 4, 50])
+def test_no_document_is_in_two_of_the_three_splits(
+    folder: Path, tokenizer: Tokenizer, documents: int
+) -> None:
+    """Each word of the documents has its document's number in it."""
+    task = make(folder, tokenizer, seed=documents)
+
+    def numbers(tokens: np.ndarray) -> set[str]:
+        """Of the documents that a piece of text is of; not of its first word, which may be cut."""
+        return set(re.findall(r" w(\d+)x", tokenizer.decode(tokens.tolist())))
+
+    def held_out(scored: LanguageModellingTask) -> set[str]:
+        (batch,) = scored.labelled_batches(scored.cells()[1])
+        return set().union(*map(numbers, batch.targets))
+
+    rows = task.batch(LENGTH, 0.0, 0, 2 * task._stream.mixed_tokens // LENGTH)
+    trained = set().union(*map(numbers, rows.inputs))
+    tested, validated = held_out(task), held_out(task.validation(documents))
+    # Every eighth of all to test on; of the 35 others every eighth to validate by.
+    assert tested == {"7", "15", "23", "31", "39"}
+    assert validated == set(["8", "17", "26", "35"][:documents])
+    assert trained == {str(number) for number in range(40)} - tested - {"8", "17", "26", "35"}
+    again = make(folder, tokenizer, seed=documents, **{"lengths": ["64", "1k"]})
+    again.settings.seed = 7
+    assert held_out(again.validation(documents)) == validated
+    assert task.validation(0) is None
+
+
+def test_one_document_is_cut_in_three(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    text = " ".join(f"Sentence number {place} ends." for place in range(400))
+    (tmp_path / "only.txt").write_text(text)
+    task = make(tmp_path, tokenizer, lengths=["64"])
+    parts = [
+        " ".join(book.text for book in corpus.books)
+        for corpus in (
+            split_training(load_corpus("folder", folder=tmp_path))[0],
+            task.validation(9)._held_out,
+            task._held_out,
+        )
+    ]
+    assert " ".join(parts) == text
+    assert [round(len(part) / len(text), 2) for part in parts] == [0.77, 0.11, 0.12]
 
 
 def test_windows_are_placed_whole_in_few_rows() -> None:
@@ -212,7 +257,7 @@ def test_a_stream_gives_the_same_rows_after_a_restart(
         source="stream", dataset="some/set", subset="sample", revision="abc",
         tokenizer=str(tokenizer.save(tmp_path)),
     )  # fmt: skip
-    monkeypatch.setattr(documents, "HELD_OUT_DOCUMENTS", 5)
+    monkeypatch.setattr(documents, "HELD_OUT_DOCUMENTS", 8)
     monkeypatch.setattr(documents, "DOCUMENTS_A_BLOCK", 8)
 
     def rows(cache: str, first: int, count: int) -> tuple[np.ndarray, list[int], object]:
@@ -223,7 +268,7 @@ def test_a_stream_gives_the_same_rows_after_a_restart(
         return task.batch(LENGTH, 0.0, first, count).inputs, hub.read, task
 
     whole, read, task = rows("one", 0, 40)
-    assert read == list(range(5, 60))
+    assert read == list(range(8, 60))
     begun, *_ = rows("two", 0, 15)
     resumed, read, _ = rows("two", 15, 25)
     assert np.array_equal(np.concatenate([begun, resumed]), whole)
@@ -231,8 +276,10 @@ def test_a_stream_gives_the_same_rows_after_a_restart(
     held_out = [
         batch.targets[batch.answer_mask] for batch in task.labelled_batches(task.cells()[0])
     ]
-    assert sum(map(len, held_out)) == sum(len(tokenizer.encode(each)) for each in texts[:5])
-    assert task.protocol()["text"] == "stream: some/set, sample, abc, its first 5 documents"
+    assert sum(map(len, held_out)) == sum(len(tokenizer.encode(each)) for each in texts[:7])
+    assert task.protocol()["text"] == "stream: some/set, sample, abc, its first 7 documents"
+    validation = task.validation(5).protocol()
+    assert validation["held_out_tokens"] == len(tokenizer.encode(texts[7]))
 
 
 @pytest.mark.parametrize(

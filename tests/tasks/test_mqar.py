@@ -91,13 +91,25 @@ def test_splits_share_no_example_and_only_training_follows_the_run_s_seed() -> N
         return {row.tobytes() for batch in batches for row in batch.inputs}
 
     train = rows(one.batch(0, 0.0, i * 50, 50) for i in range(6))
-    valid, test = rows(one.validation_batches()), rows(one.labelled_batches(cell))
+
+    def validated(task: MqarTask) -> set[bytes]:
+        return rows(task.validation(0).labelled_batches(cell))
+
+    valid, test = validated(one), rows(one.labelled_batches(cell))
     assert (len(train), len(valid), len(test)) == (300, 256, 50)
     assert not train & (valid | test)
     assert not valid & test
     assert rows(other.labelled_batches(cell)) == test
-    assert rows(other.validation_batches()) == valid
+    assert validated(other) == valid
     assert not rows(other.batch(0, 0.0, i * 50, 50) for i in range(6)) & train
+
+
+def test_validation_is_on_the_cells_that_are_trained_on() -> None:
+    based = task(grid="based")
+    assert [cell.tokens for cell in based.validation(9).cells()] == [64, 128, 256, 256, 256]
+    assert len(based.cells()) == 7
+    batches = based.validation(9).labelled_batches(based.validation(9).cells()[1])
+    assert [batch.inputs.shape for batch in batches] == [(9, 128)]
 
 
 def test_grids_are_the_protocol_s() -> None:

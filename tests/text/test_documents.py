@@ -148,10 +148,14 @@ def test_the_datasets_package_streams_a_set_and_skips_in_it(
         (folder / f"{part}.jsonl").write_text(rows)
     hub = HubSet(str(folder))
     assert list(hub.texts(13)) == TEXTS[13:]
-    assert [book.text for book in hub.held_out().books] == TEXTS[:4]
+    monkeypatch.setattr(documents, "VALIDATION_SHARE", 4)
+    tested, validated = hub.held_out()
+    assert [book.text for book in (*tested.books, *validated.books)] == TEXTS[:4]
+    assert len(validated.books) == 1
+    assert validated.note.endswith("its documents 3 to 3")
     (folder / "0.jsonl").unlink()
     (folder / "1.jsonl").unlink()
-    assert [book.text for book in hub.held_out().books] == TEXTS[:4], "read once"
+    assert hub.held_out() == (tested, validated), "read once"
     with pytest.raises(CorpusError, match=r"text\.dataset: could not read stream: .*set \("):
         next(hub.texts(0))
 

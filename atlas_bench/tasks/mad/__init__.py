@@ -6,6 +6,7 @@ Mechanistic Design and Scaling of Hybrid Architectures, 2403.17844.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +19,6 @@ from atlas_bench.tasks.mad.cases import (
     BASELINE,
     SUBTASKS,
     changes,
-    mad_score,
     make_case,
     subtask_score,
 )
@@ -35,7 +35,6 @@ __all__ = [
     "check_mad",
     "macro_accuracy",
     "mad_examples",
-    "mad_score",
     "make_case",
     "subtask_score",
 ]
@@ -88,6 +87,7 @@ class MadTask:
         self.case = make_case(settings.subtask, settings.change)
         self.vocab_size = self.case.vocab
         self.train_examples = settings.train_examples or self.case.train_size
+        self._split, self._scored = "test", settings.test_examples
 
     def batch(self, length: int, noise: float, first: int, count: int) -> Batch:
         """From the training set, whose length and noise are the case's."""
@@ -98,9 +98,11 @@ class MadTask:
         """Of one pass over the training set."""
         return self._train.sets[0].inputs.size
 
-    def validation_batches(self) -> Iterator[Batch]:
-        """As many as are tested, asked in the same way, in neither other set."""
-        yield from self._draw("valid", self.settings.test_examples).batches(BATCH)
+    def validation(self, samples: int) -> MadTask:
+        """Asked in the same way, in neither other set; as many as are tested, or ``samples``."""
+        task = copy.copy(self)
+        task._split, task._scored = "valid", samples or self._scored
+        return task
 
     def cells(self) -> list[Cell]:
         """The one case."""
@@ -110,7 +112,7 @@ class MadTask:
 
     def labelled_batches(self, cell: Cell) -> Iterator[Batch]:
         """The test examples."""
-        yield from self._draw("test", self.settings.test_examples).batches(BATCH)
+        yield from self._draw(self._split, self._scored).batches(BATCH)
 
     def judge(self, cell: Cell, found: Labelled) -> list[Measured]:
         """``macro_accuracy``, which MAD's scores are made of, and ``accuracy`` over all tokens."""
