@@ -20,6 +20,7 @@ from atlas_bench.models.settings import (
     needs_library,
 )
 from atlas_bench.naming import check_choice
+from atlas_bench.tasks.online import OnlineSettings
 from atlas_bench.tasks.registry import TASKS, check_task, check_validation, trains
 from atlas_bench.tasks.settings import TextSettings
 from atlas_bench.tasks.task import TaskSettings
@@ -31,6 +32,12 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 LOGGER_MODES = ("online", "offline", "disabled")
 # What may differ between a run and its resumption: where and how it runs, not what it computes.
 NOT_IDENTITY = ("resume", "logger", "output_dir")
+# What the groups hold that have no part in a task that is learnt while it is measured.
+NO_PART = {
+    "model": ModelSettings(name="none", mixers=[]),
+    "scale": ScaleSettings(name="none"),
+    "training": TrainingSettings(tokens=0),
+}
 
 
 class ConfigError(ValueError):
@@ -135,6 +142,30 @@ def check(settings: RunSettings) -> None:
         raise ConfigError(f"hardware.threads={hardware.threads} must be at least 1, or null")
     if not isinstance(settings.resume, (bool, str)):
         raise ConfigError(f"resume={settings.resume} must be true, false or a run's folder")
+    if isinstance(settings.task, OnlineSettings):
+        _check_online(settings)
+    else:
+        _check_model(settings)
+    check_task(settings.task, settings.text)
+    for name, task in settings.evaluations.items():
+        try:
+            check_task(task, settings.text)
+        except ValueError as error:
+            raise ConfigError(str(error).replace("task.", f"evaluations.{name}.", 1)) from error
+    if settings.validation_samples < 0:
+        raise ConfigError(f"validation_samples={settings.validation_samples} must not be negative")
+    if settings.validation_samples:
+        check_validation(settings.task, settings.validation_samples)
+
+
+def _check_model(settings: RunSettings) -> None:
+    """The model, how it is trained and what it is asked."""
+    for name, task in settings.evaluations.items():
+        if isinstance(task, OnlineSettings):
+            raise ConfigError(
+                f"evaluations.{name}: task={task.name} is learnt while it is measured, so it asks "
+                f"no trained model; run it by itself"
+            )
     if settings.model.hub is not None and (settings.mode, settings.checkpoint) != ("eval", None):
         raise ConfigError(
             f"model={settings.model.name} is pretrained; use mode=eval without checkpoint"
@@ -148,8 +179,6 @@ def check(settings: RunSettings) -> None:
         )
     if settings.mode != "eval" and settings.checkpoint is not None:
         raise ConfigError("checkpoint=PATH is for mode=eval; training goes on with resume=PATH")
-    if settings.validation_samples < 0:
-        raise ConfigError(f"validation_samples={settings.validation_samples} must not be negative")
     if settings.validation_samples and settings.model.hub is not None:
         raise ConfigError(
             f"validation_samples={settings.validation_samples} chooses between trained models; "
@@ -157,15 +186,39 @@ def check(settings: RunSettings) -> None:
         )
     check_settings(settings.model, settings.scale)
     settings.model.memory.spec()
-    check_task(settings.task, settings.text)
-    for name, task in settings.evaluations.items():
-        try:
-            check_task(task, settings.text)
-        except ValueError as error:
-            raise ConfigError(str(error).replace("task.", f"evaluations.{name}.", 1)) from error
-    if settings.validation_samples:
-        check_validation(settings.task, settings.validation_samples)
     check_training(settings.training)
+
+
+def _check_online(settings: RunSettings) -> None:
+    """A task that is learnt while it is measured takes nothing from other groups."""
+    name = settings.task.name
+    if settings.mode in ("train", "eval"):
+        raise ConfigError(
+            f"mode={settings.mode}: task={name} is learnt while it is measured and leaves no "
+            f"model; use mode=train_eval"
+        )
+    given = {"checkpoint": settings.checkpoint, "evaluations": settings.evaluations}
+    if settings.hardware.precision == "bfloat16":
+        given["hardware.precision"] = "bfloat16"
+    for key, value in given.items():
+        if value:
+            shown = ",".join(value) if isinstance(value, dict) else value
+            raise ConfigError(f"{key}={shown} has no part in task={name}; leave it out")
+    for group, expected in NO_PART.items():
+        changed = _changed(asdict(getattr(settings, group)), asdict(expected), group)
+        if changed is not None:
+            raise ConfigError(
+                f"{changed} has no part in task={name}, where the network of task.learner learns "
+                f"and nothing else; leave {group} out"
+            )
+
+
+def _changed(ours: Any, expected: Any, key: str) -> str | None:
+    """The first key whose value is not as expected, as an override."""
+    if not isinstance(ours, dict) or not isinstance(expected, dict):
+        return None if ours == expected else f"{key.removesuffix('.name')}={ours}"
+    found = (_changed(value, expected.get(name), f"{key}.{name}") for name, value in ours.items())
+    return next(filter(None, found), None)
 
 
 def check_machine(settings: RunSettings) -> None:

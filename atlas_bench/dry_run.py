@@ -8,13 +8,18 @@ from dataclasses import dataclass, replace
 from atlas_bench.config import ConfigError, RunSettings
 from atlas_bench.memory.fla import why_not
 from atlas_bench.models.accounting import COUNTED_TOKENS, account
+from atlas_bench.models.language_model import count_parameters
 from atlas_bench.models.settings import ScaleSettings, needs_library
+from atlas_bench.recording import model_name, scale_name
+from atlas_bench.tasks.online import OnlineSettings
 from atlas_bench.tasks.registry import make_task
 from atlas_bench.tasks.task import TaskSettings
+from atlas_bench.training.online import build_learner
 
 # Of the estimate: an H100's dense bfloat16 products, and the share of them that training reaches.
 # Assumed, not measured: a well-fed Transformer reaches more, memories in small chunks less.
 PEAK_FLOPS, UTILISATION = 989e12, 0.3
+ONE_STEP_A_TOKEN = "one step a token takes the time of reading the weights, not that of products"
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,10 @@ def estimate_jobs(jobs: Sequence[RunSettings]) -> Iterator[Estimate]:
     tokens: dict[str, int] = {}
     for settings in jobs:
         training, task = settings.training, settings.task
+        if isinstance(task, OnlineSettings):
+            parameters = count_parameters(build_learner(task, settings.seed, 1))
+            yield Estimate(settings, task.length, parameters, None, ONE_STEP_A_TOKEN)
+            continue
         key = repr((training.tokens, training.epochs, task, settings.mode))
         if key not in tokens:
             tokens[key] = _tokens(settings)
@@ -108,7 +117,8 @@ def grown(
 
 def _asked(task: TaskSettings) -> str:
     """A task with its subtasks and lengths, in a few words."""
-    subtasks = getattr(task, "subtasks", None) or [getattr(task, "subtask", None)]
+    single = getattr(task, "subtask", getattr(task, "target", None))
+    subtasks = getattr(task, "subtasks", None) or [single]
     named = f"{len(subtasks)} subtasks" if len(subtasks) > 2 else " ".join(filter(None, subtasks))
     words = [task.name, named, *getattr(task, "lengths", [])]
     return " ".join(word for word in words if word)
@@ -123,8 +133,8 @@ def as_text(found: Sequence[Estimate]) -> str:
         lines.append(
             (
                 str(number),
-                settings.model.name,
-                settings.scale.name,
+                model_name(settings),
+                scale_name(settings),
                 str(settings.seed),
                 "?" if each.parameters is None else f"{each.parameters:,}",
                 f"{each.tokens:,}",
@@ -140,11 +150,14 @@ def as_text(found: Sequence[Estimate]) -> str:
         for line in lines
     ]
     known = [each.gpu_hours for each in found if each.gpu_hours is not None]
-    missing = {each.settings.model.name: each.missing for each in found if each.missing}
+    missing: dict[str, dict[str, None]] = {}  # names by reason, each once
+    for each in found:
+        if each.missing:
+            missing.setdefault(each.missing, {})[model_name(each.settings)] = None
     return "\n".join(
         [
             *table,
-            *(f"? {name}: not counted: {reason}" for name, reason in missing.items()),
+            *(f"? {', '.join(each)}: not counted: {reason}" for reason, each in missing.items()),
             f"{len(found)} jobs, {sum(known):,.2f} GPU-hours of training, at {UTILISATION:.0%} of "
             f"{PEAK_FLOPS / 1e12:.0f} TFLOP/s (an assumption; H100, bfloat16), FLOPs counted over "
             f"{COUNTED_TOKENS} tokens; evaluation is not counted",

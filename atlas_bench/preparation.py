@@ -12,12 +12,14 @@ from rich.console import Console
 from atlas_bench.config import ConfigError, RunSettings, as_dict
 from atlas_bench.interrupts import StopSignal
 from atlas_bench.models.language_model import LanguageModel, build_model, count_parameters
-from atlas_bench.recording import git_commit, scale_name
+from atlas_bench.recording import git_commit, model_name, scale_name
 from atlas_bench.tasks.babilong_task import BabilongTask
+from atlas_bench.tasks.online import OnlineSettings, OnlineTask
 from atlas_bench.tasks.registry import make_task
 from atlas_bench.tasks.settings import TextSettings
 from atlas_bench.tasks.task import Task
 from atlas_bench.training import checkpoint
+from atlas_bench.training.online import OnlineLearner, build_learner
 from atlas_bench.wandb_logger import RunLogger
 
 if TYPE_CHECKING:
@@ -33,8 +35,8 @@ class Run:
     device: torch.device
     precision: str
     text: TextSettings  # with the tokenizer in use, which may be a checkpoint's
-    task: Task
-    model: LanguageModel | HubModel
+    task: Task | OnlineTask
+    model: LanguageModel | HubModel | OnlineLearner  # of an OnlineTask one of its networks
     console: Console
     logger: RunLogger
     stop: StopSignal
@@ -50,7 +52,8 @@ def prepare(settings: RunSettings, folder: Path, stop: StopSignal) -> Run:
     device = torch.device("cuda" if has_gpu and hardware.device != "cpu" else "cpu")
     precision = hardware.precision
     if precision == "auto":
-        precision = "bfloat16" if device.type == "cuda" else "float32"
+        halved = device.type == "cuda" and not isinstance(settings.task, OnlineSettings)
+        precision = "bfloat16" if halved else "float32"
     if hardware.threads:
         torch.set_num_threads(hardware.threads)
     try:
@@ -60,8 +63,8 @@ def prepare(settings: RunSettings, folder: Path, stop: StopSignal) -> Run:
     _claim(settings, folder)
     console = Console()
     console.print(
-        f"{settings.model.name} at {scale_name(settings)}: {count_parameters(model):,} parameters, "
-        f"{device.type} {precision}, seed {settings.seed}, run {folder}"
+        f"{model_name(settings)} at {scale_name(settings)}: {count_parameters(model):,} "
+        f"parameters, {device.type} {precision}, seed {settings.seed}, run {folder}"
     )
     logger = RunLogger(settings.logger.mode, project=settings.logger.project)
     return Run(
@@ -95,9 +98,9 @@ def _claim(settings: RunSettings, folder: Path) -> None:
 
 def _task_and_model(
     settings: RunSettings, folder: Path, device: torch.device
-) -> tuple[TextSettings, Task, LanguageModel | HubModel]:
+) -> tuple[TextSettings, Task | OnlineTask, LanguageModel | HubModel | OnlineLearner]:
     """The text with the tokenizer in use, the task, and a model for its vocabulary; a pretrained
-    model brings the vocabulary instead."""
+    model brings the vocabulary instead, an `OnlineTask` has a network of its own."""
     text, hub = _text(settings), settings.model.hub
     if hub is not None:
         from atlas_bench.evaluation.hub_models import HubModel
@@ -107,6 +110,8 @@ def _task_and_model(
     task = make_task(
         settings.task, text, seed=settings.seed, question_every=settings.training.question_every
     )
+    if isinstance(task, OnlineTask):
+        return text, task, build_learner(task.settings, settings.seed, 1)
     if hub is None:
         model = build_model(
             settings.model,

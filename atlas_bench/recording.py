@@ -16,6 +16,7 @@ from atlas_bench.checkpoint_config import training_of_checkpoint
 from atlas_bench.config import RunSettings, as_dict
 from atlas_bench.models.language_model import count_parameters
 from atlas_bench.report.records import Record, Score
+from atlas_bench.tasks.online import OnlineSettings
 from atlas_bench.training.loop import Progress
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def record_of(
         config |= training_of_checkpoint(settings.checkpoint)
     return Record(
         name=settings.name,
-        model=settings.model.name,
+        model=model_name(settings),
         scale=scale_name(settings),
         task=task.settings.name,
         parameters=count_parameters(run.model),
@@ -74,8 +75,17 @@ def record_of(
     )
 
 
+def model_name(settings: RunSettings) -> str:
+    """The model's name; where a task is learnt while it is measured, its network's."""
+    if isinstance(settings.task, OnlineSettings):
+        return settings.task.model_name
+    return settings.model.name
+
+
 def scale_name(settings: RunSettings) -> str:
     """The scale's name; a pretrained model has the size that it has."""
+    if isinstance(settings.task, OnlineSettings):
+        return settings.task.scale_name
     return settings.scale.name if settings.model.hub is None else "pretrained"
 
 

@@ -18,8 +18,9 @@ from atlas_bench.evaluation.scoring import Scores, evaluate, validate, validatio
 from atlas_bench.evaluation.streaming import DoesNotFit
 from atlas_bench.interrupts import Interrupted, StopSignal
 from atlas_bench.models.accounting import account, as_text
+from atlas_bench.models.language_model import count_parameters
 from atlas_bench.preparation import Run, prepare
-from atlas_bench.recording import record_of
+from atlas_bench.recording import model_name, record_of, scale_name
 from atlas_bench.report.plots import (
     POSITION_LOSS,
     plot_accuracy,
@@ -30,10 +31,12 @@ from atlas_bench.report.plots import (
 from atlas_bench.report.records import RECORD_NAME, Record, Score, read_record, write_record
 from atlas_bench.report.selection import validation_score
 from atlas_bench.report.tables import rich_tables
+from atlas_bench.tasks.online import OnlineSettings, OnlineTask
 from atlas_bench.tasks.suites import ZERO_SHOT
 from atlas_bench.tasks.task import LabelledTask, Task
 from atlas_bench.training import checkpoint
 from atlas_bench.training.loop import Progress, Trainer, TrainingError
+from atlas_bench.training.online import build_learner
 from atlas_bench.training.settings import TrainingSettings
 
 EVALUATIONS = "evaluations"  # the folder of those, in the run's
@@ -57,6 +60,12 @@ def describe(settings: RunSettings) -> str:
     Raises ConfigError for a model that cannot be built.
     """
     check_machine(settings)
+    if isinstance(settings.task, OnlineSettings):
+        learner = build_learner(settings.task, settings.seed, 1)
+        return (
+            f"{model_name(settings)} at {scale_name(settings)}: {count_parameters(learner):,} "
+            f"parameters\n  state of one sequence in float32, bytes: {learner.state_bytes(1, 0):,}"
+        )
     # of tasks without text their own
     vocab_size = getattr(settings.task, "vocab_size", settings.text.vocab_size)
     readout = getattr(settings.task, "readout", "next")
@@ -107,12 +116,14 @@ def _execute(
         folder,
         group=settings.logger.group,
         job_type=settings.mode,
-        tags=(settings.task.name, settings.model.name, settings.scale.name),
+        tags=(settings.task.name, model_name(settings), scale_name(settings)),
     )
     try:
         progress = Progress()
         if settings.model.hub is not None:
             run.console.print(f"evaluating {settings.model.name}, as it is")
+        elif isinstance(run.task, OnlineTask):  # each network sees the tokens of one sequence
+            progress.tokens = run.task.settings.length
         elif settings.mode == "eval":
             source = checkpoint.find_checkpoint(Path(settings.checkpoint))
             checkpoint.load_model(source, run.model)
@@ -166,7 +177,7 @@ def _show(run: Run, record: Record, path: Path, others: list[Record]) -> None:
     the run's other evaluations."""
     plots = run.folder / "plots"
     drawn = []
-    if run.settings.mode != "eval":
+    if run.settings.mode != "eval" and not isinstance(run.task, OnlineTask):
         drawn.append(plot_training(run.folder / "metrics.jsonl", plots / "training.png"))
     over_length = any(score.length_name != ZERO_SHOT for score in record.scores)
     plot = plot_accuracy([record], plots / "accuracy.png") if over_length else None

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 from atlas_bench import config
 from atlas_bench.memory import spec
 from atlas_bench.models import settings as models
+from atlas_bench.tasks import learnability_targets, online
 from atlas_bench.tasks.registry import TASKS
 from atlas_bench.tasks.task import TaskSettings
 from atlas_bench.training.settings import Stage
@@ -38,6 +39,9 @@ VALID = {
     "logger.mode": config.LOGGER_MODES,
     "model.mixers": models.MIXERS,
     "model.match": models.MATCH,
+    "task.target": learnability_targets.TARGETS,
+    "task.learner.activation": online.ACTIVATIONS,
+    "task.learner.optimizer": online.OPTIMIZERS,
     **{f"model.memory.{name}": valid for name, valid in spec.CHOICES.items()},
 }
 HEAD = """\
@@ -77,6 +81,9 @@ def page() -> str:
             for name, entry in TASKS.items():
                 choices = ", ".join(f"`task={choice}`" for choice in _choices_of_task(name))
                 parts.append(_section(choices, entry.settings, "task.", level=3))
+                for below, inner in _groups(entry.settings):
+                    prefix = f"task.{below}"
+                    parts.append(_section(f"`{prefix}`", inner, f"{prefix}.", level=4))
             continue
         for below, inner in _groups(settings):
             parts.append(_section(f"`{group}.{below}`", inner, f"{group}.{below}.", level=3))

@@ -12,7 +12,7 @@ from atlas_bench.models.settings import ModelSettings, needs_library
 _FILES = {
     path.stem: path
     for path in sorted((folder_of("conf") / "model").glob("*.yaml"))
-    if path.stem != "hf"  # pretrained models, which have no preset
+    if path.stem not in ("hf", "none")  # pretrained models, and none at all
 }
 
 

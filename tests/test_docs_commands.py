@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
@@ -169,7 +169,7 @@ def known_keys() -> set[str]:
     hub = to_settings(cli._compose(["model=hf", "model.name=x", "mode=eval"]))
     found = walk(as_dict(replace(hub)), "") | {"sweep", "experiment"}
     for entry in TASKS.values():
-        found |= {f"task.{each.name}" for each in fields(entry.settings)}
+        found |= walk(asdict(entry.settings()), "task")
     return found | {each.name for each in fields(RunSettings)}
 
 
@@ -320,7 +320,7 @@ def smallest(settings: RunSettings) -> RunSettings:
     """The same run at smoke size."""
     task, training = settings.task, settings.training
     small = {"samples": 1, "limit": 1, "test_examples": 2, "train_examples": 8}
-    small |= {"held_out_characters": 2000}
+    small |= {"held_out_characters": 2000, "sequences": 1, "length": 64}
     for key, value in small.items():
         if hasattr(task, key):
             setattr(task, key, value)
@@ -328,7 +328,9 @@ def smallest(settings: RunSettings) -> RunSettings:
         task.lengths = task.lengths[:1] if settings.mode == "train_eval" else ["1k"]
     if hasattr(task, "grid"):
         task.grid = [{"length": 32, "pairs": 2}]
-    training.tokens, training.epochs, training.batch_tokens, training.min_streams = 128, None, 64, 1
+    if training.tokens:  # else the task is learnt while it is measured
+        training.tokens, training.epochs = 128, None
+        training.batch_tokens, training.min_streams = 64, 1
     settings.hardware.device, settings.hardware.threads = "cpu", 1
     settings.logger.mode = "disabled"
     return settings

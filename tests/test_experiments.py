@@ -19,6 +19,9 @@ from atlas_bench.experiments import BUDGETS, experiment_names, with_budget
 from atlas_bench.models.accounting import account
 from atlas_bench.models.language_model import build_model, count_parameters
 from atlas_bench.report.published import published_names, published_table
+from atlas_bench.sweep_plan import jobs_of
+from atlas_bench.tasks.learnability_targets import TARGETS
+from atlas_bench.tasks.online import OPTIMIZERS
 
 # What the papers say of their language models: parameters, tokens, peak rate (2505.23735, Table 7).
 PAPER = {
@@ -52,8 +55,8 @@ def test_both_budgets_compose(name: str) -> None:
         command = read(name, budget)
         settings = to_settings(command.config)
         assert command.facts.params, "a table has more than one row"
-        assert settings.scale.name in ("tiny", "mad", "zoology_32") or budget == "paper"
-        if name in published_names() and name != "fig_babilong":
+        assert settings.scale.name in ("tiny", "mad", "zoology_32", "none") or budget == "paper"
+        if name in published_names() and name not in ("fig_babilong", "fig_learnability"):
             presets = {row.preset for row in published_table(name).rows} - {""}
             left_out = set() if budget == "paper" else set(NEED_GPU)
             assert set(swept(command, "model")) == presets - left_out
@@ -85,6 +88,26 @@ def test_the_papers_budget(name: str) -> None:
 @pytest.mark.parametrize("name", OTHER_TOKENS)
 def test_the_tokens_of_other_protocols(name: str) -> None:
     assert dry_run._tokens(to_settings(read(name, "paper").config)) == OTHER_TOKENS[name]
+
+
+def test_the_learnability_study_is_the_papers() -> None:
+    command = read("fig_learnability", "paper")
+    sizes = [swept(command, f"task.learner.{key}") for key in ("layers", "expansion")]
+    assert sizes == [["2", "3"], ["1", "4"]]
+    assert set(swept(command, "task.target")) == set(TARGETS)
+    first, *_, last = jobs_of(command.facts, command.parsed)
+    assert len(jobs_of(command.facts, command.parsed)) == 4 * len(TARGETS) * 3 * 4  # rates
+    optimizers = [each.split(":")[1].split(",")[0] for each in swept(command, "task.learner")]
+    assert set(optimizers) == set(OPTIMIZERS)
+    assert all(optimizers.count(each) == 4 for each in OPTIMIZERS)
+    task = to_settings(cli._compose(last)).task
+    assert (task.dimension, task.window) == (256, 512)
+    assert (task.learner.layers, task.learner.expansion) == (3, 4)
+    assert (task.learner.optimizer, task.learner.learning_rate) == ("sgd", 0.1)
+    (found, *_) = estimate_jobs([to_settings(cli._compose(first))])
+    assert (found.parameters, found.tokens, found.gpu_hours) == (3 * 256**2, 8192, None)
+    assert "? mlp_2x1_adam: not counted: one step a token" in as_text([found, found])
+    assert found.evaluations == ["learnability low_rank"]
 
 
 @pytest.mark.parametrize(
@@ -208,6 +231,8 @@ FEW = {
     "fig_mqar": ["task.train_examples=64", "task.test_examples=8", "training.epochs=null"],
     "fig_context": ["model=omeganet", "task.held_out_characters=4000"],
 }
+# It has no model and no training, so none of SMALL.
+ONLINE = ["logger=none", "hardware.device=cpu", "task.length=100", "task.sequences=1"]
 # All else is that of table2_760m but for the list of models, as a test above says.
 ALIKE = {"table2_1_3b", "table8_340m"}
 
@@ -221,7 +246,7 @@ def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", FEW)
 @pytest.mark.usefixtures("_no_plots")
 def test_each_runs_at_a_laptops_budget(name: str, tmp_path: Path) -> None:
-    assert set(FEW) | ALIKE == set(experiment_names())
+    assert set(FEW) | ALIKE | {"fig_learnability"} == set(experiment_names())
     words = with_budget([f"+experiment={name}", *SMALL, *FEW[name]])
     settings = to_settings(cli._compose(words))
     atlas_bench.run.execute(settings, tmp_path)
@@ -235,6 +260,18 @@ def test_each_runs_at_a_laptops_budget(name: str, tmp_path: Path) -> None:
         assert (asked["task"], asked["train_tokens"]) == (evaluation, record["train_tokens"])
         assert asked["tokenizer"] == record["tokenizer"]
         assert asked["protocol"]["trained"] is False
+
+
+@pytest.mark.usefixtures("_no_plots")
+def test_the_learnability_study_runs_at_a_laptops_budget(tmp_path: Path) -> None:
+    register_schema()
+    command = read("fig_learnability", "laptop", *ONLINE)
+    last = jobs_of(command.facts, command.parsed)[-1]
+    atlas_bench.run.execute(to_settings(cli._compose(last)), tmp_path)
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert (record["model"], record["scale"]) == ("mlp_3x4_sgd", "d32")
+    assert record["name"] == "window_attention_mlp-3x4-sgd"
+    assert record["train_tokens"] == 100
 
 
 @pytest.mark.usefixtures("_no_plots")

@@ -44,7 +44,7 @@ def score_labelled(run: Run, cell: Cell, on_batch: Callable[[], None]) -> list[S
         "peak_memory_bytes": memory.peak(),
         "measured_tokens_mean": round(tokens / examples, 1),
     }
-    return [_score(measured, cost) for measured in run.task.judge(cell, found)]
+    return [as_score(measured, cost) for measured in run.task.judge(cell, found)]
 
 
 @torch.inference_mode()
@@ -95,7 +95,7 @@ def accuracy(run: Run) -> float:
     return float(np.concatenate([part.predicted == part.wanted for part in parts]).mean())
 
 
-def _score(measured: Measured, cost: dict[str, float]) -> Score:
+def as_score(measured: Measured, cost: dict[str, float]) -> Score:
     low = high = None
     if measured.correct is not None:
         low, high = wilson_interval(measured.correct, measured.samples)

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING
 from atlas_bench.config import ConfigError
 from atlas_bench.console import progress_bars
 from atlas_bench.evaluation.labelled import score_labelled
+from atlas_bench.evaluation.online import score_online
 from atlas_bench.evaluation.questions import PREDICTIONS, score_questions
 from atlas_bench.evaluation.streaming import DoesNotFit
 from atlas_bench.evaluation.suites import score_suite
 from atlas_bench.interrupts import Interrupted
 from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.report.records import DepthScore, Score
+from atlas_bench.tasks.online import OnlineTask
 from atlas_bench.tasks.registry import make_task, validation_settings
 from atlas_bench.tasks.suites import SuiteTask
 from atlas_bench.tasks.task import QuestionTask, Task
+from atlas_bench.wandb_logger import RunLogger
 
 if TYPE_CHECKING:
     from atlas_bench.preparation import Run
@@ -42,6 +45,8 @@ def evaluate(run: Run, notes: list[str]) -> Scores:
     try:
         if isinstance(run.task, SuiteTask):
             found.scores = score_suite(run, notes)
+        elif isinstance(run.task, OnlineTask):
+            found.scores = score_online(run)
         else:
             _evaluate(run, notes, found)
     except (ConfigError, DoesNotFit, Interrupted):
@@ -77,7 +82,8 @@ def validate(run: Run, notes: list[str]) -> list[Score]:
         return []
     folder = run.folder / VALIDATION
     folder.mkdir(exist_ok=True)
-    return evaluate(replace(run, task=task, folder=folder), notes).scores
+    logger = RunLogger("disabled")  # of what it learns; the record has its scores
+    return evaluate(replace(run, task=task, folder=folder, logger=logger), notes).scores
 
 
 def _evaluate(run: Run, notes: list[str], found: Scores) -> None:

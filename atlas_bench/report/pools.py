@@ -14,7 +14,7 @@ from atlas_bench.report.records import Record
 from atlas_bench.report.rows import differing, order_of, said, setup_of
 
 # What a run was asked, and what follows from that: the vocabulary of MAD's cases differs.
-ASKED = ("task.subtask", "task.subtasks", "task.change", "parameters")
+ASKED = ("task.subtask", "task.subtasks", "task.change", "task.target", "parameters")
 
 
 @dataclass

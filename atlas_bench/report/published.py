@@ -20,6 +20,7 @@ from atlas_bench.naming import check_choice
 from atlas_bench.report.records import Record, Score, is_share
 from atlas_bench.tasks.mad.cases import BASELINE, subtask_score
 
+LOSS_DECIMALS = 3  # of ours where a figure prints none
 NOT_APPLICABLE = "-"  # in tables.csv, where nothing is to be compared; empty is: not stated
 FIXTURE = "(fixture)"  # in the names of everything measured on made-up stand-ins for real data
 Value = TypeVar("Value")
@@ -82,7 +83,7 @@ class Column:
     heading: str
     parts: tuple[tuple[Measure, ...], ...]  # each a mean itself
     stand_in: Measure | None
-    decimals: int  # that the paper prints
+    decimals: int  # that the paper prints, or of ours where it prints no number
 
     @property
     def measures(self) -> tuple[Measure, ...]:
@@ -185,7 +186,7 @@ def _columns(table: str, rows: list[dict[str, str]]) -> tuple[Column, ...]:
             heading=line["heading"],
             parts=tuple(part(column, name) for name in line["measures"].split()),
             stand_in=measures[line["stand_in"]] if line["stand_in"] else None,
-            decimals=max(len(row[column].partition(".")[2]) for row in rows),
+            decimals=_decimals([row[column] for row in rows], line["measures"]),
         )
         for column, line in lines.items()
     )
@@ -196,6 +197,13 @@ def _columns(table: str, rows: list[dict[str, str]]) -> tuple[Column, ...]:
         ):
             raise ValueError(f"published/columns.csv: {table}.{column.name} mixes units")
     return columns
+
+
+def _decimals(printed: list[str], measure: str) -> int:
+    """Of a column; one without a number that is in per cent has none."""
+    loss = measure in _measures() and not is_share(_measures()[measure].metric)
+    digits = [len(each.partition(".")[2]) for each in printed if each]
+    return max(digits, default=LOSS_DECIMALS if loss else 0)
 
 
 @cache

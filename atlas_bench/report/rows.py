@@ -183,7 +183,7 @@ def _mark(rows: Sequence[Row]) -> None:
     measured = differing(protocols)
     number = 0
     for row, protocol in zip(rows, protocols, strict=True):
-        twins = [other for other in rows if other.identity == row.identity]
+        twins = [other for other in rows if other.identity == row.identity and _share(other, row)]
         if not measured and len(twins) == 1:
             continue
         number += 1
@@ -192,6 +192,12 @@ def _mark(rows: Sequence[Row]) -> None:
         for key in differing([setup_of(twin.records[0]) for twin in twins]):
             facts[key] = setup.get(key)
         row.mark, row.note = number, f"[{number}] {said(facts)} ({_origin(row)})"
+
+
+def _share(one: Row, other: Row) -> bool:
+    """Whether a table has both side by side; runs of different subtasks it has not."""
+    subtasks = ({(subtask, metric) for subtask, metric, _ in row.cells} for row in (one, other))
+    return not set.isdisjoint(*subtasks)
 
 
 def said(facts: dict[str, Any]) -> str:

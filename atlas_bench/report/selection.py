@@ -10,14 +10,16 @@ from statistics import mean
 from typing import Any
 
 from atlas_bench.report.records import Record, is_share, read_record
-from atlas_bench.report.rows import differing, flatten, order_of, setup_of
+from atlas_bench.report.rows import differing, order_of, setup_of
 
 # What a sweep compares, and so has settings of its own; the rest is there to choose from.
 COMPARED = ("model.name", "scale", "task", "text")
 FOLLOWS = ("name", "parameters")  # from other keys
 # A table chooses from less: rows may differ in the model's own settings, and how much is trained,
 # on which lengths, is another question.
-CHOSEN_FROM = "training"
+# Of a task's own learner the size and optimizer are in the record's model, which stands apart.
+LEARNER = "task.learner"
+CHOSEN_FROM = ("training", LEARNER)
 NOT_CHOSEN = ("training.tokens", "training.epochs", "training.curriculum")
 MARK = "chosen by validation"  # instead of the value
 NO_CHOICE = (
@@ -70,11 +72,12 @@ class Grid:
         paper's table they fill one row with what was chosen from the same grid for other cells."""
         if self.choice is None:
             return list(self.records)
-        chosen = {key.partition(".")[2]: MARK for key in self.varied}
         found = []
         for record in self.choice.records:
-            training = flatten(record.config.get(CHOSEN_FROM, {})) | chosen
-            found.append(replace(record, config={**record.config, CHOSEN_FROM: training}))
+            config = record.config
+            for key in self.varied:
+                config = _with_mark(config, key.split("."))
+            found.append(replace(record, config=config))
         return found
 
 
@@ -104,7 +107,7 @@ def best_settings(records: Iterable[Record]) -> list[Choice]:
     groups: dict[str, list[Record]] = {}
     for record in sorted(records, key=order_of):
         if record.validation:
-            facts = {key: value for key, value in setup_of(record).items() if _below(key, COMPARED)}
+            facts = {key: value for key, value in setup_of(record).items() if _is_compared(key)}
             groups.setdefault(_as_key([record.task, record.model, facts]), []).append(record)
     return [_best(group) for group in groups.values()]
 
@@ -179,12 +182,23 @@ def _mean_score(records: Sequence[Record]) -> float:
     return mean(validation_score(record) for record in records)
 
 
+def _is_compared(key: str) -> bool:
+    return _below(key, COMPARED) and not _below(key, (LEARNER,))
+
+
 def _is_swept(key: str) -> bool:
-    return _below(key, (CHOSEN_FROM,)) and not _below(key, NOT_CHOSEN)
+    return _below(key, CHOSEN_FROM) and not _below(key, NOT_CHOSEN)
 
 
 def _below(key: str, names: Sequence[str]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def _with_mark(config: dict[str, Any], path: Sequence[str]) -> dict[str, Any]:
+    """A copy of nested settings with MARK where ``path`` leads."""
+    first, *rest = path
+    inner = _with_mark(config.get(first, {}), rest) if rest else MARK
+    return {**config, first: inner}
 
 
 def _as_key(facts: Any) -> str:

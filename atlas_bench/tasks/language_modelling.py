@@ -274,9 +274,9 @@ def held_out_windows(tokens: np.ndarray, begins: np.ndarray, length: int, end_id
     return Windows(inputs, targets, targets != end_id, starts, full)
 
 
-def buckets(length: int) -> Iterator[tuple[int, int]]:
-    """Positions [0, 256), [256, 512), [512, 1024), ... up to ``length``."""
-    low, high = 0, FIRST_BUCKET
+def buckets(length: int, first: int = FIRST_BUCKET) -> Iterator[tuple[int, int]]:
+    """Positions [0, 256), [256, 512), [512, 1024), ... up to ``length``, or from ``first`` on."""
+    low, high = 0, first
     while low < length:
         yield low, min(high, length)
         low, high = high, 2 * high

@@ -15,8 +15,14 @@ from atlas_bench.tasks.language_modelling import (
     LanguageModellingTask,
     check_language_modelling,
 )
+from atlas_bench.tasks.learnability import (
+    LearnabilitySettings,
+    LearnabilityTask,
+    check_learnability,
+)
 from atlas_bench.tasks.mad import MadSettings, MadTask, check_mad
 from atlas_bench.tasks.mqar import MqarSettings, MqarTask, check_mqar
+from atlas_bench.tasks.online import OnlineTask
 from atlas_bench.tasks.ruler.task import RulerSettings, RulerTask, check_ruler
 from atlas_bench.tasks.settings import TextSettings, check_text
 from atlas_bench.tasks.suites import SuiteSettings, SuiteTask, check_suite
@@ -33,7 +39,7 @@ class Entry:
 
     settings: type[TaskSettings]
     check: Callable[..., None]
-    make: Callable[..., Task]
+    make: Callable[..., Task | OnlineTask]
     trains: bool = True
     samples: str | None = None
 
@@ -46,6 +52,9 @@ TASKS = {
     "mad": Entry(MadSettings, check_mad, MadTask),
     "suite": Entry(SuiteSettings, check_suite, SuiteTask, trains=False),
     "lm": Entry(LanguageModellingSettings, check_language_modelling, LanguageModellingTask),
+    "learnability": Entry(
+        LearnabilitySettings, check_learnability, LearnabilityTask, samples="sequences"
+    ),
 }
 # Added to a task's seed: far from all that one would choose.
 _VALIDATION_SEED = 1_000_003
@@ -62,7 +71,9 @@ def trains(task: TaskSettings) -> bool:
     return _entry(task).trains
 
 
-def make_task(task: TaskSettings, text: TextSettings, *, seed: int, question_every: int) -> Task:
+def make_task(
+    task: TaskSettings, text: TextSettings, *, seed: int, question_every: int
+) -> Task | OnlineTask:
     """The task of these settings. Raises ValueError for a text or tokenizer that cannot be had."""
     return _entry(task).make(task, text, seed=seed, question_every=question_every)
 

@@ -1,7 +1,8 @@
 """What every benchmark offers to a run, whatever it asks. Knows no model.
 
 A task makes training batches and evaluation cells. A `QuestionTask` is answered in words after a
-context, a `LabelledTask` token by token at labelled positions; evaluation/ does the answering.
+context, a `LabelledTask` token by token at labelled positions; evaluation/ does the answering. An
+`OnlineTask` (online.py) is learnt while it is measured, without a language model.
 """
 
 from __future__ import annotations

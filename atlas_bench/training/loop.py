@@ -102,7 +102,7 @@ class Trainer:
         checkpoint.load_model(directory, self.model)
         checkpoint.load_optimizer(directory, self.optimizer)
         self.progress = Progress(**checkpoint.read_progress(directory))
-        _truncate_metrics(self.folder / "metrics.jsonl", self.progress.step)
+        truncate_metrics(self.folder / "metrics.jsonl", self.progress.step)
 
     def run(self) -> Progress:
         """Train until the budget is spent, or ``stop_at`` is reached on validation examples.
@@ -325,7 +325,7 @@ def learning_rate(settings: TrainingSettings, step: int, share: float) -> float:
     )
 
 
-def _truncate_metrics(path: Path, step: int) -> None:
+def truncate_metrics(path: Path, step: int) -> None:
     """Drop the lines after ``step``, and a half line that a kill left behind."""
     if not path.is_file():
         return

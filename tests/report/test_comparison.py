@@ -321,6 +321,6 @@ def test_what_cannot_be_compared_is_one_sentence(
 def test_the_command_lists_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--table", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 8
+    assert len(lines) == 9
     assert lines[3].split()[0] == "table3_s_niah"
     assert "arXiv 2505.23735 Table 3" in lines[3]

@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from atlas_bench.report.plots.style import (
     GREY,
@@ -21,6 +21,7 @@ from atlas_bench.report.plots.style import (
     panels,
     save,
     set_length_axis,
+    set_log_ticks,
 )
 from atlas_bench.report.records import Record, is_share
 from atlas_bench.report.rows import Cell, Length, Row, merge_runs, natural
@@ -89,6 +90,9 @@ def _draw_panel(axes: Axes, rows: Sequence[Row], panel: tuple[str, str], metric:
         axes.set_ylim(-0.03, 1.03)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.set_yticks(np.linspace(0, 1, 6))
+    elif metric.endswith("relative_loss"):  # halved and halved again
+        axes.set_yscale("log")
+        set_log_ticks(axes.yaxis, FuncFormatter(lambda value, _: f"{value:g}"))
     set_length_axis(axes, lengths)
 
 
@@ -128,8 +132,9 @@ def _band_title(cells: Sequence[Cell]) -> str:
     samples = sorted({cell.samples for cell in cells})
     counts = f"{samples[0]}" if len(samples) == 1 else f"{samples[0]} to {samples[-1]}"
     bands = []
-    if any(cell.seeds == 1 for cell in cells):
+    if any(cell.seeds == 1 and cell.low is not None for cell in cells):
         bands.append("95% Wilson interval")
     if any(cell.seeds > 1 for cell in cells):
         bands.append("standard deviation over seeds")
-    return f"band: {' or '.join(bands)}; {counts} samples a point"
+    band = f"band: {' or '.join(bands)}; " if bands else ""
+    return f"{band}{counts} samples a point"

@@ -130,9 +130,12 @@ def _draw_stages(loss: Axes, accuracy: Axes, steps: Sequence[dict[str, Any]]) ->
 def loss_figure(records: Iterable[Record]) -> Figure | None:
     """Smoothed training loss over tokens, a line for every run, seeds in one colour.
 
-    Of all runs that have a metrics.jsonl beside their record; None where none has steps.
+    Of all runs that have a metrics.jsonl beside their record; None where none has steps, or where
+    rows of different subtasks share a name, which no legend could tell apart.
     """
     rows = merge_runs(records)
+    if len({row.name for row in rows}) < len(rows):
+        return None
     styles = line_styles(row.name for row in rows)
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = panels(1)
