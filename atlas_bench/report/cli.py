@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--metric",
-        help="of the tables and plots (default: the first that each subtask has)",
+        help="of the tables and plots (default: the first that each subtask has); not with --table",
     )
     parser.add_argument(
         "--best",
