@@ -138,7 +138,8 @@ def current_index(folder: Path) -> Index:
     found: dict[int, Job] = {}
     for here, folders, files in os.walk(folder):
         if JOB_NAME in files:
-            folders.clear()  # what is in a job's folder is the job's
+            if Path(here) != folder:
+                folders.clear()  # what is in a job's folder is the job's
             job = _found(folder, Path(here))
             # Of two a failure counts: the job was refused the folder that has its number.
             if job is not None and (job.number not in found or job.state == FAILED):
