@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +36,7 @@ from atlas_bench.config import (
 from atlas_bench.experiments import with_budget
 from atlas_bench.naming import nearest
 from atlas_bench.resume import folder_to_resume
-from atlas_bench.sweep import DONE, FAILED, do_job, refresh_index
+from atlas_bench.sweep import DONE, FAILED, JobStart, do_job, refresh_index
 from atlas_bench.sweep_plan import Plan, SweepFacts, jobs_of, one_job, plan_sweep, swept_models
 
 BAD_INPUT = 2
@@ -88,10 +86,7 @@ def _sweep(plan: Plan, arguments: list[str]) -> int:
         _start()
     except (HydraException, OmegaConfBaseException) as error:
         if plan.new and not any(job.folder for job in refresh_index(plan.folder).jobs):
-            shutil.rmtree(plan.folder)
-            with suppress(OSError):  # the day's folder and all of them, where now empty
-                plan.folder.parent.rmdir()
-                plan.folder.parent.parent.rmdir()
+            plan.undo()
         raise ConfigError(_sentence(error, _overrides_of(arguments))) from error
     except Exception as error:  # a launcher's: one of its processes died, or all draws failed
         kind = type(error).__name__
@@ -110,9 +105,10 @@ def _sweep(plan: Plan, arguments: list[str]) -> int:
     if len(done) == len(index.jobs):
         return 0
     left = len(index.jobs) - len(done) - len(failed)
+    does = "does them and no others" if plan.retries else "does those left, no draw that failed"
     print(
         f"atlas-bench: {len(failed)} failed and {left} left; the same command with resume=true "
-        f"does them and no others",
+        f"{does}",
         file=sys.stderr,
     )
     return 1 if stopped is None else int(stopped)
@@ -127,7 +123,15 @@ def _job(config: DictConfig) -> float | None:
     if facts.mode == RunMode.MULTIRUN and config.mode != "describe":
         from atlas_bench.report.selection import objective
 
-        record = do_job(folder, lambda: _run(config, folder, in_sweep=True))
+        job = JobStart(
+            number=int(facts.job.num),
+            overrides=list(facts.overrides.task),
+            config=OmegaConf.to_container(config, resolve=True),
+            folder=folder,
+            sweep=Path(facts.sweep.dir),
+            again=facts.sweeper.get("n_trials") is None,
+        )
+        record = do_job(job, lambda: _run(config, folder, sweep=job.sweep))
         return None if record is None else objective(record)
     from atlas_bench.run import RunError
 
@@ -139,15 +143,15 @@ def _job(config: DictConfig) -> float | None:
     return None
 
 
-def _run(config: DictConfig, folder: Path, *, in_sweep: bool = False) -> None:
+def _run(config: DictConfig, folder: Path, *, sweep: Path | None = None) -> None:
     from atlas_bench.run import Stopped, describe, execute
 
     settings = to_settings(config)
     if settings.mode == "describe":
         print(describe(settings))
         return
-    if in_sweep:
-        settings = _of_sweep(settings, folder)
+    if sweep is not None:
+        settings = _of_sweep(settings, folder, sweep)
     try:
         execute(settings, folder)
     except Stopped as stopped:
@@ -155,15 +159,14 @@ def _run(config: DictConfig, folder: Path, *, in_sweep: bool = False) -> None:
         sys.exit(128 + stopped.signal)
 
 
-def _of_sweep(settings: RunSettings, folder: Path) -> RunSettings:
+def _of_sweep(settings: RunSettings, folder: Path, sweep: Path) -> RunSettings:
     """A job goes on where its folder has a checkpoint, and is grouped with the others in W&B."""
     config = folder / "config.json"
     if config.is_file() and not config.stat().st_size:
         config.unlink()  # of a job killed as it claimed its folder
     if config.is_file():
         settings.resume = str(folder)
-        folder_to_resume(settings)  # raises where it is another job's
-    settings.logger.group = settings.logger.group or folder.parent.name
+    settings.logger.group = settings.logger.group or sweep.name
     return settings
 
 
@@ -254,10 +257,15 @@ def _overrides_of(arguments: Sequence[str]) -> list[str]:
 
 
 def _parsed(overrides: list[str]) -> list[Override]:
+    GlobalHydra.instance().clear()
     try:
-        return OverridesParser.create().parse_overrides(overrides)
+        with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
+            loader = GlobalHydra.instance().config_loader()  # for glob(...) of a group's choices
+        return OverridesParser.create(config_loader=loader).parse_overrides(overrides)
     except HydraException as error:
         raise ConfigError(_first_line(error)) from error
+    finally:
+        GlobalHydra.instance().clear()
 
 
 def _quoted(path: str) -> str:

@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 
 from atlas_bench.config import ConfigError, RunSettings, as_dict
+from atlas_bench.console import plain_console
 from atlas_bench.interrupts import StopSignal
 from atlas_bench.models.language_model import LanguageModel, build_model, count_parameters
 from atlas_bench.recording import git_commit, model_name, scale_name
@@ -61,7 +62,7 @@ def prepare(settings: RunSettings, folder: Path, stop: StopSignal) -> Run:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     _claim(settings, folder)
-    console = Console()
+    console = plain_console()
     console.print(
         f"{model_name(settings)} at {scale_name(settings)}: {count_parameters(model):,} "
         f"parameters, {device.type} {precision}, seed {settings.seed}, run {folder}"

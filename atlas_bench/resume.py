@@ -22,7 +22,7 @@ def folder_to_resume(settings: RunSettings) -> Path | None:
         if identity(theirs) != mine:
             raise ConfigError(
                 f"resume={folder} was started with another config: "
-                f"{_first_difference(theirs, as_dict(settings))}"
+                f"{first_difference(theirs, as_dict(settings))}"
             )
         return folder
     unfinished = []
@@ -39,13 +39,14 @@ def folder_to_resume(settings: RunSettings) -> Path | None:
     return max(unfinished)[1] if unfinished else None
 
 
-def _first_difference(theirs: dict, ours: dict, prefix: str = "") -> str:
+def first_difference(theirs: dict, ours: dict, prefix: str = "") -> str:
+    """The first key of our config that decides numbers and is another there; "" for none."""
     for key, value in ours.items():
         if not prefix and key in NOT_IDENTITY:
             continue
         other = theirs.get(key)
         if isinstance(value, dict) and isinstance(other, dict):
-            if found := _first_difference(other, value, f"{prefix}{key}."):
+            if found := first_difference(other, value, f"{prefix}{key}."):
                 return found
         elif json.dumps(value, default=str) != json.dumps(other, default=str):
             return f"{prefix}{key} was {other} there and is {value} here"

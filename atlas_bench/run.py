@@ -146,6 +146,7 @@ def _execute(
     record.wall_seconds = round(time.perf_counter() - started, 2)
     path = folder / "record.json"
     write_record(record, path)  # the last thing: a run without it is not done
+    record = read_record(path)  # as all that comes after sees it
     _show(run, record, path, others)
     return record, path
 

@@ -4,7 +4,7 @@ outputs/DATE/TIME-sweep/   sweep.json   0-atlas-babilong/   1-titans-babilong/  
 
 The index is made from the jobs' folders whenever a job ends, so that it cannot contradict them, and
 a sweep that was killed is gone on with by doing its jobs again: one whose record is there returns
-at once.
+at once. What a folder holds of another job or config is never taken for a job's own, nor changed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import os
 import sys
 import time
 import traceback
@@ -21,10 +22,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from atlas_bench.config import NOT_IDENTITY, identity
+from atlas_bench.config import NOT_IDENTITY, ConfigError, identity
 from atlas_bench.report.records import FAILED_NAME, RECORD_NAME, replacing, why_failed
+from atlas_bench.resume import first_difference
 
 try:
     import fcntl
@@ -32,6 +32,7 @@ except ImportError:  # Windows has no such lock; there two parents may do one jo
     fcntl = None
 
 INDEX_NAME = "sweep.json"
+JOB_NAME = "job.json"  # whose a folder is; Hydra's own files are of the last that came there
 LOCK_NAME = "job.lock"
 DONE, FAILED, STOPPED, MISSING = "done", "failed", "unfinished", "missing"
 _LOOK_SECONDS = 1.0  # between two looks at a job that another process is doing
@@ -56,19 +57,42 @@ class Index:
     identity: str  # of the sweep
     command: list[str]  # its words, to start it again
     jobs: list[Job]
+    started: str  # ISO 8601; the folder's own time changes whenever a job ends
 
     def of(self, *states: str) -> list[Job]:
         """The jobs in one of these states."""
         return [job for job in self.jobs if job.state in states]
 
 
-def sweep_identity(first_job: dict[str, Any], words: Sequence[str]) -> str:
+@dataclass(frozen=True)
+class JobStart:
+    """One job as it is about to start."""
+
+    number: int
+    overrides: list[str]
+    config: dict[str, Any]
+    folder: Path
+    sweep: Path
+    again: bool = True  # whether it is tried again where it failed before
+
+    @property
+    def claim(self) -> dict[str, Any]:
+        """What its folder says of it."""
+        same = identity(self.config)
+        return {"number": self.number, "identity": same, "overrides": self.overrides}
+
+
+def sweep_identity(
+    first_job: dict[str, Any], fixed: Sequence[str], lists: Sequence[str] = ()
+) -> str:
     """A hash of what a sweep computes: its first job's config and all it is varied by.
 
-    ``words`` are overrides; where the jobs run and where they log does not count.
+    Of overrides, the ``lists`` number the jobs by their order, that of all others does not count,
+    nor does where the jobs run and where they log.
     """
-    kept = sorted(word for word in words if not _of_place(word))
-    return hashlib.sha256(json.dumps([identity(first_job), kept]).encode()).hexdigest()[:16]
+    kept = [sorted(fixed), list(lists)]
+    same = [identity(first_job), *([w for w in words if not _of_place(w)] for words in kept)]
+    return hashlib.sha256(json.dumps(same).encode()).hexdigest()[:16]
 
 
 def _of_place(word: str) -> bool:
@@ -82,9 +106,15 @@ def _of_place(word: str) -> bool:
 def start_index(
     folder: Path, same: str, words: Sequence[str], jobs: list[list[str] | None]
 ) -> None:
-    """Write the index of a sweep that has not begun: ``jobs`` are their overrides, where known."""
+    """Write the index of a sweep that has not begun: ``jobs`` are their overrides, where known.
+
+    Raises FileExistsError for a folder that has an index, be it of a sweep of the same second.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / INDEX_NAME).touch(exist_ok=False)
     missing = [Job(number, MISSING, each, None, None) for number, each in enumerate(jobs)]
-    _write(folder, Index(same, list(words), missing))
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
+    _write(folder / INDEX_NAME, asdict(Index(same, list(words), missing, started)))
 
 
 def read_index(folder: Path) -> Index | None:
@@ -92,48 +122,67 @@ def read_index(folder: Path) -> Index | None:
     try:
         content = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
         jobs = [Job(**job) for job in content["jobs"]]
-        return Index(content["identity"], content["command"], jobs)
+        return Index(content["identity"], content["command"], jobs, content.get("started", ""))
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
-def refresh_index(folder: Path) -> Index:
-    """The index brought up to what the jobs' folders say, and written."""
+def current_index(folder: Path) -> Index:
+    """The index brought up to what the jobs' folders say.
+
+    Raises FileNotFoundError where ``folder`` is no sweep's.
+    """
     index = read_index(folder)
     if index is None:
         raise FileNotFoundError(f"{folder / INDEX_NAME} is missing or damaged")
-    jobs = {job.number: job for job in index.jobs}
-    for path in folder.glob("*/.hydra/hydra.yaml"):
-        job = _found(path.parent.parent)
-        if job is not None:
-            jobs[job.number] = job
+    found: dict[int, Job] = {}
+    for here, folders, files in os.walk(folder):
+        if JOB_NAME in files:
+            if Path(here) != folder:
+                folders.clear()  # what is in a job's folder is the job's
+            job = _found(folder, Path(here))
+            # Of two a failure counts: the job was refused the folder that has its number.
+            if job is not None and (job.number not in found or job.state == FAILED):
+                found[job.number] = job
+    jobs = {job.number: job for job in index.jobs} | found
     index.jobs = [jobs[number] for number in sorted(jobs)]
-    _write(folder, index)
     return index
 
 
-def _found(folder: Path) -> Job | None:
-    """What a job's folder says; None where it was killed before it could say anything."""
+def refresh_index(folder: Path) -> Index:
+    """`current_index`, and written."""
+    index = current_index(folder)
+    _write(folder / INDEX_NAME, asdict(index))
+    return index
+
+
+def _found(sweep: Path, folder: Path) -> Job | None:
+    """What a job's folder says; None where that is damaged."""
+    claim, config = _read(folder / JOB_NAME), _read(folder / "config.json")
     try:
-        text = (folder / ".hydra" / "hydra.yaml").read_text(encoding="utf-8")
-        hydra = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["hydra"]
-        number, overrides = int(hydra["job"]["num"]), hydra["overrides"]["task"]
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        number, overrides = int(claim["number"]), list(claim["overrides"])
+    except (TypeError, KeyError, ValueError):
         return None
-    same = None
-    with suppress(OSError, ValueError):  # not written yet
-        same = identity(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     state, reason = STOPPED, None
     if (folder / RECORD_NAME).is_file():
         state = DONE
     elif (folder / FAILED_NAME).is_file():
         state, reason = FAILED, why_failed(folder)
-    return Job(number, state, overrides, same, folder.name, reason)
+    same = None if config is None else identity(config)  # not written yet
+    return Job(number, state, overrides, same, folder.relative_to(sweep).as_posix(), reason)
 
 
-def _write(folder: Path, index: Index) -> None:
-    with replacing(folder / INDEX_NAME) as temporary:
-        temporary.write_text(json.dumps(asdict(index), indent=2) + "\n", encoding="utf-8")
+def _read(path: Path) -> dict[str, Any] | None:
+    """The JSON object at ``path``; None where there is none or it is damaged."""
+    with suppress(OSError, ValueError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return content if isinstance(content, dict) else None
+    return None
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def find_unfinished(output_dir: Path, same: str) -> Path | None:
@@ -142,34 +191,71 @@ def find_unfinished(output_dir: Path, same: str) -> Path | None:
     for path in output_dir.rglob(INDEX_NAME):
         index = read_index(path.parent)
         if index is not None and index.identity == same:
-            index = refresh_index(path.parent)
+            index = current_index(path.parent)
             if len(index.of(DONE)) < len(index.jobs):
-                found.append((path.parent.stat().st_mtime, path.parent))
+                found.append((index.started, path.parent))
     return max(found)[1] if found else None
 
 
 # one job -----------------------------------------------------------------------------------
 
 
-def do_job(folder: Path, work: Callable[[], object]) -> Path | None:
-    """Do ``work``, which leaves a record in ``folder``, unless the record is there.
+def do_job(job: JobStart, work: Callable[[], object]) -> Path | None:
+    """Do ``work``, which leaves a record in the job's folder, unless its record is there.
 
-    The path of the record, or None where ``work`` failed: the reason is then in ``folder``. Where
-    another process is doing the same job, as after a parent was killed whose jobs live on, this
-    waits for it and does what it left undone.
+    The path of the record, or None where the job failed: the reason is then in its folder, or in
+    one for that alone where its folder is of another job or config. Where another process is doing
+    the same job, as after a parent was killed whose jobs live on, this waits for it and does what
+    it left undone.
     """
-    record = folder / RECORD_NAME
+    record, refused = job.folder / RECORD_NAME, job.sweep / f"refused-{job.number}"
     try:
-        with _alone(folder / LOCK_NAME):
-            if not record.is_file():
-                (folder / FAILED_NAME).unlink(missing_ok=True)
+        with _alone(job.folder / LOCK_NAME):
+            try:
+                _check_own(job)
+            except ConfigError as error:
+                _write(refused / JOB_NAME, job.claim)
+                _tell(refused, error)
+                return None
+            _forget(refused)
+            failed_before = (job.folder / FAILED_NAME).is_file() and job.claim["identity"] == (
+                _read(job.folder / JOB_NAME) or {}
+            ).get("identity")
+            _write(job.folder / JOB_NAME, job.claim)
+            if not record.is_file() and (job.again or not failed_before):
+                (job.folder / FAILED_NAME).unlink(missing_ok=True)
                 try:
                     work()
                 except Exception as error:
-                    _tell(folder, error)
+                    _tell(job.folder, error)
     finally:
-        refresh_index(folder.parent)
+        refresh_index(job.sweep)
     return record if record.is_file() else None
+
+
+def _check_own(job: JobStart) -> None:
+    """Raise ConfigError where the job's folder is of another job or config, or lies elsewhere."""
+    folder, claim = job.folder, _read(job.folder / JOB_NAME)
+    if not folder.resolve().is_relative_to(job.sweep.resolve()):
+        raise ConfigError(f"{folder} is outside of the sweep's folder; change hydra.sweep.subdir")
+    if claim is not None and claim.get("number") != job.number:
+        raise ConfigError(
+            f"{folder} is the folder of job {claim.get('number')}; hydra.sweep.subdir must give "
+            f"each job one of its own, as with ${{hydra.job.num}} in it"
+        )
+    theirs = _read(folder / "config.json")
+    if theirs is not None and identity(theirs) != identity(job.config):
+        raise ConfigError(
+            f"{folder} was started with another config: {first_difference(theirs, job.config)}"
+        )
+
+
+def _forget(refused: Path) -> None:
+    """Remove what an earlier try left that was refused its folder."""
+    for name in (JOB_NAME, FAILED_NAME):
+        (refused / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        refused.rmdir()
 
 
 def _tell(folder: Path, error: Exception) -> None:
@@ -181,8 +267,7 @@ def _tell(folder: Path, error: Exception) -> None:
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "traceback": traceback.format_exc(),
     }
-    with replacing(folder / FAILED_NAME) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    _write(folder / FAILED_NAME, content)
     print(f"atlas-bench: {folder.name} failed: {reason}", file=sys.stderr)
 
 
@@ -193,7 +278,7 @@ def _explained(error: Exception) -> bool:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Hold the lock ``path``; a process that dies lets go of its locks."""
+    """Hold the lock ``path``, where there are locks; a process that dies lets go of its own."""
     with path.open("a") as file:
         said = False
         while fcntl is not None:
@@ -205,4 +290,6 @@ def _alone(path: Path) -> Iterator[None]:
                     print(f"{path.parent.name}: another process is doing this job, waiting for it")
                 said = True
                 time.sleep(_LOOK_SECONDS)
+            except OSError:  # some network file systems have no locks either
+                break
         yield

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from atlas_bench.console import plain_console
 from atlas_bench.report.records import RECORD_NAME, Record, RecordError, read_record
 from atlas_bench.report.selection import Choice, best_settings, validation_score
-from atlas_bench.sweep import DONE, Index, read_index, refresh_index
+from atlas_bench.sweep import DONE, Index, current_index, read_index
 
 BAD_INPUT = 2
 WIDTH_OF_FILES = 160  # columns, where the output is no terminal
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return BAD_INPUT
-    index = refresh_index(folder)
+    index = current_index(folder)  # not written: the folder may be for reading only
     try:
         records = {
             job.number: read_record(folder / job.folder / RECORD_NAME) for job in index.of(DONE)
@@ -48,12 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RecordError as error:
         print(f"atlas-bench-sweep: {error}", file=sys.stderr)
         return BAD_INPUT
-    console = Console()
+    console = plain_console()
     if not console.is_terminal:
-        console = Console(width=WIDTH_OF_FILES)
+        console.width = WIDTH_OF_FILES
     console.print(_jobs(index, records))
     for choice in best_settings(records.values()):
-        console.print(_said(choice), soft_wrap=True, markup=False, highlight=False)
+        console.print(_said(choice), soft_wrap=True, highlight=False)
     return 0
 
 

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 
 from atlas_bench.config import ConfigError, RunSettings, as_dict
-from atlas_bench.sweep import find_unfinished, read_index, start_index, sweep_identity
+from atlas_bench.sweep import (
+    INDEX_NAME,
+    find_unfinished,
+    read_index,
+    start_index,
+    sweep_identity,
+)
+
+OF_HYDRA = "multirun.yaml"  # that its sweeper writes before it looks at the jobs
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,14 @@ class Plan:
 
     folder: Path
     new: bool
+    retries: bool  # jobs that failed: an optimizer's later draws rest on their failure
+    traces: tuple[Path, ...] = ()  # what a new one creates before its first job, inmost first
+
+    def undo(self) -> None:
+        """Remove what the sweep created, as far as nothing else has been put there."""
+        for path in self.traces:
+            with suppress(OSError):
+                path.rmdir() if path.is_dir() else path.unlink()
 
 
 def plan_sweep(
@@ -47,8 +65,11 @@ def plan_sweep(
             f"hydra/sweeper={facts.sweeper} looks for the best score on validation samples; set "
             f"validation_samples to 1 or more"
         )
-    varied = [override.input_line for override in parsed]
-    same = sweep_identity(as_dict(settings), varied)
+    fixed, lists = (
+        [each.input_line for each in parsed if each.is_sweep_override() == swept]
+        for swept in (False, True)
+    )
+    same = sweep_identity(as_dict(settings), fixed, lists)
     folder, explicit = facts.folder.absolute(), any(w.startswith("hydra.sweep.dir=") for w in words)
     if isinstance(settings.resume, str):
         folder = Path(settings.resume).absolute()
@@ -61,8 +82,7 @@ def plan_sweep(
         folder = folder if found is None else found.absolute()
     index = read_index(folder)
     if index is None:
-        start_index(folder, same, words, jobs_of(facts, parsed))
-        return Plan(folder, new=True)
+        return _new(folder, same, words, facts, jobs_of(facts, parsed))
     if settings.resume is False:
         raise ConfigError(f"{folder} holds a sweep already; go on with it with resume=true")
     if index.identity != same:
@@ -70,14 +90,37 @@ def plan_sweep(
             f"{folder} was started with another config or another command: "
             f"atlas-bench -m {' '.join(index.command)}"
         )
-    return Plan(folder, new=False)
+    return Plan(folder, new=False, retries=facts.trials is None)
+
+
+def _new(
+    folder: Path,
+    same: str,
+    words: Sequence[str],
+    facts: SweepFacts,
+    jobs: list[list[str] | None],
+) -> Plan:
+    """Start the index; the plan knows what was not there before."""
+    ours = (folder / OF_HYDRA, folder / INDEX_NAME, folder, *folder.parents)
+    traces = tuple(path for path in ours if not path.exists())
+    try:
+        start_index(folder, same, words, jobs)
+    except FileExistsError:
+        raise ConfigError(
+            f"{folder / INDEX_NAME} is another sweep's that just started, or damaged; choose "
+            f"another folder with hydra.sweep.dir=PATH"
+        ) from None
+    return Plan(folder, new=True, retries=facts.trials is None, traces=traces)
 
 
 def jobs_of(facts: SweepFacts, parsed: Sequence[Override]) -> list[list[str] | None]:
     """The overrides of each job, None where an optimizer is yet to choose them."""
     if facts.trials is not None:
         return [None] * facts.trials
-    (jobs,) = BasicSweeper.split_arguments(list(parsed), None)
+    try:
+        (jobs,) = BasicSweeper.split_arguments(list(parsed), None)
+    except HydraException as error:  # an interval
+        raise ConfigError(f"{error}; give a list of values, or use sweep=optuna") from error
     return [[word for word in job if not word.startswith("hydra")] for job in jobs]
 
 
@@ -90,7 +133,9 @@ def one_job(parsed: Sequence[Override], model: str | None = None) -> list[str]:
             if model is not None and override.key_or_group == "model":
                 chosen = model
             elif override.is_discrete_sweep():
-                chosen = next(iter(override.sweep_string_iterator()))
+                chosen = next(iter(override.sweep_string_iterator()), None)
+                if chosen is None:
+                    raise ConfigError(f"{override.input_line} is an empty list of choices")
             else:
                 chosen = override.value().start  # of an interval
         single.append(override.input_line if chosen is None else f"{key}={chosen}")

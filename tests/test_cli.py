@@ -58,6 +58,8 @@ BAD = [
     (["-m", "seed=0,1", "resume=nowhere"], "nowhere is no sweep's folder", "sweep.json"),
     (["-m", "model=atlas,atlsa"], "model=atlsa is not one of atlas", "did you mean atlas?"),
     (["-m", "training.tokens=64,many"], "training.tokens", "Integer"),
+    (["-m", "training=glob(z*)"], "training=glob(z*)", "empty list of choices"),
+    (["-m", "training.learning_rate=interval(1,2)"], "INTERVAL", "give a list of values"),
 ]  # fmt: skip
 
 
@@ -204,6 +206,11 @@ def test_a_sweep_is_checked_before_it_starts(
     assert not cli._checked([*words, "resume=true"])[1].new
     with pytest.raises(ConfigError, match="did you mean atlas"):
         cli._checked(["-m", "model=atlsa,titans"])
+    jobs = read_index(cli._checked(["-m", "model=glob(titans_ma*)", "seed=1"])[1].folder).jobs
+    assert [job.overrides for job in jobs] == [
+        [f"model=titans_{each}", "seed=1"] for each in ("mac", "mag", "mal")
+    ]
+    assert "3 jobs" in cli._dry_run(["-m", "task=mad", "model=deltanet", "training=glob(m*)"])
     sweep = ["-m", "model=atlas,mamba2", "seed=0,1"]
     has_slurm = installed("hydra_submitit_launcher")
     with without_gpu():

@@ -9,6 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from atlas_bench import cli
 from atlas_bench.sweep import Index, read_index
 
 TINY = [
@@ -42,6 +45,15 @@ def sweep(*words: str, folder: Path) -> tuple[int, str, str]:
     process = start(*words, folder=folder)
     said, errors = process.communicate(timeout=500)
     return process.returncode, said, errors
+
+
+def sweep_here(monkeypatch: pytest.MonkeyPatch, *words: str) -> int | None:
+    """The exit code of the sweep in this process, in the working directory."""
+    monkeypatch.setattr(sys, "argv", ["atlas-bench", "-m", *TINY, *words])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return ended.value.code
 
 
 def only_index(folder: Path) -> tuple[Path, Index]:

@@ -109,7 +109,7 @@ def _evaluate(run: Run, notes: list[str], found: Scores) -> None:
                     scores = score_labelled(run, cell, advance)
             except DoesNotFit as error:
                 notes.append(f"{title}: {error}")
-                run.console.print(f"[yellow]{title}: {error}[/yellow]")
+                run.console.print(f"{title}: {error}", style="yellow")
                 continue
             found.scores += scores
             if run.stop():

@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--metric",
-        help="of the tables and plots (default: the first that each subtask has)",
+        help="of the tables and plots (default: the first that each subtask has); not with --table",
     )
     parser.add_argument(
         "--best",
@@ -117,6 +117,11 @@ def _report(arguments: argparse.Namespace) -> int:
         raise UsageError(
             f"--table {arguments.table} is not one of {tables}"
             f"{nearest(arguments.table, published_names())}; --table {LIST} says what they are"
+        )
+    if arguments.table is not None and arguments.metric is not None:
+        raise UsageError(
+            f"--metric {arguments.metric} is not for --table {arguments.table}, which shows the "
+            f"metrics of its paper; leave one of the two out"
         )
     if not directories:
         raise UsageError(f"the following arguments are required: DIR; see {NAME} --help")

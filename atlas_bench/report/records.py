@@ -11,7 +11,7 @@ import os
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from statistics import NormalDist
 from types import UnionType
@@ -139,13 +139,34 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_record(record: Record, path: Path) -> None:
-    """Write ``record`` as JSON to ``path`` in one step, after the bytes are on disk."""
-    content = _plain(asdict(record))
+    """Write ``record`` as JSON to ``path`` in one step, after the bytes are on disk.
+
+    Scores that are no number stand in its notes instead; of validation scores then none are left,
+    for a mean of the others would be of something else than in other runs.
+    """
+    content = _plain(asdict(_without_infinite(record)))
     del content["path"]
     with replacing(Path(path)) as temporary:
         temporary.write_text(
             json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8"
         )
+
+
+def _without_infinite(record: Record) -> Record:
+    """``record`` with what it could not be read with as notes."""
+    notes, kept = [], {}
+    for name in ("scores", "depths", "validation"):
+        scores = getattr(record, name)
+        kept[name] = [score for score in scores if math.isfinite(score.value)]
+        notes += [
+            f"{name}: {score.metric} of {score.subtask} {score.length_name} is {score.value}"
+            for score in scores
+            if not math.isfinite(score.value)
+        ]
+    if len(kept["validation"]) < len(record.validation):
+        kept["validation"] = []
+        notes.append("validation: no scores, for not all of them are numbers")
+    return replace(record, notes=[*record.notes, *notes], **kept)
 
 
 def _plain(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,22 @@ def test_unusual_values_become_json(make_record: MakeRecord, tmp_path: Path) -> 
     assert strict["config"] == {"at": "a/b", "rate": 0.5, "bad": None, "list": [1, 2]}
     assert read_record(tmp_path / "record.json").train_tokens == 7
     assert read_record(tmp_path / "record.json").scores[0].tokens_per_second is None
+
+
+def test_scores_that_are_no_numbers_are_notes(make_record: MakeRecord, tmp_path: Path) -> None:
+    record = make_record(notes=["first"])
+    record.validation = [replace(score) for score in record.scores[:2]]
+    record.scores[1].value, record.validation[0].value = float("inf"), float("nan")
+    write_record(record, tmp_path / "record.json")
+    found = read_record(tmp_path / "record.json")
+    assert found.scores == [record.scores[0], *record.scores[2:]]
+    assert found.validation == []  # not the mean of those that are left
+    assert found.notes == [
+        "first",
+        "scores: exact_match of qa1 1k is inf",
+        "validation: exact_match of qa1 0k is nan",
+        "validation: no scores, for not all of them are numbers",
+    ]
 
 
 @pytest.mark.parametrize("broken", ["fsync", "replace"])

@@ -80,6 +80,7 @@ def test_output_and_metric_are_chosen(outputs: Path, capsys: pytest.CaptureFixtu
         (["empty"], "no record found in empty"),
         (["outputs", "--metric", "exact_mach"], "did you mean exact_match?"),
         (["outputs", "--metric", "accuracy"], "is not one of exact_match, published_metric"),
+        (["outputs", "--table", "table3_s_niah", "--metric", "x"], "--metric x is not for --table"),
         (["outputs", "--wrong"], "unrecognized arguments: --wrong"),
         (["outputs", "--output", "file"], "file cannot be written to"),
         (["file"], "file is no directory"),
