@@ -27,6 +27,7 @@ NOT_RUN = {
     r"hardware=(ray|slurm_local|local_processes)|sweep=optuna": "[sweep]; tests/test_sweep.py",
     r"(data|source)=hub|text=(pg19|fineweb_edu)|logger\.mode=online": "a network",
     r"model=hf": "weights of the hub",
+    r"experiment=(table[23568]_\w+) budget=paper(?!.*--dry-run)": "a network and a tokenizer",
     r"^(pip|make|pytest|python)": "no program of ours",
     r"^lm_eval": "the hub's data; tests/evaluation/test_lm_eval_model.py runs it on fixtures",
 }
