@@ -105,11 +105,12 @@ def protocol_of(record: Record) -> dict[str, Any]:
 def setup_of(record: Record) -> dict[str, Any]:
     """What was trained: what runs must share to be seeds of one row."""
     facts = flatten({**record.config, "parameters": record.parameters})
-    return {
-        key: value
-        for key, value in facts.items()
-        if not any(key == name or key.startswith(f"{name}.") for name in NO_SETUP)
-    }
+    return {key: value for key, value in facts.items() if not below(key, NO_SETUP)}
+
+
+def below(key: str, names: Sequence[str]) -> bool:
+    """Whether a dotted key is one of ``names`` or in one of them."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:

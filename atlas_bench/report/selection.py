@@ -10,7 +10,7 @@ from statistics import mean
 from typing import Any
 
 from atlas_bench.report.records import Record, is_share, read_record
-from atlas_bench.report.rows import differing, order_of, setup_of
+from atlas_bench.report.rows import below, differing, order_of, setup_of
 
 # What a sweep compares, and so has settings of its own; the rest is there to choose from.
 COMPARED = ("model.name", "scale", "task", "text")
@@ -183,15 +183,11 @@ def _mean_score(records: Sequence[Record]) -> float:
 
 
 def _is_compared(key: str) -> bool:
-    return _below(key, COMPARED) and not _below(key, (LEARNER,))
+    return below(key, COMPARED) and not below(key, (LEARNER,))
 
 
 def _is_swept(key: str) -> bool:
-    return _below(key, CHOSEN_FROM) and not _below(key, NOT_CHOSEN)
-
-
-def _below(key: str, names: Sequence[str]) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in names)
+    return below(key, CHOSEN_FROM) and not below(key, NOT_CHOSEN)
 
 
 def _with_mark(config: dict[str, Any], path: Sequence[str]) -> dict[str, Any]:
