@@ -20,7 +20,7 @@ def default_stages() -> list[Stage]:
     """Facts alone until they are answered: with coarse chunks, in which nothing that is written is
     overwritten, then with the model's own. Then noise and its price, then length."""
     return [
-        Stage(64, 0.0, coarse=True, price=0.0),
+        Stage(64, 0.0, coarse=True, price=0.0, longest=0.35),
         Stage(128, 0.0, price=0.0),
         Stage(256, 0.5),
         Stage(512, 0.8, price=3.0),
@@ -51,7 +51,7 @@ class TrainingSettings:
     accumulate: int = 1  # micro-batches a step; the same gradient with less memory
     learning_rate: float = 4e-3  # the highest; of AdamW
     final_rate: float = 0.1  # share of the learning rate that the cosine ends at
-    warmup_steps: int = 50  # in which the learning rate rises from 0
+    warmup_steps: int = 500  # in which the learning rate rises from 0
     weight_decay: float = 0.01  # of matrices but for the memories' initial weights
     betas: list[float] = field(default_factory=lambda: [0.9, 0.98])  # of AdamW
     clip: float = 1.0  # norm of the gradient
