@@ -27,7 +27,7 @@ NOT_RUN = {
     r"hardware=(ray|slurm_local|local_processes)|sweep=optuna": "[sweep]; tests/test_sweep.py",
     r"(data|source)=hub|text=(pg19|fineweb_edu)|logger\.mode=online": "a network",
     r"model=hf": "weights of the hub",
-    r"experiment=(table[23568]_\w+) budget=paper(?!.*--dry-run)": "a network and a tokenizer",
+    r"experiment=(table[23568]_\w+) budget=paper": "a network and a tokenizer",
     r"^(pip|make|pytest|python)": "no program of ours",
     r"^lm_eval": "the hub's data; tests/evaluation/test_lm_eval_model.py runs it on fixtures",
 }
@@ -319,16 +319,17 @@ def test_one_command_of_each_kind_runs(
 
 def smallest(settings: RunSettings) -> RunSettings:
     """The same run at smoke size."""
-    task, training = settings.task, settings.training
+    training = settings.training
     small = {"samples": 1, "limit": 1, "test_examples": 2, "train_examples": 8}
     small |= {"held_out_characters": 2000, "sequences": 1, "length": 64}
-    for key, value in small.items():
-        if hasattr(task, key):
-            setattr(task, key, value)
-    if getattr(task, "lengths", None):
-        task.lengths = task.lengths[:1] if settings.mode == "train_eval" else ["1k"]
-    if hasattr(task, "grid"):
-        task.grid = [{"length": 32, "pairs": 2}]
+    for task in (settings.task, *settings.evaluations.values()):
+        for key, value in small.items():
+            if hasattr(task, key):
+                setattr(task, key, value)
+        if getattr(task, "lengths", None):
+            task.lengths = task.lengths[:1] if settings.mode == "train_eval" else ["1k"]
+        if hasattr(task, "grid"):
+            task.grid = [{"length": 32, "pairs": 2}]
     if training.tokens:  # else the task is learnt while it is measured
         training.tokens, training.epochs = 128, None
         training.batch_tokens, training.min_streams = 64, 1
@@ -340,7 +341,7 @@ def smallest(settings: RunSettings) -> RunSettings:
 def can_run(command: Command) -> bool:
     """Whether a command is one of atlas-bench that starts a run on this machine."""
     line = " ".join(command.words)
-    shows = re.search(r"--help|--cfg|--version|mode=describe|resume=", line)
+    shows = re.search(r"--help|--cfg|--version|--dry-run|mode=describe|resume=", line)
     needs = any(re.search(pattern, line) for pattern in NOT_RUN)
     return command.words[0] == "atlas-bench" and not (shows or needs or command.said)
 
