@@ -25,6 +25,7 @@ from atlas_bench.config import (
 )
 from atlas_bench.memory import fla
 from atlas_bench.sweep import read_index
+from atlas_bench.training.settings import TrainingSettings
 
 BAD = [
     (["modell=atlas"], "modell", "did you mean model?"),
@@ -178,6 +179,11 @@ def test_every_model_composes_at_every_scale(model: str, scale: str) -> None:
     settings = to_settings(config)
     assert settings.scale.name == scale
     assert settings.model.name == model
+
+
+def test_the_default_training_stands_the_same_in_conf_and_in_the_settings() -> None:
+    register_schema()
+    assert to_settings(cli._compose([])).training == TrainingSettings()
 
 
 def test_flags_are_not_taken_for_overrides() -> None:
