@@ -15,10 +15,12 @@ import time
 import numpy as np
 from hydra import compose, initialize_config_dir
 
-from atlas_bench.config import folder_of, register_schema, to_settings
-from atlas_bench.evaluation.likelihood import Continuation, score
-from atlas_bench.evaluation.prefixes import PrefixReader
+from atlas_bench.config.locations import folder_of
+from atlas_bench.evaluation.lm_eval.likelihood import Continuation, score
+from atlas_bench.evaluation.lm_eval.prefixes import PrefixReader
 from atlas_bench.models.language_model import LanguageModel, build_model
+from atlas_bench.runs.checks import to_settings
+from atlas_bench.runs.settings import register_schema
 
 VOCABULARY = 1024
 

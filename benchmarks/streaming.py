@@ -20,10 +20,13 @@ def measure(model: str, length: str) -> dict:
     """Tokens/s and peak resident bytes of one sample."""
     from hydra import compose, initialize_config_dir
 
-    from atlas_bench.config import folder_of, register_schema, to_settings
+    from atlas_bench.config.locations import folder_of
     from atlas_bench.evaluation.streaming import Prompt, generate
     from atlas_bench.models.language_model import build_model
-    from atlas_bench.tasks.babilong import babilong_tokenizer, evaluation_samples, load_noise
+    from atlas_bench.runs.checks import to_settings
+    from atlas_bench.runs.settings import register_schema
+    from atlas_bench.tasks.babilong.samples import evaluation_samples, load_noise
+    from atlas_bench.tasks.vocabulary import babilong_tokenizer
 
     register_schema()
     with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):

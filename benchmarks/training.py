@@ -28,8 +28,10 @@ def measure(model: str, tokens: int) -> dict[str, float]:
     import torch
     from hydra import compose, initialize_config_dir
 
-    from atlas_bench.config import folder_of, register_schema, to_settings
+    from atlas_bench.config.locations import folder_of
     from atlas_bench.models.language_model import build_model, count_parameters
+    from atlas_bench.runs.checks import to_settings
+    from atlas_bench.runs.settings import register_schema
 
     register_schema()
     preset = model.removesuffix("_every_token")

@@ -17,10 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
-from atlas_bench import config
 from atlas_bench.memory import spec
 from atlas_bench.models import settings as models
-from atlas_bench.tasks import learnability_targets, online
+from atlas_bench.runs import settings as config
+from atlas_bench.tasks.learnability import online
+from atlas_bench.tasks.learnability import targets as learnability_targets
 from atlas_bench.tasks.registry import TASKS
 from atlas_bench.tasks.task import TaskSettings
 from atlas_bench.training.settings import Stage

@@ -16,13 +16,14 @@ import lm_eval.tasks
 from hydra._internal.utils import get_args_parser
 from lm_eval._cli import HarnessCLI
 
-from atlas_bench import cli
-from atlas_bench.config import ConfigError, to_settings
-from atlas_bench.evaluation.lm_eval_model import AtlasBenchLM
-from atlas_bench.experiments import with_budget
-from atlas_bench.report import cli as report_cli
+from atlas_bench.cli import report as report_cli
+from atlas_bench.cli import run as cli
+from atlas_bench.cli.experiments import with_budget
+from atlas_bench.config.errors import ConfigError
+from atlas_bench.evaluation.lm_eval.model import AtlasBenchLM
 from atlas_bench.report.published import published_names
-from atlas_bench.sweep_plan import one_job
+from atlas_bench.runs.checks import to_settings
+from atlas_bench.sweeps.plan import one_job
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]

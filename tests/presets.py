@@ -5,7 +5,7 @@ from __future__ import annotations
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from atlas_bench.config import folder_of
+from atlas_bench.config.locations import folder_of
 from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.models.settings import ModelSettings, needs_library
 

@@ -12,11 +12,14 @@ import pytest
 from docs_pages import PAGES, REPOSITORY, Command, WrongCommand, check, commands, prose, spans
 from walkthroughs import followed  # noqa: F401
 
-from atlas_bench import cli, sweep_cli
-from atlas_bench.config import RunSettings, as_dict, to_settings
-from atlas_bench.experiments import experiment_names, with_budget
-from atlas_bench.report.cli import main as report
-from atlas_bench.sweep_plan import one_job
+from atlas_bench.cli import run as cli
+from atlas_bench.cli import sweep as sweep_cli
+from atlas_bench.cli.experiments import experiment_names, with_budget
+from atlas_bench.cli.report import main as report
+from atlas_bench.config.identity import as_dict
+from atlas_bench.runs.checks import to_settings
+from atlas_bench.runs.settings import RunSettings
+from atlas_bench.sweeps.plan import one_job
 from atlas_bench.tasks.registry import TASKS
 
 RUN, SWEEP = "outputs/DATE/TIME-NAME", "outputs/DATE/TIME-sweep"
@@ -352,7 +355,7 @@ def test_every_command_runs_at_smoke_size(
     command: Command, clone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A sweep's first job; a dry run as it stands."""
-    from atlas_bench.run import execute
+    from atlas_bench.runs.execute import execute
 
     if "--dry-run" in command.words:
         run(*command.words[1:], monkeypatch=monkeypatch)

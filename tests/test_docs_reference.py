@@ -11,8 +11,9 @@ import pytest
 from docs_pages import REPOSITORY
 from omegaconf import OmegaConf
 
-from atlas_bench.config import RunSettings, folder_of
+from atlas_bench.config.locations import folder_of
 from atlas_bench.models.settings import HubSettings
+from atlas_bench.runs.settings import RunSettings
 from atlas_bench.tasks.registry import TASKS
 
 

@@ -11,10 +11,11 @@ import pytest
 import torch
 from walkthroughs import files_of, followed  # noqa: F401
 
-import atlas_bench.run
-from atlas_bench import cli
-from atlas_bench.config import ConfigError, to_settings
+import atlas_bench.runs.execute
+from atlas_bench.cli import run as cli
+from atlas_bench.config.errors import ConfigError
 from atlas_bench.models.language_model import build_model, count_parameters
+from atlas_bench.runs.checks import to_settings
 
 SMALL = [
     "logger=none", "hardware.device=cpu", "hardware.threads=1", "training.tokens=256",
@@ -50,8 +51,8 @@ def test_the_added_model_is_one_function_and_trains(
         first, state = model(tokens[:, :23])
         rest, _ = model(tokens[:, 23:], state)
     torch.testing.assert_close(torch.cat([first, rest], 1), whole, rtol=1e-7, atol=1e-8)
-    monkeypatch.setattr(atlas_bench.run, "plot_training", lambda *arguments: None)
-    record = json.loads(atlas_bench.run.execute(settings, tmp_path).read_text())
+    monkeypatch.setattr(atlas_bench.runs.execute, "plot_training", lambda *arguments: None)
+    record = json.loads(atlas_bench.runs.execute.execute(settings, tmp_path).read_text())
     assert (record["model"], record["train_tokens"]) == ("ttt_mlp", 256)
 
 
@@ -61,7 +62,7 @@ def test_the_added_task_is_right_and_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for plot in ("plot_training", "plot_accuracy"):
-        monkeypatch.setattr(atlas_bench.run, plot, lambda *arguments: None)
+        monkeypatch.setattr(atlas_bench.runs.execute, plot, lambda *arguments: None)
     words = ["task=parity", "model=deltanet", "task.lengths=[16,40]", "task.samples=40", *SMALL]
     settings = to_settings(cli._compose([*words, "validation_samples=3"]))
     parity = sys.modules["atlas_bench.tasks.parity"]
@@ -71,7 +72,7 @@ def test_the_added_task_is_right_and_runs(
     assert batch.targets.tolist() == odd
     assert batch.answer_mask.all()
     np.testing.assert_array_equal(task.batch(16, 0.5, 5, 1).inputs[0], batch.inputs[2])
-    record = json.loads(atlas_bench.run.execute(settings, tmp_path).read_text())
+    record = json.loads(atlas_bench.runs.execute.execute(settings, tmp_path).read_text())
     scores = [(each["length_tokens"], each["metric"], each["samples"]) for each in record["scores"]]
     assert scores == [(16, "last_bit", 40), (40, "last_bit", 40)]
     assert [each["samples"] for each in record["validation"]] == [3, 3]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from atlas_bench import cli
-from atlas_bench.sweep import Index, read_index
+from atlas_bench.cli import run as cli
+from atlas_bench.sweeps.index import Index, read_index
 
 TINY = [
     "model=deltanet", "scale=tiny", "task=mqar", "task.grid=[{length:64,pairs:4}]",
@@ -34,7 +34,7 @@ def installed(package: str) -> bool:
 def start(*words: str, folder: Path) -> subprocess.Popen[str]:
     """The sweep in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-c", "from atlas_bench.cli import main; main()", "-m", *TINY, *words],
+        [sys.executable, "-c", "from atlas_bench.cli.run import main; main()", "-m", *TINY, *words],
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "RAY_AUTH_MODE": "disabled", "HOME": str(folder)},
     )  # fmt: skip

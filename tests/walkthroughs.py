@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from docs_pages import REPOSITORY, blocks
 
-from atlas_bench import cli, config
-from atlas_bench.config import folder_of, register_schema
+from atlas_bench.cli import run as cli
+from atlas_bench.config.locations import folder_of
+from atlas_bench.runs import settings as config
+from atlas_bench.runs.settings import register_schema
 from atlas_bench.tasks.registry import TASKS, Entry
 
 FILE = re.compile(r"`((?:conf|atlas_bench)/[\w/]+\.(?:py|yaml))`")

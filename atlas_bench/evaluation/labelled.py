@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from atlas_bench.artifacts.metrics import wilson_interval
+from atlas_bench.artifacts.schema import Score
 from atlas_bench.evaluation.streaming import PeakMemory, refuse_what_cannot_fit
 from atlas_bench.interrupts import Interrupted
 from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.models.packing import packed_forward
-from atlas_bench.report.records import Score, wilson_interval
 from atlas_bench.tasks.task import Batch, Cell, Labelled, Measured
 
 if TYPE_CHECKING:
-    from atlas_bench.preparation import Run
+    from atlas_bench.evaluation.context import Run
 
 
 def score_labelled(run: Run, cell: Cell, on_batch: Callable[[], None]) -> list[Score]:

@@ -10,12 +10,12 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from atlas_bench.artifacts.checkpoint import CheckpointError, around, find_checkpoint, load_model
 from atlas_bench.models.language_model import LanguageModel, build_model
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
-from atlas_bench.tasks.babilong import babilong_tokenizer
-from atlas_bench.tasks.settings import TextSettings
+from atlas_bench.tasks.vocabulary import babilong_tokenizer
+from atlas_bench.text.settings import TextSettings
 from atlas_bench.text.tokenizer import Tokenizer, load_tokenizer
-from atlas_bench.training.checkpoint import CheckpointError, around, find_checkpoint, load_model
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from atlas_bench.artifacts.schema import Score
 from atlas_bench.console import progress_bars
 from atlas_bench.evaluation.labelled import as_score
 from atlas_bench.evaluation.streaming import PeakMemory
-from atlas_bench.report.records import Score
 from atlas_bench.training.online import OnlineTraining, build_learner
 
 if TYPE_CHECKING:
-    from atlas_bench.preparation import Run
+    from atlas_bench.evaluation.context import Run
 
 
 def score_online(run: Run) -> list[Score]:

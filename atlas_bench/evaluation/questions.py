@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from atlas_bench.artifacts.metrics import wilson_interval
+from atlas_bench.artifacts.schema import DepthScore, Score
 from atlas_bench.evaluation.streaming import Generated, Prompt, generate
 from atlas_bench.models.language_model import LanguageModel
-from atlas_bench.report.records import DepthScore, Score, wilson_interval
 from atlas_bench.tasks.task import Asked, Cell
 
 if TYPE_CHECKING:
-    from atlas_bench.preparation import Run
+    from atlas_bench.evaluation.context import Run
 
 PREDICTIONS = "predictions.jsonl"
 DEPTHS = 10  # equal parts of a context in which answers lie

@@ -1,11 +1,14 @@
-"""Test-time memory: one definition, its token-by-token reference and its chunk-parallel form."""
+"""Test-time memory: one definition, its token-by-token recurrence and its chunk-parallel form."""
 
-from atlas_bench.memory.chunked import chunked
+from atlas_bench.memory.chunkwise.forward import chunk_memory
 from atlas_bench.memory.features import apply_features, feature_dim
 from atlas_bench.memory.networks import init_parameters
-from atlas_bench.memory.newton_schulz import newton_schulz
-from atlas_bench.memory.reference import reference
+from atlas_bench.memory.recurrent import recurrent_memory
 from atlas_bench.memory.spec import Gates, MemoryParameters, MemorySpec, MemoryState
+
+# The former names, which tests outside this repository use.
+chunked = chunk_memory
+reference = recurrent_memory
 
 __all__ = [
     "Gates",
@@ -13,9 +16,10 @@ __all__ = [
     "MemorySpec",
     "MemoryState",
     "apply_features",
+    "chunk_memory",
     "chunked",
     "feature_dim",
     "init_parameters",
-    "newton_schulz",
+    "recurrent_memory",
     "reference",
 ]

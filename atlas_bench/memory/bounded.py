@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from atlas_bench.memory.coefficients import Coefficients, Rows
+from atlas_bench.memory.chunkwise.coefficients import Coefficients, Rows
 from atlas_bench.memory.networks import Factors
 from atlas_bench.memory.spec import MemorySpec, MemoryState
 

@@ -34,7 +34,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from atlas_bench.memory.chunked_delta import bounded_rate
+from atlas_bench.memory.chunkwise.delta import bounded_rate
 from atlas_bench.memory.features import apply_features
 from atlas_bench.memory.spec import MemoryParameters, MemorySpec, MemoryState, state_dtype
 

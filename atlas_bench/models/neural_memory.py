@@ -24,7 +24,7 @@ from atlas_bench.memory import (
     MemorySpec,
     MemoryState,
     apply_features,
-    chunked,
+    chunk_memory,
     init_parameters,
 )
 from atlas_bench.memory.features import feature_dim
@@ -186,7 +186,7 @@ class NeuralMemory(nn.Module):
         # bfloat16 has nothing between 0.996 and 1, where keep-rates decide how long a memory is.
         opened = self._gates(opening.to(state_dtype(opening.dtype)))
         gates = Gates(**self._stepped(opened))
-        y, memory = chunked(self.spec, self.parameters_of_memory, q, k, v, gates, state.memory)
+        y, memory = chunk_memory(self.spec, self.parameters_of_memory, q, k, v, gates, state.memory)
         y = self._normalised(y)
         if self.out is not None:
             y = self.out(y * output_gate[0])

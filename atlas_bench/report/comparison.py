@@ -13,7 +13,7 @@ from itertools import combinations
 from statistics import mean, stdev
 from typing import Any
 
-from atlas_bench.report.pools import Pool, pool_runs, tell_apart
+from atlas_bench.artifacts.schema import Record, Score
 from atlas_bench.report.published import (
     FIXTURE,
     NOT_APPLICABLE,
@@ -22,7 +22,7 @@ from atlas_bench.report.published import (
     PublishedRow,
     PublishedTable,
 )
-from atlas_bench.report.records import Record, Score
+from atlas_bench.report.row_groups import Pool, pool_runs, tell_apart
 from atlas_bench.report.rows import Cell
 from atlas_bench.report.selection import describe_grids, find_grids, outside
 from atlas_bench.report.tables import short_count

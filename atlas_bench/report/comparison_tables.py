@@ -16,7 +16,7 @@ from atlas_bench.report.comparison import (
     order_kept,
 )
 from atlas_bench.report.published import Column, PublishedRow
-from atlas_bench.report.sheets import NOTHING, Entry, Sheet
+from atlas_bench.report.table_formats import NOTHING, Entry, Sheet
 
 LEGEND = {
     DIFFERS: "not the paper's protocol, so no replication; what differs is said below",

@@ -16,8 +16,9 @@ from importlib.resources import files
 from statistics import mean
 from typing import TypeVar
 
+from atlas_bench.artifacts.metrics import is_share
+from atlas_bench.artifacts.schema import Record, Score
 from atlas_bench.naming import check_choice
-from atlas_bench.report.records import Record, Score, is_share
 from atlas_bench.tasks.mad.cases import BASELINE, subtask_score
 
 LOSS_DECIMALS = 3  # of ours where a figure prints none

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import Any
 
-from atlas_bench.report.records import Record, Score
+from atlas_bench.artifacts.schema import Record, Score
 
 # Config that does not decide what a score means: places, names, and what was asked beside it.
 NO_SETUP = (

@@ -9,7 +9,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from atlas_bench.report.records import Record, is_share, read_record
+from atlas_bench.artifacts.metrics import validation_score
+from atlas_bench.artifacts.records import read_record
+from atlas_bench.artifacts.schema import Record
 from atlas_bench.report.rows import below, differing, order_of, setup_of
 
 # What a sweep compares, and so has settings of its own; the rest is there to choose from.
@@ -84,18 +86,6 @@ class Grid:
 def objective(path: Path) -> float | None:
     """`validation_score` of the record at ``path``."""
     return validation_score(read_record(path))
-
-
-def validation_score(record: Record) -> float | None:
-    """Mean over subtasks and lengths of the first metric, negative where lower is better.
-
-    None for a run without validation samples.
-    """
-    if not record.validation:
-        return None
-    metric = record.validation[0].metric
-    value = mean(score.value for score in record.validation if score.metric == metric)
-    return value if is_share(metric) else -value
 
 
 def best_settings(records: Iterable[Record]) -> list[Choice]:

@@ -16,7 +16,8 @@ from typing import Any
 
 from rich.table import Table
 
-from atlas_bench.report.records import Record, Score, is_share
+from atlas_bench.artifacts.metrics import is_share
+from atlas_bench.artifacts.schema import Record, Score
 from atlas_bench.report.rows import (
     Cell,
     Length,
@@ -29,7 +30,7 @@ from atlas_bench.report.rows import (
     protocol_of,
 )
 from atlas_bench.report.selection import find_grids
-from atlas_bench.report.sheets import (
+from atlas_bench.report.table_formats import (
     NOTHING,
     Entry,
     Sheet,

@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 
 from atlas_bench.seeding import generator
-from atlas_bench.tasks.babilong import babilong_tokenizer, parse_length
-from atlas_bench.tasks.settings import TextSettings
+from atlas_bench.tasks.lengths import parse_length
 from atlas_bench.tasks.task import (
     Batch,
     Cell,
@@ -31,8 +30,10 @@ from atlas_bench.tasks.task import (
     check_counts,
     check_named,
 )
+from atlas_bench.tasks.vocabulary import babilong_tokenizer
 from atlas_bench.text.corpora import STREAM, Book, Corpus, load_corpus, split_training
 from atlas_bench.text.documents import HubSet, LocalDocuments, StreamedDocuments, document_tokens
+from atlas_bench.text.settings import TextSettings
 
 SUBTASK = "held-out"
 FIRST_BUCKET = 256  # positions; every further bucket is as long as all before it

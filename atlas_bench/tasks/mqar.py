@@ -18,8 +18,8 @@ import numpy as np
 from atlas_bench.naming import check_choice
 from atlas_bench.seeding import generator
 from atlas_bench.tasks.examples import UNLABELLED, Examples, Passes, distinct, mean_by_example
-from atlas_bench.tasks.settings import TextSettings
 from atlas_bench.tasks.task import Batch, Cell, Labelled, Measured, TaskSettings, check_counts
+from atlas_bench.text.settings import TextSettings
 
 VALIDATION_EXAMPLES = 256  # a cell that is trained on
 EVALUATION_BATCH = 128

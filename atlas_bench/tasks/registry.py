@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from atlas_bench.tasks.babilong_task import (
+from atlas_bench.tasks.babilong.task import (
     BabilongSettings,
     BabilongTask,
     check_babilong,
@@ -15,18 +15,18 @@ from atlas_bench.tasks.language_modelling import (
     LanguageModellingTask,
     check_language_modelling,
 )
-from atlas_bench.tasks.learnability import (
+from atlas_bench.tasks.learnability.online import OnlineTask
+from atlas_bench.tasks.learnability.task import (
     LearnabilitySettings,
     LearnabilityTask,
     check_learnability,
 )
 from atlas_bench.tasks.mad import MadSettings, MadTask, check_mad
 from atlas_bench.tasks.mqar import MqarSettings, MqarTask, check_mqar
-from atlas_bench.tasks.online import OnlineTask
 from atlas_bench.tasks.ruler.task import RulerSettings, RulerTask, check_ruler
-from atlas_bench.tasks.settings import TextSettings, check_text
-from atlas_bench.tasks.suites import SuiteSettings, SuiteTask, check_suite
+from atlas_bench.tasks.suites.task import SuiteSettings, SuiteTask, check_suite
 from atlas_bench.tasks.task import Task, TaskSettings
+from atlas_bench.text.settings import TextSettings, check_text
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,20 +19,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from atlas_bench.artifacts import checkpoint
+from atlas_bench.artifacts.folder import truncate_metrics
 from atlas_bench.interrupts import Interrupted
 from atlas_bench.models.language_model import LanguageModel, ModelState
 from atlas_bench.models.packing import packed_forward
 from atlas_bench.text.tokenizer import Tokenizer
-from atlas_bench.training import checkpoint
+from atlas_bench.training.errors import TrainingError
 from atlas_bench.training.monitor import change_of_memory, memory_metrics
 from atlas_bench.training.settings import TrainingSettings
 
 LM_STRIDE = 8  # the language-modelling term looks at every eighth token: cheaper, same direction
 SMOOTHING = 0.9  # of the running accuracy that the curriculum looks at
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message is one sentence."""
 
 
 class Batch(Protocol):
@@ -323,19 +320,3 @@ def learning_rate(settings: TrainingSettings, step: int, share: float) -> float:
     return (
         settings.learning_rate * warm * (settings.final_rate + (1 - settings.final_rate) * cosine)
     )
-
-
-def truncate_metrics(path: Path, step: int) -> None:
-    """Drop the lines after ``step``, and a half line that a kill left behind."""
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (json.JSONDecodeError, KeyError):
-            continue
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    os.replace(temporary, path)

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from atlas_bench.artifacts import checkpoint
+from atlas_bench.artifacts.folder import truncate_metrics
 from atlas_bench.interrupts import Interrupted
 from atlas_bench.models.language_model import count_parameters
 from atlas_bench.seeding import generator
-from atlas_bench.tasks.online import LearnerSettings, OnlineSettings
-from atlas_bench.training import checkpoint
-from atlas_bench.training.loop import TrainingError, truncate_metrics
+from atlas_bench.tasks.learnability.online import LearnerSettings, OnlineSettings
+from atlas_bench.training.errors import TrainingError
 
 LOGGED_TOKENS = 16  # of one line of metrics.jsonl
 SAVE_SECONDS = 60.0  # between two checkpoints

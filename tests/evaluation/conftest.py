@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from atlas_bench.config import as_dict, folder_of, register_schema, to_settings
+from atlas_bench.artifacts.checkpoint import save_checkpoint
+from atlas_bench.artifacts.folder import write_json
+from atlas_bench.config.identity import as_dict
+from atlas_bench.config.locations import folder_of
 from atlas_bench.models.language_model import build_model
-from atlas_bench.tasks.babilong import babilong_tokenizer
-from atlas_bench.training.checkpoint import save_checkpoint, write_json
+from atlas_bench.runs.checks import to_settings
+from atlas_bench.runs.settings import register_schema
+from atlas_bench.tasks.vocabulary import babilong_tokenizer
 
 SMALL = ["model=deltanet", "model.match=none", "scale.width=16", "scale.heads=2"]
 

@@ -13,11 +13,14 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch.nn import functional as F
 
-from atlas_bench.config import HardwareSettings, folder_of, register_schema, to_settings
+from atlas_bench.config.locations import folder_of
+from atlas_bench.config.schema import HardwareSettings
 from atlas_bench.evaluation.labelled import predict
 from atlas_bench.models.language_model import build_model
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
-from atlas_bench.run import execute
+from atlas_bench.runs.checks import to_settings
+from atlas_bench.runs.execute import execute
+from atlas_bench.runs.settings import register_schema
 from atlas_bench.tasks.task import Batch
 from atlas_bench.text.tokenizer import Tokenizer, train_tokenizer
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from atlas_bench.memory import Gates, MemorySpec, chunked, init_parameters, reference
+from atlas_bench.memory import Gates, MemorySpec, chunk_memory, init_parameters, recurrent_memory
 from atlas_bench.memory.bounded import kernel
 from atlas_bench.memory.networks import forward, gradient_factors
 
@@ -26,7 +26,7 @@ def repeated_keys(spec: MemorySpec, form, *, gain: float = 1.0) -> tuple[Tensor,
     return y, v
 
 
-@pytest.mark.parametrize("form", [reference, chunked])
+@pytest.mark.parametrize("form", [recurrent_memory, chunk_memory])
 def test_a_matrix_survives_repeated_keys_at_high_rates(form) -> None:
     """c = 8, b = 32, rate 1, one key: the step is a contraction, without it nothing is left."""
     largest = {}
@@ -46,7 +46,7 @@ def test_a_deep_memory_survives_when_bounded_by_the_network(network: str) -> Non
             network=network, optimizer="momentum", chunk=16, retain="none",
             bounded_step=True, bounded_by=by,
         )  # fmt: skip
-        y, v = repeated_keys(spec, chunked, gain=3.0)
+        y, v = repeated_keys(spec, chunk_memory, gain=3.0)
         largest[by] = y.abs().max().item()
     assert largest["network"] < 4 * v.abs().max()
     assert not largest["keys"] < 20 * v.abs().max()

@@ -17,10 +17,10 @@ from atlas_bench.memory import (
     MemoryParameters,
     MemorySpec,
     apply_features,
-    chunked,
+    chunk_memory,
     init_parameters,
     newton_schulz,
-    reference,
+    recurrent_memory,
 )
 from atlas_bench.memory.networks import NORM_EPSILON
 
@@ -74,7 +74,7 @@ def test_reference_is_autograd_for_random_members(spec: MemorySpec, value_dim: i
 def assert_is_autograd(spec: MemorySpec, value_dim: int) -> None:
     """The reference equals the recurrence with autograd instead of the hand-written gradient."""
     case = Case(spec, length=7, value_dim=value_dim)
-    y, state = case.run(reference)
+    y, state = case.run(recurrent_memory)
     x = {name: tensor.detach() for name, tensor in case.inputs.items()}
     if spec.gate == "hard_sigmoid":
         x["rate"] = torch.nn.functional.hardsigmoid(x["rate"])
@@ -114,7 +114,7 @@ def assert_is_autograd(spec: MemorySpec, value_dim: int) -> None:
         assert relative_error(state.weights[name], weight) < 1e-10
 
 
-@pytest.mark.parametrize("form", [reference, chunked])
+@pytest.mark.parametrize("form", [recurrent_memory, chunk_memory])
 def test_titans(form) -> None:
     """S_t = eta S - theta grad, M_t = (1 - alpha) M + S (Titans Eq 13-14), for a linear memory."""
     spec = MemorySpec(network="matrix", optimizer="momentum", rate_inside=True, chunk=1)
@@ -136,7 +136,7 @@ def test_titans(form) -> None:
         assert relative_error(y[:, t], expected) < 1e-10
 
 
-@pytest.mark.parametrize("form", [reference, chunked])
+@pytest.mark.parametrize("form", [recurrent_memory, chunk_memory])
 def test_gated_delta_rule(form) -> None:
     """Matrix, l2, c = 1, b = 1: M_t = M (alpha - beta k k') + beta v k', at alpha M of Eq 11."""
     spec = MemorySpec(network="matrix", optimizer="gd", chunk=1)
@@ -160,7 +160,7 @@ def test_linear_attention(chunk: int) -> None:
     x = {name: tensor.detach() for name, tensor in case.inputs.items()}
     with torch.no_grad():
         case.weights["W1"].zero_()
-    y, _ = case.run(chunked)
+    y, _ = case.run(chunk_memory)
     decay = torch.ones(2, 9, 9, 2, dtype=torch.float64)
     for t in range(9):
         for i in range(t):
@@ -180,7 +180,7 @@ def test_gated_linear_attention_per_feature() -> None:
     case = Case(spec, length=11)
     x = {name: tensor.detach() for name, tensor in case.inputs.items()}
     x["retain"][:, 5, 0, 1] = 0.0
-    y, _ = chunked(
+    y, _ = chunk_memory(
         spec, case.parameters, x["q"], x["k"], x["v"], Gates(retain=x["retain"], rate=x["rate"])
     )
     memory = case.weights["W1"].detach().expand(2, -1, -1, -1)
@@ -202,7 +202,7 @@ def test_the_series_of_exp_is_softmax_attention_without_denominator(features: st
     x = {name: tensor.detach() for name, tensor in case.inputs.items()}
     with torch.no_grad():
         case.weights["W1"].zero_()
-    y, _ = chunked(spec, case.parameters, x["q"], x["k"], x["v"], Gates())
+    y, _ = chunk_memory(spec, case.parameters, x["q"], x["k"], x["v"], Gates())
     scores = torch.einsum("bthk,bihk->btih", x["q"], x["k"]).exp()
     scores = scores * torch.ones(9, 9).tril()[None, :, :, None]
     assert relative_error(y, torch.einsum("btih,bihv->bthv", scores, x["v"])) < 1e-8
@@ -220,7 +220,7 @@ def test_one_update_lowers_the_windows_loss(network_name: str, loss: str, optimi
     )  # fmt: skip
     case = Case(spec, length=length, rate=0.02)
     x = {name: tensor.detach() for name, tensor in case.inputs.items()}
-    _, state = case.run(reference)
+    _, state = case.run(recurrent_memory)
 
     def loss_at(weights: dict[str, Tensor]) -> Tensor:
         phi = apply_features(spec, case.parameters, x["k"])
@@ -328,9 +328,9 @@ def test_a_shape_that_does_not_fit_is_refused() -> None:
     case = Case(MemorySpec(optimizer="momentum"), length=3)
     x = case.inputs
     with pytest.raises(ValueError, match=r"needs gates\.momentum"):
-        chunked(case.spec, case.parameters, x["q"], x["k"], x["v"], Gates())
+        chunk_memory(case.spec, case.parameters, x["q"], x["k"], x["v"], Gates())
     with pytest.raises(ValueError, match=r"gates\.rate must be"):
-        chunked(
+        chunk_memory(
             case.spec,
             case.parameters,
             x["q"],
@@ -339,7 +339,7 @@ def test_a_shape_that_does_not_fit_is_refused() -> None:
             Gates(rate=x["rate"][:1], momentum=x["momentum"]),
         )
     with pytest.raises(ValueError, match="alike"):
-        chunked(
+        chunk_memory(
             case.spec, case.parameters, x["q"][:, :2], x["k"], x["v"], Gates(momentum=x["momentum"])
         )
 
@@ -349,6 +349,6 @@ def test_what_is_kept_of_the_features_serves_evaluation_and_training() -> None:
     spec = MemorySpec(features="polynomial", degree=3)
     case = Case(spec, length=4, key_dim=5)  # sizes that no other test has kept
     with torch.inference_mode():
-        case.run(reference)
-    y, _ = case.run(reference)
+        case.run(recurrent_memory)
+    y, _ = case.run(recurrent_memory)
     assert all(torch.isfinite(grad).all() for grad in case.gradients(y).values())

@@ -1,4 +1,4 @@
-"""memory.md tests 2, 3, 4 and 8: the chunk-parallel form is the reference, however it is called."""
+"""memory.md tests 2, 3, 4 and 8: the chunk-parallel form equals the recurrence in every use."""
 
 from __future__ import annotations
 
@@ -11,14 +11,10 @@ from helpers import Case, relative_error, spec_strategy
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from atlas_bench.memory import (
-    MemorySpec,
-    chunked,
-    chunked_delta,
-    chunked_mlp,
-    chunked_muon,
-    reference,
-)
+from atlas_bench.memory import MemorySpec, chunk_memory, recurrent_memory
+from atlas_bench.memory.chunkwise import delta as chunked_delta
+from atlas_bench.memory.chunkwise import mlp as chunked_mlp
+from atlas_bench.memory.chunkwise import muon as chunked_muon
 
 # Newton-Schulz multiplies rounding by up to 3.4 a step, and gradients flow through many of them.
 TOLERANCE = {"gd": 1e-10, "momentum": 1e-10, "muon": 1e-9}
@@ -100,7 +96,7 @@ def amplification(case: Case, expected, change: float = 1e-10) -> float:
 
     changed = copy.copy(case)
     changed.inputs = {name: moved(tensor) for name, tensor in case.inputs.items()}
-    y, state = changed.run(reference)
+    y, state = changed.run(recurrent_memory)
     pairs = zip([y, *state.tensors()], [expected[0], *expected[1].tensors()], strict=True)
     return max(relative_error(found, wanted, scale=1e-6) for found, wanted in pairs) / change
 
@@ -109,9 +105,9 @@ def amplification(case: Case, expected, change: float = 1e-10) -> float:
 @given(spec=spec_strategy(), length=st.integers(1, 14), value_dim=st.sampled_from([3, 4]))
 def test_chunked_equals_reference(spec: MemorySpec, length: int, value_dim: int) -> None:
     case = Case(spec, length=length, value_dim=value_dim)
-    expected = case.run(reference)
+    expected = case.run(recurrent_memory)
     assume(amplification(case, expected) < CHAOTIC)
-    assert_same(case, case.run(chunked), expected, DRAWN_TOLERANCE)
+    assert_same(case, case.run(chunk_memory), expected, DRAWN_TOLERANCE)
 
 
 @pytest.mark.parametrize("spec", [s for s in REPRESENTATIVE if s.optimizer == "muon"], ids=str)
@@ -119,9 +115,9 @@ def test_recomputing_in_the_backward_pass_changes_nothing(
     spec: MemorySpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = Case(spec, length=13)
-    kept = case.run(chunked)
+    kept = case.run(chunk_memory)
     monkeypatch.setattr(chunked_muon, "KEPT_BYTES", 0)
-    recomputed = case.run(chunked)
+    recomputed = case.run(chunk_memory)
     assert "_ScanBackward" in _graph_nodes(recomputed[0].grad_fn)
     assert "_ScanBackward" not in _graph_nodes(kept[0].grad_fn)
     assert_same(case, recomputed, kept, 1e-14)
@@ -136,12 +132,12 @@ def test_blocks_of_chunks_change_nothing(
 ) -> None:
     """``blocks`` chunks are read together; the last block is shorter, in training and without."""
     case = Case(spec, length=7 * spec.chunk + 1)
-    whole = case.run(chunked)
+    whole = case.run(chunk_memory)
     state = sum(w.numel() for w in whole[1].weights.values()) * (1 + spec.has_momentum)
     monkeypatch.setattr(chunked_mlp, "BLOCK_BYTES", blocks * 8 * state)
-    assert_same(case, case.run(chunked), whole, 1e-12)
+    assert_same(case, case.run(chunk_memory), whole, 1e-12)
     with torch.no_grad():
-        assert relative_error(case.run(chunked)[0], whole[0]) < 1e-12
+        assert relative_error(case.run(chunk_memory)[0], whole[0]) < 1e-12
 
 
 @pytest.mark.parametrize("bounded", [False, True])
@@ -155,7 +151,7 @@ def test_the_delta_rule_in_blocks(
     case = Case(spec, length=14, rate=3.0 if bounded else 1.0)
     with torch.no_grad():
         case.inputs["retain"][:, 6] = 0.0
-    assert_same(case, case.run(chunked), case.run(reference), 1e-10)
+    assert_same(case, case.run(chunk_memory), case.run(recurrent_memory), 1e-10)
 
 
 def _graph_nodes(last) -> set[str]:
@@ -175,35 +171,37 @@ def test_any_split_into_calls_is_the_same(spec: MemorySpec, cuts: list[int]) -> 
     case = Case(spec, length=14)
     state, parts = None, []
     for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), 14], strict=True):
-        y, state = case.run(chunked, start, end, state)
+        y, state = case.run(chunk_memory, start, end, state)
         parts.append(y)
-    whole = case.run(reference)
+    whole = case.run(recurrent_memory)
     assume(amplification(case, whole) < CHAOTIC)
     assert_same(case, (torch.cat(parts, 1), state), whole, DRAWN_TOLERANCE)
 
 
 @pytest.mark.parametrize("spec", REPRESENTATIVE, ids=str)
-@pytest.mark.parametrize("form", [reference, chunked])
+@pytest.mark.parametrize("form", [recurrent_memory, chunk_memory])
 def test_token_by_token_is_the_same(spec: MemorySpec, form) -> None:
     case = Case(spec, length=13)
     state, parts = None, []
     for t in range(13):
         y, state = case.run(form, t, t + 1, state)
         parts.append(y)
-    assert_same(case, (torch.cat(parts, 1), state), case.run(reference), TOLERANCE[spec.optimizer])
+    assert_same(
+        case, (torch.cat(parts, 1), state), case.run(recurrent_memory), TOLERANCE[spec.optimizer]
+    )
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(spec=spec_strategy())
 def test_random_members_keep_to_themselves(spec: MemorySpec) -> None:
     """Tests 4 and 8 for 200 random members: causal, apart in the batch, the same in every mode."""
-    assert_nothing_sees_the_future(spec, chunked)
+    assert_nothing_sees_the_future(spec, chunk_memory)
     assert_batch_elements_are_apart(spec)
     assert_learns_alike_with_and_without_autograd(spec)
 
 
 @pytest.mark.parametrize("spec", REPRESENTATIVE, ids=str)
-@pytest.mark.parametrize("form", [reference, chunked])
+@pytest.mark.parametrize("form", [recurrent_memory, chunk_memory])
 def test_nothing_sees_the_future_and_everything_matters(spec: MemorySpec, form) -> None:
     case, y = assert_nothing_sees_the_future(spec, form)
     for name, grad in case.gradients(y).items():
@@ -247,7 +245,7 @@ def assert_batch_elements_are_apart(spec: MemorySpec) -> None:
     with torch.no_grad():
         for tensor in other.inputs.values():
             tensor[1] = tensor[1].flip(0)
-    y, y_other = case.run(chunked)[0], other.run(chunked)[0]
+    y, y_other = case.run(chunk_memory)[0], other.run(chunk_memory)[0]
     # Not to the bit: which heads are computed together depends on which of them write nothing.
     torch.testing.assert_close(y[0], y_other[0], rtol=0, atol=1e-12)
     assert not torch.allclose(y[1], y_other[1])
@@ -260,11 +258,11 @@ def test_learns_alike_with_and_without_autograd(spec: MemorySpec) -> None:
 
 def assert_learns_alike_with_and_without_autograd(spec: MemorySpec) -> None:
     case = Case(spec, length=9)
-    y, _ = case.run(chunked)
+    y, _ = case.run(chunk_memory)
     with torch.no_grad():
-        assert torch.equal(case.run(chunked)[0], y)
+        assert torch.equal(case.run(chunk_memory)[0], y)
     with torch.inference_mode():
-        assert torch.equal(case.run(chunked)[0], y)
+        assert torch.equal(case.run(chunk_memory)[0], y)
 
 
 @pytest.mark.parametrize("spec", REPRESENTATIVE, ids=str)
@@ -274,11 +272,11 @@ def test_state_is_float32_in_lower_precision_and_of_constant_size(spec: MemorySp
     case.inputs = inputs
     case.weights = {name: w.detach().float() for name, w in case.weights.items()}
     case.scales = None if case.scales is None else case.scales.detach().float()
-    _, state = case.run(chunked)
+    _, state = case.run(chunk_memory)
     assert all(
         w.dtype == torch.float32 for w in [*state.weights.values(), *state.momentum.values()]
     )
-    _, later = case.run(chunked, state=state)
+    _, later = case.run(chunk_memory, state=state)
     assert later.bytes == state.bytes
 
 
@@ -294,7 +292,7 @@ def test_keep_rates_near_1_survive_lower_precision(spec: MemorySpec) -> None:
         case.inputs[name] = case.inputs[name].detach().bfloat16()
     case.weights = {name: w.detach().float() for name, w in case.weights.items()}
     case.scales = None if case.scales is None else case.scales.detach().float()
-    y, state = case.run(chunked)
+    y, state = case.run(chunk_memory)
     assert y.dtype == torch.bfloat16
     for name, weight in state.weights.items():
         kept = (1 - 2**-10) ** 256

@@ -12,9 +12,18 @@ from library_recurrences import library  # noqa: F401
 from torch import Tensor
 from torch.nn import functional as F
 
-from atlas_bench.config import folder_of, register_schema, to_settings
-from atlas_bench.memory import Gates, MemoryParameters, MemorySpec, chunked, fla, reference
+from atlas_bench.config.locations import folder_of
+from atlas_bench.memory import (
+    Gates,
+    MemoryParameters,
+    MemorySpec,
+    chunk_memory,
+    fla,
+    recurrent_memory,
+)
 from atlas_bench.memory.state import checked_inputs, initial_state
+from atlas_bench.runs.checks import to_settings
+from atlas_bench.runs.settings import register_schema
 
 DOT = MemorySpec(network="matrix", objective="dot", retain="none", chunk=4)
 DELTA = MemorySpec(network="matrix", objective="l2", retain="none", chunk=1)
@@ -64,7 +73,7 @@ def test_the_library_computes_the_definition(name: str, cuts: list[int], library
     spec, operation = MAPPED[name]
     assert fla.operation(spec) == operation
     case = Case(spec, length=11, value_dim=4, rate=3.0 if spec.bounded_step else 0.5)
-    y, end = case.run(reference)
+    y, end = case.run(recurrent_memory)
     state, parts = None, []
     for start, stop in zip([0, *cuts], [*cuts, 11], strict=True):
         part, state = case.run(mapped, start, stop, state)
@@ -100,7 +109,7 @@ def test_forgetting_everything(objective: str, library) -> None:  # noqa: F811
         y, state = case.run(form)
         return y, state.weights["W1"], *torch.autograd.grad((y * weights).sum(), leaves.values())
 
-    named = zip(("y", "W", *leaves), run(mapped), run(reference), strict=True)
+    named = zip(("y", "W", *leaves), run(mapped), run(recurrent_memory), strict=True)
     for what, found, expected in named:
         assert torch.isfinite(found).all(), what
         assert relative_error(found, expected) < 1e-5, what
@@ -108,12 +117,12 @@ def test_forgetting_everything(objective: str, library) -> None:  # noqa: F811
 
 def test_chunked_takes_it_where_it_applies(library, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     case = Case(DOT, length=9)
-    case.run(chunked)
+    case.run(chunk_memory)
     assert library == {}, "a CPU has no kernels"
     monkeypatch.setattr(fla, "applies", lambda spec, params, v: True)
-    y, _ = case.run(chunked)
+    y, _ = case.run(chunk_memory)
     assert library == {"simple_gla": 1}
-    assert relative_error(y, case.run(reference)[0]) < 1e-12
+    assert relative_error(y, case.run(recurrent_memory)[0]) < 1e-12
 
 
 def preset(name: str) -> MemorySpec:
@@ -167,7 +176,7 @@ class Rounded:
             retain = keep.to(dtype).expand(*q.shape[:3])
         rate = part["rate"].to(dtype) if "rate" in part else None
         params = MemoryParameters({"W1": self.leaves["W1"]})
-        return chunked(self.spec, params, q, k, v, Gates(retain, rate), state)
+        return chunk_memory(self.spec, params, q, k, v, Gates(retain, rate), state)
 
 
 @pytest.mark.skipif(fla.why_not() is not None, reason=f"flash-linear-attention, {fla.why_not()}")

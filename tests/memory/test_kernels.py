@@ -16,7 +16,8 @@ import torch
 from helpers import Case, relative_error
 from torch import Tensor
 
-from atlas_bench.memory import MemorySpec, chunked, chunked_muon, kernels, reference
+from atlas_bench.memory import MemorySpec, chunk_memory, kernels, recurrent_memory
+from atlas_bench.memory.chunkwise import muon as chunked_muon
 from atlas_bench.memory.newton_schulz import (
     orthogonalise,
     orthogonalise_backward,
@@ -167,10 +168,10 @@ def test_chunked_memory_by_the_kernel_is_the_reference(
     found, wanted = (Case(spec, length=7, key_dim=16, value_dim=20) for _ in range(2))
     found.inputs = {n: x.detach().float().requires_grad_() for n, x in found.inputs.items()}
     found.weights = {n: x.detach().float().requires_grad_() for n, x in found.weights.items()}
-    y_wanted, state_wanted = wanted.run(reference)
+    y_wanted, state_wanted = wanted.run(recurrent_memory)
     gradients_wanted = torch.autograd.grad(y_wanted.square().sum(), list(wanted.leaves.values()))
     assert not launched
-    y, state = found.run(chunked)
+    y, state = found.run(chunk_memory)
     forward_launches = len(launched)
     assert forward_launches > 0
     gradients = torch.autograd.grad(y.square().sum(), list(found.leaves.values()))

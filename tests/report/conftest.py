@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from atlas_bench.report.records import Record, Score, wilson_interval
+from atlas_bench.artifacts.metrics import wilson_interval
+from atlas_bench.artifacts.schema import Record, Score
 
 LENGTHS = [(0, "0k"), (1000, "1k"), (2000, "2k"), (4000, "4k"), (8000, "8k"), (16000, "16k")]
 CORRECT = {

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from atlas_bench.report.cli import main
+from atlas_bench.artifacts.metrics import wilson_interval
+from atlas_bench.artifacts.records import write_record
+from atlas_bench.artifacts.schema import Record, Score
+from atlas_bench.cli.report import main
 from atlas_bench.report.comparison import compare, order_kept
 from atlas_bench.report.comparison_tables import comparison_csv, comparison_sheets
 from atlas_bench.report.published import published_table
-from atlas_bench.report.records import Record, Score, wilson_interval, write_record
-from atlas_bench.report.sheets import markdown_sheet, rich_sheet
+from atlas_bench.report.table_formats import markdown_sheet, rich_sheet
 
 MakeRecord = Callable[..., Record]
 LENGTHS = ((2048, "2k"), (4096, "4k"), (8192, "8k"))

@@ -9,11 +9,12 @@ from statistics import mean
 
 import pytest
 
-from atlas_bench.report.cli import main
+from atlas_bench.artifacts.records import write_record
+from atlas_bench.artifacts.schema import Record, Score
+from atlas_bench.cli.report import main
 from atlas_bench.report.comparison import Comparison, compare
 from atlas_bench.report.comparison_tables import comparison_sheets
 from atlas_bench.report.published import published_table
-from atlas_bench.report.records import Record, Score, write_record
 from atlas_bench.report.selection import find_grids
 from atlas_bench.report.tables import sheets
 from atlas_bench.tasks.mad.cases import SUBTASKS, changes

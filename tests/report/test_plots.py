@@ -16,6 +16,8 @@ from matplotlib.collections import FillBetweenPolyCollection
 from matplotlib.colors import to_hex
 from matplotlib.image import imread
 
+from atlas_bench.artifacts.records import RecordError
+from atlas_bench.artifacts.schema import DepthScore, Record
 from atlas_bench.report.plots import (
     accuracy_figure,
     depth_figure,
@@ -29,7 +31,6 @@ from atlas_bench.report.plots import (
 from atlas_bench.report.plots.costs import cost_figure, state_figure
 from atlas_bench.report.plots.style import AXIS, COLOURS, GREY, GRID, INK
 from atlas_bench.report.plots.training import loss_figure
-from atlas_bench.report.records import DepthScore, Record, RecordError
 
 MakeRecord = Callable[..., Record]
 MODELS = ("atlas", "titans", "transformer")
@@ -163,7 +164,7 @@ def test_a_failed_plot_leaves_the_old_file(make_record: MakeRecord, tmp_path: Pa
 
 def test_no_torch_no_hydra_no_pyplot_state() -> None:
     code = (
-        "import sys, atlas_bench.report.cli, atlas_bench.report.building\n"
+        "import sys, atlas_bench.cli.report, atlas_bench.report.assemble\n"
         "print([name for name in ('torch', 'hydra', 'matplotlib.pyplot') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

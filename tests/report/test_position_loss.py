@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from atlas_bench.artifacts.schema import Record, Score
 from atlas_bench.report.plots import plots_of
 from atlas_bench.report.plots.position_loss import plot_position_loss, position_loss_figure
-from atlas_bench.report.records import Record, Score
-from atlas_bench.report.sheets import markdown_sheet
+from atlas_bench.report.table_formats import markdown_sheet
 from atlas_bench.report.tables import main_metrics, sheets
 
 MakeRecord = Callable[..., Record]

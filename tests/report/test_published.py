@@ -8,9 +8,9 @@ from statistics import mean
 
 import pytest
 
+from atlas_bench.artifacts.schema import Record, Score
 from atlas_bench.report import published
 from atlas_bench.report.published import PublishedRow, published_names, published_table
-from atlas_bench.report.records import Record, Score
 
 MakeRecord = Callable[..., Record]
 MODELS = Path(__file__).parents[2] / "conf" / "model"

@@ -13,17 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlas_bench.report import records
-from atlas_bench.report.records import (
-    Record,
-    RecordError,
-    Score,
-    find_records,
-    read_record,
-    replacing,
-    wilson_interval,
-    write_record,
-)
+from atlas_bench.artifacts import records
+from atlas_bench.artifacts.folder import replacing
+from atlas_bench.artifacts.metrics import wilson_interval
+from atlas_bench.artifacts.records import RecordError, find_records, read_record, write_record
+from atlas_bench.artifacts.schema import Record, Score
 
 MakeRecord = Callable[..., Record]
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from atlas_bench.report.cli import main
-from atlas_bench.report.records import Record, write_record
+from atlas_bench.artifacts.records import write_record
+from atlas_bench.artifacts.schema import Record
+from atlas_bench.cli.report import main
 
 MakeRecord = Callable[..., Record]
 FILES = [
@@ -132,7 +133,7 @@ def test_only_broken_or_unscored_records_is_bad_input(
 
 
 def test_help_as_a_command() -> None:
-    command = [sys.executable, "-m", "atlas_bench.report.cli"]
+    command = [sys.executable, "-m", "atlas_bench.cli.report"]
     done = subprocess.run([*command, "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 0
     for word in ("--output", "--metric", "scores.csv", "examples"):

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 from conftest import record
 
-from atlas_bench.report.records import Record, Score
-from atlas_bench.report.selection import best_settings, validation_score
+from atlas_bench.artifacts.metrics import validation_score
+from atlas_bench.artifacts.schema import Record, Score
+from atlas_bench.report.selection import best_settings
 
 
 def run(

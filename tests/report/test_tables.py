@@ -13,9 +13,9 @@ from statistics import mean, stdev
 import pytest
 from rich.console import Console
 
-from atlas_bench.report.records import Record, Score
+from atlas_bench.artifacts.schema import Record, Score
 from atlas_bench.report.rows import flatten, merge_runs, natural
-from atlas_bench.report.sheets import markdown_sheet
+from atlas_bench.report.table_formats import markdown_sheet
 from atlas_bench.report.tables import (
     layouts,
     markdown_runs,

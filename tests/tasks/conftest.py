@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from atlas_bench.tasks.babi import PERSON_NAMES
-from atlas_bench.tasks.babilong import babilong_tokenizer
-from atlas_bench.tasks.babilong_noise import NoisePool
 from atlas_bench.tasks.ruler.task import RulerSettings, RulerTask
-from atlas_bench.tasks.settings import TextSettings
+from atlas_bench.tasks.vocabulary import babilong_tokenizer
 from atlas_bench.text.corpora import load_corpus, sentences
+from atlas_bench.text.noise import NoisePool
+from atlas_bench.text.settings import TextSettings
 from atlas_bench.text.tokenizer import Tokenizer
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from atlas_bench.tasks.babi import SUBTASKS, generate_questions
-from atlas_bench.tasks.babilong import evaluation_samples
-from atlas_bench.tasks.babilong_noise import NoisePool
+from atlas_bench.tasks.babilong.samples import evaluation_samples
+from atlas_bench.text.noise import NoisePool
 
 WORLDS = {
     "qa1": "ef6da0abe4e785dc",

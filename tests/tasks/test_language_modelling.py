@@ -19,10 +19,10 @@ from atlas_bench.tasks.language_modelling import (
     unigram_perplexity,
 )
 from atlas_bench.tasks.registry import check_task, make_task
-from atlas_bench.tasks.settings import TextSettings
 from atlas_bench.tasks.task import Labelled, LabelledTask
 from atlas_bench.text import documents
 from atlas_bench.text.corpora import load_corpus, split_training
+from atlas_bench.text.settings import TextSettings
 from atlas_bench.text.tokenizer import Tokenizer
 
 LENGTH = 64

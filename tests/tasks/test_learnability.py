@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from atlas_bench.seeding import generator
-from atlas_bench.tasks import learnability_targets
-from atlas_bench.tasks.learnability import (
+from atlas_bench.tasks.learnability import targets as learnability_targets
+from atlas_bench.tasks.learnability.online import LearnerSettings, OnlineTask
+from atlas_bench.tasks.learnability.targets import TARGETS, sequence
+from atlas_bench.tasks.learnability.task import (
     LearnabilitySettings,
     LearnabilityTask,
     check_learnability,
 )
-from atlas_bench.tasks.learnability_targets import TARGETS, sequence
-from atlas_bench.tasks.online import LearnerSettings, OnlineTask
-from atlas_bench.tasks.settings import TextSettings
+from atlas_bench.text.settings import TextSettings
 
 DIMENSION, RANK, WINDOW = 6, 2, 4
 

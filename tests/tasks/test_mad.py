@@ -20,8 +20,8 @@ from atlas_bench.tasks.mad import (
     make_case,
     subtask_score,
 )
-from atlas_bench.tasks.settings import TextSettings
 from atlas_bench.tasks.task import Labelled
+from atlas_bench.text.settings import TextSettings
 
 GOLDEN = {  # of the test sequences; the same on every machine
     "in_context_recall": "e4d5c0f4d2166bb6",

@@ -15,8 +15,8 @@ from atlas_bench.tasks.mqar import (
     check_mqar,
     mqar_examples,
 )
-from atlas_bench.tasks.settings import TextSettings
 from atlas_bench.tasks.task import Labelled
+from atlas_bench.text.settings import TextSettings
 
 GOLDEN = {  # the same on every machine; a changed hash means changed examples
     (128, 8, False, 1): "3fc3b1d1d2cbe6ca",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from atlas_bench.tasks.recall import contains, process_results, prompt, window
+from atlas_bench.tasks.suites.recall import contains, process_results, prompt, window
 
 
 class Words:

@@ -15,7 +15,6 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from atlas_bench.tasks.babilong_noise import NoisePool
 from atlas_bench.tasks.ruler import needles
 from atlas_bench.tasks.ruler.counting import FREQUENCIES, ZETA_2, cwe_frequencies
 from atlas_bench.tasks.ruler.needles import NIAH, REPEATED
@@ -27,8 +26,9 @@ from atlas_bench.tasks.ruler.task import (
 )
 from atlas_bench.tasks.ruler.words import KEYS, TIERS, WORDS, compound, draw
 from atlas_bench.tasks.ruler.writing import Passage, TokenBuffer
-from atlas_bench.tasks.settings import TextSettings
 from atlas_bench.tasks.task import Asked
+from atlas_bench.text.noise import NoisePool
+from atlas_bench.text.settings import TextSettings
 from atlas_bench.text.tokenizer import Tokenizer
 
 NEEDLE = re.compile(r"One of the special magic (\w+) for (\S+) is: (\S+)\.")

@@ -22,8 +22,8 @@ from atlas_bench.tasks.ruler.task import (
     check_ruler,
 )
 from atlas_bench.tasks.ruler.words import KEYS
-from atlas_bench.tasks.settings import TextSettings
 from atlas_bench.tasks.task import QuestionTask
+from atlas_bench.text.settings import TextSettings
 
 SINGLES = ["niah_single_1", "niah_single_2", "niah_single_3"]
 NEEDLE = re.compile(r"One of the special magic \w+ for (\S+) is: (\S+)\.")

@@ -11,17 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from atlas_bench.artifacts import checkpoint
 from atlas_bench.interrupts import Interrupted
 from atlas_bench.models.language_model import LanguageModel, build_model
 from atlas_bench.models.settings import MemorySettings, ModelSettings, ScaleSettings
 from atlas_bench.tasks.task import Batch
-from atlas_bench.training import checkpoint
-from atlas_bench.training.loop import (
-    Trainer,
-    TrainingError,
-    build_optimizer,
-    learning_rate,
-)
+from atlas_bench.training.errors import TrainingError
+from atlas_bench.training.loop import Trainer, build_optimizer, learning_rate
 from atlas_bench.training.monitor import change_of_memory, memory_metrics
 from atlas_bench.training.settings import (
     CurriculumSettings,

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from atlas_bench.interrupts import Interrupted
 from atlas_bench.seeding import generator
-from atlas_bench.tasks.online import OPTIMIZERS, LearnerSettings, OnlineSettings
-from atlas_bench.training.loop import TrainingError
+from atlas_bench.tasks.learnability.online import OPTIMIZERS, LearnerSettings, OnlineSettings
+from atlas_bench.training.errors import TrainingError
 from atlas_bench.training.online import OnlineLearner, OnlineTraining, build_learner
 
 SEQUENCES, TOKENS, DIMENSION = 3, 40, 4

@@ -11,10 +11,12 @@ from hydra import compose, initialize_config_dir
 from presets import ANYWHERE
 from torch.nn import functional as F
 
-from atlas_bench.config import RunSettings, folder_of, register_schema, to_settings
+from atlas_bench.config.locations import folder_of
 from atlas_bench.models.hybrids import memories_of
 from atlas_bench.models.language_model import LanguageModel, build_model
 from atlas_bench.models.neural_memory import NeuralMemory
+from atlas_bench.runs.checks import to_settings
+from atlas_bench.runs.settings import RunSettings, register_schema
 
 LENGTH, VOCABULARY = 2048, 12
 # It is written with what attended to what it held: with rates near 1 that is chaos, whose

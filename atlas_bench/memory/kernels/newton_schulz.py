@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from atlas_bench.memory.newton_schulz import make_schedule, normalise, normalise_backward
+from atlas_bench.memory.schedule import make_schedule, normalise, normalise_backward
 
 TILE = 64  # the largest side of a result's tile; not tuned on any GPU
 DEPTH = {torch.float32: 32, torch.bfloat16: 64}  # of a step along the inner side: 128 bytes a row

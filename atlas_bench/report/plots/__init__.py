@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
+from atlas_bench.artifacts.schema import Record
 from atlas_bench.report.plots.accuracy import accuracy_figure, plot_accuracy
 from atlas_bench.report.plots.costs import cost_figure, state_figure
 from atlas_bench.report.plots.depths import depth_figure, merged_depths, plot_depths
@@ -24,7 +25,6 @@ from atlas_bench.report.plots.training import (
     read_metrics,
     training_figure,
 )
-from atlas_bench.report.records import Record
 from atlas_bench.report.rows import merge_runs
 
 __all__ = [

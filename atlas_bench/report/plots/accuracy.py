@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
+from atlas_bench.artifacts.metrics import is_share
+from atlas_bench.artifacts.schema import Record
 from atlas_bench.report.plots.style import (
     GREY,
     STYLE,
@@ -23,7 +25,6 @@ from atlas_bench.report.plots.style import (
     set_length_axis,
     set_log_ticks,
 )
-from atlas_bench.report.records import Record, is_share
 from atlas_bench.report.rows import Cell, Length, Row, merge_runs, natural
 
 

@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, PercentFormatter
 
+from atlas_bench.artifacts.metrics import is_share
+from atlas_bench.artifacts.schema import Record, Score
 from atlas_bench.report.plots.style import (
     STYLE,
     draw_legend,
@@ -20,7 +22,6 @@ from atlas_bench.report.plots.style import (
     set_length_axis,
     set_log_ticks,
 )
-from atlas_bench.report.records import Record, Score, is_share
 from atlas_bench.report.rows import Length, Row, merge_runs, natural
 
 Read = Callable[[Score], float | None]

@@ -15,8 +15,8 @@ from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from atlas_bench.artifacts.schema import DepthScore, Record
 from atlas_bench.report.plots.style import PANELS_ACROSS, STYLE, save
-from atlas_bench.report.records import DepthScore, Record
 from atlas_bench.report.rows import Length, Row
 
 

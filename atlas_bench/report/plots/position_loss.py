@@ -9,8 +9,8 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from atlas_bench.artifacts.schema import Record
 from atlas_bench.report.plots.style import GREY, STYLE, draw_legend, line_styles, save
-from atlas_bench.report.records import Record
 from atlas_bench.report.rows import Length, Row, merge_runs, natural
 
 METRIC = "position_loss"  # its subtasks are ranges of positions, such as 256-511

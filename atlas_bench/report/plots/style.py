@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.ticker import Formatter, LogLocator, NullFormatter, NullLocator
 
-from atlas_bench.report.records import replacing
+from atlas_bench.artifacts.folder import replacing
 from atlas_bench.report.rows import Length
 
 # Okabe and Ito 2008, told apart with every common colour blindness; without the pale yellow.

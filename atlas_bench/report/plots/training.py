@@ -14,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, PercentFormatter
 
+from atlas_bench.artifacts.records import RecordError
+from atlas_bench.artifacts.schema import Record
 from atlas_bench.report.plots.style import (
     COLOURS,
     GREY,
@@ -24,7 +26,6 @@ from atlas_bench.report.plots.style import (
     save,
     set_log_ticks,
 )
-from atlas_bench.report.records import Record, RecordError
 from atlas_bench.report.rows import merge_runs
 
 SMOOTHED_SHARE = 50  # a training curve's mean runs over a fiftieth of it

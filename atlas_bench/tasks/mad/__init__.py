@@ -23,8 +23,8 @@ from atlas_bench.tasks.mad.cases import (
     subtask_score,
 )
 from atlas_bench.tasks.mad.generators import Case, mad_examples
-from atlas_bench.tasks.settings import TextSettings
 from atlas_bench.tasks.task import Batch, Cell, Labelled, Measured, TaskSettings, check_counts
+from atlas_bench.text.settings import TextSettings
 
 __all__ = [
     "SUBTASKS",

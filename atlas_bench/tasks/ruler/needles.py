@@ -15,10 +15,10 @@ from itertools import repeat
 import numpy as np
 
 from atlas_bench.seeding import seeded
-from atlas_bench.tasks.babilong_noise import NoisePool
 from atlas_bench.tasks.ruler.words import KEYS, draw
 from atlas_bench.tasks.ruler.writing import Frame, Passage, TokenBuffer, encoded
 from atlas_bench.tasks.task import Asked
+from atlas_bench.text.noise import NoisePool
 from atlas_bench.text.tokenizer import Tokenizer
 
 REPEATED = (

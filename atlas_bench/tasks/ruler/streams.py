@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from atlas_bench.seeding import seeded
-from atlas_bench.tasks.babilong_noise import NoisePool
 from atlas_bench.tasks.ruler.needles import (
     NIAH,
     REPEATED,
@@ -26,6 +25,7 @@ from atlas_bench.tasks.ruler.needles import (
 )
 from atlas_bench.tasks.ruler.words import draw
 from atlas_bench.tasks.task import Batch
+from atlas_bench.text.noise import NoisePool
 from atlas_bench.text.tokenizer import Tokenizer
 
 NEEDLE_SHARE = 0.4  # of the tokens that are not haystack; the rest are questions, at most

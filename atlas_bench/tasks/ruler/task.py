@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from atlas_bench.naming import check_choice
-from atlas_bench.tasks.babilong import parse_length
-from atlas_bench.tasks.babilong_noise import NoisePool
+from atlas_bench.tasks.lengths import parse_length
 from atlas_bench.tasks.ruler import counting, documents, needles, sources, tracing
 from atlas_bench.tasks.ruler.documents import InventedShips, Problems, qa_sample
 from atlas_bench.tasks.ruler.metric import string_match_all, string_match_part
@@ -19,9 +18,10 @@ from atlas_bench.tasks.ruler.needles import NIAH, niah_sample
 from atlas_bench.tasks.ruler.streams import NeedleStreams
 from atlas_bench.tasks.ruler.words import ADJECTIVES, HELD_OUT_EVERY, KEYS, NOUNS
 from atlas_bench.tasks.ruler.writing import Frame
-from atlas_bench.tasks.settings import TextSettings
 from atlas_bench.tasks.task import Asked, Batch, Cell, TaskSettings, check_counts, check_named
 from atlas_bench.text.corpora import load_corpus, sentences
+from atlas_bench.text.noise import NoisePool
+from atlas_bench.text.settings import TextSettings
 from atlas_bench.text.tokenizer import Tokenizer, make_tokenizer
 
 QA = ("ruler_qa_1", "ruler_qa_2")

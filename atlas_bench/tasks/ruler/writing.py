@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from atlas_bench.tasks.babilong_noise import NoisePool
+from atlas_bench.text.noise import NoisePool
 from atlas_bench.text.tokenizer import Tokenizer
 
 _FIRST_BATCH, _LARGEST_BATCH = 32, 2048  # texts encoded together; a short context needs few

@@ -1,0 +1,57 @@
+"""Overrides that make a model and a scale those of a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from atlas_bench.artifacts.saved_config import GROUPS, _config_around
+from atlas_bench.config.errors import ConfigError
+
+
+def overrides_of_checkpoint(
+    parsed: Sequence[Override], compose: Callable[[list[str]], DictConfig]
+) -> list[str]:
+    """Overrides that make ``model`` and ``scale`` those of the run whose checkpoint is evaluated.
+
+    None where no checkpoint is given, several are swept over, or no run's config is around it; a
+    key that the command names itself stays as named. ``compose`` makes a config of overrides.
+    Raises ConfigError where the command names another model or scale than the checkpoint's.
+    """
+    given = {each.key_or_group: each for each in parsed}
+    checkpoint = given.get("checkpoint")
+    if checkpoint is None or checkpoint.is_sweep_override():
+        return []
+    saved = _config_around(Path(str(checkpoint.value())))
+    if saved is None:
+        return []
+    chosen = []
+    for group in GROUPS:
+        name = saved[group]["name"]
+        if group not in given:
+            chosen.append(f"{group}={name}")
+        elif given[group].value() != name:
+            raise ConfigError(
+                f"{given[group].input_line} is not what checkpoint={checkpoint.value()} was "
+                f"trained as, {group}={name}; leave {group} out"
+            )
+    composed = OmegaConf.to_container(compose([*(each.input_line for each in parsed), *chosen]))
+    for group in GROUPS:
+        for key, value in _differences(saved[group], composed[group], f"{group}."):
+            if key not in given:
+                chosen.append(f"{key}={json.dumps(value)}")
+    return chosen
+
+
+def _differences(saved: dict, composed: dict, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Dotted keys of both whose values differ, with the saved value."""
+    for key, value in saved.items():
+        if isinstance(value, dict) and isinstance(composed.get(key), dict):
+            yield from _differences(value, composed[key], f"{prefix}{key}.")
+        elif key in composed and composed[key] != value:
+            yield f"{prefix}{key}", value

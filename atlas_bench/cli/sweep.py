@@ -1,0 +1,94 @@
+"""The command `atlas-bench-sweep`: how a sweep's jobs ended, and the settings it chose."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from atlas_bench.artifacts.folder import RECORD_NAME
+from atlas_bench.artifacts.metrics import validation_score
+from atlas_bench.artifacts.records import RecordError, read_record
+from atlas_bench.artifacts.schema import Record
+from atlas_bench.console import plain_console
+from atlas_bench.report.selection import Choice, best_settings
+from atlas_bench.sweeps.index import DONE, Index, current_index, read_index
+
+BAD_INPUT = 2
+WIDTH_OF_FILES = 160  # columns, where the output is no terminal
+
+DESCRIPTION = """\
+Show the jobs of a sweep and the best settings for each model, scale and task.
+
+The best are those with the best mean over seeds of the validation scores (validation_samples=N);
+the test scores are printed beside them and decide nothing.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Console script; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="atlas-bench-sweep",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("directory", metavar="DIR", type=Path, help="a sweep's folder")
+    folder = parser.parse_args(argv).directory
+    if read_index(folder) is None:
+        print(
+            f"atlas-bench-sweep: {folder} is no sweep's folder: it has no sweep.json",
+            file=sys.stderr,
+        )
+        return BAD_INPUT
+    index = current_index(folder)  # not written: the folder may be for reading only
+    try:
+        records = {
+            job.number: read_record(folder / job.folder / RECORD_NAME) for job in index.of(DONE)
+        }
+    except RecordError as error:
+        print(f"atlas-bench-sweep: {error}", file=sys.stderr)
+        return BAD_INPUT
+    console = plain_console()
+    if not console.is_terminal:
+        console.width = WIDTH_OF_FILES
+    console.print(_jobs(index, records))
+    for choice in best_settings(records.values()):
+        console.print(_said(choice), soft_wrap=True, highlight=False)
+    return 0
+
+
+def _jobs(index: Index, records: dict[int, Record]) -> Table:
+    """One row a job: number, state, what it varies, validation score or reason."""
+    lists = [set(job.overrides) for job in index.jobs if job.overrides]
+    common = set.intersection(*lists) if len(lists) > 1 else set()
+    table = Table(
+        title=f"{len(index.of(DONE))} of {len(index.jobs)} jobs done", title_justify="left"
+    )
+    for column in ("job", "state", "overrides", "validation", "reason"):
+        table.add_column(column)
+    for job in index.jobs:
+        own = [word for word in job.overrides or [] if word not in common]
+        score = validation_score(records[job.number]) if job.number in records else None
+        shown = "" if score is None else f"{score:.4f}"
+        table.add_row(str(job.number), job.state, " ".join(own), shown, job.reason or "")
+    return table
+
+
+def _said(choice: Choice) -> str:
+    settings = " ".join(f"{key}={value}" for key, value in choice.settings.items()) or "one point"
+    seeds = "1 seed" if len(choice.records) == 1 else f"{len(choice.records)} seeds"
+    tested = [score for record in choice.records for score in record.scores]
+    metric = tested[0].metric if tested else None
+    values = [score.value for score in tested if score.metric == metric]
+    test = f"; test {metric} {sum(values) / len(values):.4f}" if values else ""
+    return (
+        f"best of {choice.points} for {choice.model} {choice.scale} on {choice.task}: {settings} "
+        f"(validation {choice.score:.4f}, {seeds}{test})"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""Our models as an lm-eval model: `lm_eval --model atlas_bench --model_args checkpoint=RUN ...`.
+
+The text side is lm-eval's (how a prompt and its continuation are cut into tokens); reading is
+prefixes.py's. Contexts have no greatest length unless ``max_length`` gives one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.api.registry import register_model
+from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+from atlas_bench.evaluation.lm_eval.likelihood import Continuation, Open, continue_greedily, score
+from atlas_bench.evaluation.lm_eval.prefixes import PrefixReader
+from atlas_bench.evaluation.loading import Loaded, load_run
+
+MAX_NEW_TOKENS = 256  # where a task does not say, as in lm-eval's own models
+
+
+@register_model("atlas_bench")
+class AtlasBenchLM(TemplateLM):
+    """``checkpoint``: a run's folder, or a model that is there already.
+
+    ``batch_size``: sequences at once, or ``auto`` for as many as ``batch_tokens`` and the free
+    memory allow. ``piece_tokens``: tokens a sequence reads at once. ``share_prefixes=False`` reads
+    every prompt from its start; only the time differs.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path | Loaded,
+        *,
+        batch_size: int | str | None = "auto",
+        max_batch_size: int | None = None,
+        batch_tokens: int = 32768,
+        piece_tokens: int = 2048,
+        max_length: int | None = None,
+        share_prefixes: bool = True,
+        device: str | None = None,
+    ) -> None:
+        super().__init__()
+        loaded = checkpoint if isinstance(checkpoint, Loaded) else load_run(checkpoint)
+        # lm-eval's command line asks for cuda:0 where nobody said otherwise.
+        self._device = torch.device(device or "cuda" if torch.cuda.is_available() else "cpu")
+        self.model = loaded.model.to(self._device)
+        self.own_tokenizer = loaded.tokenizer
+        self.max_length = max_length
+        rows = max_batch_size if batch_size in (None, "auto") else int(batch_size)
+        self.reader = PrefixReader(
+            self.model,
+            piece=piece_tokens,
+            batch_tokens=batch_tokens,
+            batch_rows=rows,
+            shared=share_prefixes,
+        )
+        self.on_text: Callable[[], None] = lambda: None  # called after every request
+
+    @property
+    def tokens_read(self) -> int:
+        """Tokens the model was given so far; what prompts share counts once."""
+        return self.reader.tokens_read
+
+    @property
+    def eot_token_id(self) -> int:
+        return self.own_tokenizer.end_id
+
+    @property
+    def tokenizer_name(self) -> str:
+        """What lm-eval keeps cached requests apart by."""
+        return f"{self.own_tokenizer.name}-{self.own_tokenizer.fingerprint}"
+
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
+    ) -> list[int]:
+        """Ids of the text alone: our models are trained without a token in front."""
+        return self.own_tokenizer.encode(string)
+
+    def _loglikelihood_tokens(
+        self, requests: Sequence[tuple[Any, list[int], list[int]]], **kwargs: Any
+    ) -> list[tuple[float, bool]]:
+        asked = [self._fitting(context, tokens) for _, context, tokens in requests]
+        found = score(self.reader, asked, self.on_text)
+        return [(likelihood.value, likelihood.is_greedy) for likelihood in found]
+
+    def _fitting(self, context: list[int], tokens: list[int]) -> Continuation:
+        """What ``max_length`` leaves of a context, whose end counts, and its continuation."""
+        if self.max_length is not None:
+            kept = self.max_length + 1 - len(tokens)
+            if kept < 1:
+                raise ValueError(
+                    f"max_length={self.max_length} is shorter than a continuation of "
+                    f"{len(tokens)} tokens"
+                )
+            context = context[-kept:]
+        return Continuation(np.array(context, np.int32), np.array(tokens, np.int32))
+
+    def loglikelihood_rolling(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[float]:
+        """Of whole documents after the end token; in windows only where ``max_length`` is set."""
+        windows: list[tuple[int, Continuation]] = []
+        for index, request in enumerate(requests):
+            tokens = self.tok_encode(request.args[0])
+            longest = self.max_length or max(1, len(tokens))
+            for window in get_rolling_token_windows(tokens, self.prefix_token_id, longest, 1):
+                context, predicted = make_disjoint_window(window)
+                windows.append(
+                    (
+                        index,
+                        Continuation(np.array(context, np.int32), np.array(predicted, np.int32)),
+                    )
+                )
+        found = score(self.reader, [window for _, window in windows], self.on_text)
+        totals = [0.0] * len(requests)
+        for (index, _), likelihood in zip(windows, found, strict=True):
+            totals[index] += likelihood.value
+        return totals
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Greedy continuations up to the end token, a stop text or the number of tokens asked.
+
+        Raises ValueError for a task that wants to sample.
+        """
+        asked, stops = [], []
+        for request in requests:
+            text, options = request.args
+            options = normalize_gen_kwargs(options, MAX_NEW_TOKENS)
+            if options["do_sample"]:
+                raise ValueError(
+                    "atlas_bench decodes greedily; leave do_sample and temperature out"
+                )
+            until = [stop for stop in options["until"] if stop]
+            context = self.tok_encode(text) or [self.prefix_token_id]
+            if self.max_length is not None:
+                context = context[-max(1, self.max_length - options["max_gen_toks"]) :]
+            asked.append(
+                Open(np.array(context, np.int32), options["max_gen_toks"], self._stops_at(until))
+            )
+            stops.append(until)
+        found = continue_greedily(
+            self.reader, asked, end_id=self.eot_token_id, on_text=self.on_text
+        )
+        return [
+            _before(self.own_tokenizer.decode(tokens), until)
+            for tokens, until in zip(found, stops, strict=True)
+        ]
+
+    def _stops_at(self, until: list[str]) -> Callable[[list[int]], bool]:
+        decode = self.own_tokenizer.decode
+        return lambda tokens: any(stop in decode(tokens) for stop in until)
+
+
+def _before(text: str, until: list[str]) -> str:
+    """The text up to the first of the stop texts."""
+    return text[: min([text.find(stop) for stop in until if stop in text], default=len(text))]

@@ -1,0 +1,193 @@
+"""The chunk-parallel form: the same function as reference.py, at the speed of matrix products.
+
+Inside a chunk gradients are frozen at W_t', so W and S at every update point p are known sums
+
+    W_p = A_p W - B_p S - sum_j C_pj u_j          S_p = Theta_p S + sum_j sigma_pj u_j
+
+of the weights at the chunk's start and the tokens' gradients, which are outer products
+u_j = left_j right_j. There is a file for every way of adding them up:
+
+    chunked_linear.py    `gd` and `momentum`
+    chunked_mlp.py       the same by hand, for whole chunks of two-layer memories
+    chunked_channel.py   a keep-rate for every feature
+    chunked_delta.py     the exact delta rule, whose chunks are single tokens, in blocks of them
+    chunked_muon.py      `muon`
+    fla.py               on a GPU: the kernels of flash-linear-attention, where it has them
+
+Legend: N chunks, G batch x heads, U update points of a chunk, P = U + 1, J tokens it learns from
+(the window before it and its own), X its own tokens, D features, K key, V value, O and I the
+rows and columns of a weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from atlas_bench.memory import fla
+from atlas_bench.memory.bounded import Bound, bound_of
+from atlas_bench.memory.chunkwise import delta as chunked_delta
+from atlas_bench.memory.chunkwise import mlp as chunked_mlp
+from atlas_bench.memory.chunkwise.channel import run_channel
+from atlas_bench.memory.chunkwise.coefficients import coefficients
+from atlas_bench.memory.chunkwise.linear import run_linear
+from atlas_bench.memory.chunkwise.muon import run_muon
+from atlas_bench.memory.chunkwise.segment import Segment, Weights
+from atlas_bench.memory.features import apply_features
+from atlas_bench.memory.spec import Gates, MemoryParameters, MemorySpec, MemoryState
+from atlas_bench.memory.state import checked_inputs, initial_state
+
+
+def chunk_memory(
+    spec: MemorySpec,
+    params: MemoryParameters,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gates: Gates,
+    state: MemoryState | None = None,
+) -> tuple[Tensor, MemoryState]:
+    """The same function as `reference`, with the same arguments and result.
+
+    q, k: (B, T, H, d_k); v: (B, T, H, d_v). Training keeps one state a chunk and recomputes the
+    rest of the recurrence in the backward pass, but for what is small. Any T and any split into
+    calls; a call with T = 1 is a decoding step.
+    """
+    kind = "cpu" if q.is_meta else q.device.type  # autocast does not know the meta device
+    with torch.autocast(kind, enabled=False):
+        inputs = checked_inputs(spec, params, q, k, v, gates)
+        state = initial_state(spec, params, inputs) if state is None else state
+        if fla.applies(spec, params, inputs["v"]):
+            return fla.run(spec, params, inputs, state)
+        length, done, outputs = q.shape[1], 0, []
+        run = chunked_delta.BLOCK if spec.is_delta_rule else spec.chunk
+        while done < length:
+            place = 0 if spec.is_delta_rule else state.position % run
+            whole = (length - done) // run
+            if place or not whole:
+                chunks, size = 1, min(run - place, length - done)
+            else:
+                chunks, size = whole, run
+            part = {n: x[:, :, done : done + chunks * size] for n, x in inputs.items()}
+            y, state = _segment(spec, params, part, state, chunks, size)
+            outputs.append(y)
+            done += chunks * size
+        y = torch.cat(outputs, 2) if outputs else inputs["v"]
+        return y.transpose(1, 2), state
+
+
+def _segment(
+    spec: MemorySpec,
+    params: MemoryParameters,
+    part: dict[str, Tensor],
+    state: MemoryState,
+    chunks: int,
+    size: int,
+) -> tuple[Tensor, MemoryState]:
+    """Read and write ``chunks`` runs of ``size`` tokens, none of which crosses a chunk's end."""
+    batch, heads, length, _ = part["q"].shape
+    known = {name: torch.cat([past, part[name]], 2) for name, past in state.recent.items()}
+    before = state.recent["k"].shape[2]
+    # The first update of a whole chunk looks at what its window has before the chunk; the bounded
+    # step at all that is remembered. A sequence's first chunks have less: pad, with weight 0.
+    behind = before
+    if state.position % spec.chunk == 0:
+        behind = spec.window - (1 if spec.is_bounded else spec.update_every)
+    pad = max(0, behind - before)
+
+    def windows(x: Tensor) -> Tensor:
+        x = x[:, :, max(0, before - behind) :]
+        padded = torch.nn.functional.pad(x, (0, 0) * (x.dim() - 3) + (pad, 0)) if pad else x
+        return _windows(padded, chunks, size, behind)
+
+    def features(x_NGTK: Tensor) -> Tensor:
+        x_LHTK = x_NGTK.unflatten(1, (batch, heads)).flatten(0, 1)
+        phi = apply_features(spec, params, x_LHTK.transpose(1, 2)).transpose(1, 2)
+        return phi.reshape(*x_NGTK.shape[:-1], -1)
+
+    def grouped(weights: Weights) -> Weights:
+        return {name: w.flatten(0, 1) for name, w in weights.items()}
+
+    tokens = {name: windows(x) for name, x in known.items()}
+    q_NGXK, phi_k_NGJD = _windows(part["q"], chunks, size, 0), features(tokens["k"])
+    rows = None if spec.is_delta_rule else coefficients(spec, tokens, state, size, pad)
+    bound = bound_of(spec, rows, state, size) if rows and spec.is_bounded else None
+    segment = Segment(
+        q_NGXK=q_NGXK,
+        phi_q_NGXD=features(q_NGXK),
+        k_NGJK=tokens["k"],
+        phi_k_NGJD=phi_k_NGJD,
+        v_NGJV=tokens["v"],
+        tokens=tokens,
+        rows=rows,
+        bound=bound,
+        weights=grouped(state.weights),
+        momentum=grouped(state.momentum),
+        reference=grouped(state.reference),
+        place=state.position % spec.chunk,
+    )
+    y_NGXV, weights, momentum = _form(spec, segment)(spec, segment)
+    y = y_NGXV.transpose(0, 1).reshape(batch, heads, length, -1)
+    new = _next_state(spec, state, known, bound, length)
+    unflatten = lambda group: {n: w.unflatten(0, (batch, heads)) for n, w in group.items()}  # noqa: E731
+    weights = unflatten(weights)
+    return y, MemoryState(
+        weights=weights,
+        momentum=unflatten(momentum),
+        reference=weights if new["position"] % spec.chunk == 0 else state.reference,
+        **new,
+    )
+
+
+def _form(spec: MemorySpec, x: Segment) -> Callable:
+    if spec.is_delta_rule:
+        return chunked_delta.run_delta
+    if spec.retain == "channel":
+        return run_channel
+    if spec.optimizer == "muon":
+        return run_muon
+    whole = x.v_NGJV.shape[0] > 1
+    return chunked_mlp.run_mlp if whole and chunked_mlp.applies(spec, x) else run_linear
+
+
+def _windows(x_BHT: Tensor, chunks: int, size: int, behind: int) -> Tensor:
+    """(B, H, behind + N X, ...) -> (N, G, behind + X, ...): each chunk with what stands before."""
+    x_GT = x_BHT.flatten(0, 1)
+    if chunks == 1:
+        return x_GT[None]
+    if behind == 0:
+        return x_GT.unflatten(1, (chunks, size)).transpose(0, 1).contiguous()
+    return x_GT.unfold(1, behind + size, size).movedim(-1, 2).transpose(0, 1).contiguous()
+
+
+def _next_state(
+    spec: MemorySpec,
+    state: MemoryState,
+    known: dict[str, Tensor],
+    bound: Bound | None,
+    length: int,
+) -> dict:
+    """All fields of the state after the segment but its weights."""
+    position = state.position + length
+    place = position % spec.chunk
+    keep = min(known["k"].shape[2], spec.window - 1 + (place if spec.is_bounded else 0))
+    recent = {name: x[:, :, x.shape[2] - keep :] for name, x in known.items()}
+    fields = {"position": position, "recent": recent}
+    if not spec.is_bounded:
+        return fields
+    shape = recent["k"].shape[:2]
+    if place == 0:
+        zeros = state.retained.new_zeros(*shape, keep)
+        return fields | {
+            "applied": zeros,
+            "applied_momentum": zeros,
+            "retained": torch.ones_like(state.retained),
+        }
+    last = slice(bound.applied.shape[-1] - keep, None)
+    return fields | {
+        "applied": bound.applied[-1, :, -1, last].unflatten(0, shape),
+        "applied_momentum": bound.applied_momentum[-1, :, -1, last].unflatten(0, shape),
+        "retained": bound.retained[-1, :, -1].unflatten(0, shape),
+    }

@@ -1,0 +1,173 @@
+"""Checks of a whole config: values and combinations that cannot run."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from atlas_bench.config.errors import ConfigError
+from atlas_bench.config.schema import (
+    DEVICES,
+    LOGGER_MODES,
+    PRECISIONS,
+)
+from atlas_bench.memory.fla import why_not
+from atlas_bench.models.settings import (
+    ModelSettings,
+    ScaleSettings,
+    check_settings,
+    needs_library,
+)
+from atlas_bench.naming import check_choice
+from atlas_bench.runs.settings import RunSettings
+from atlas_bench.tasks.learnability.online import OnlineSettings
+from atlas_bench.tasks.registry import check_task, check_validation, trains
+from atlas_bench.training.settings import TrainingSettings, check_training
+
+MODES = ("train", "eval", "train_eval", "describe")
+# What the groups hold that have no part in a task that is learnt while it is measured.
+NO_PART = {
+    "model": ModelSettings(name="none", mixers=[]),
+    "scale": ScaleSettings(name="none"),
+    "training": TrainingSettings(tokens=0),
+}
+
+
+def to_settings(config: DictConfig) -> RunSettings:
+    """The composed config as dataclasses, with every combination checked.
+
+    Raises ConfigError, one sentence that names the key, what is wrong and what would be right.
+    """
+    try:
+        settings = OmegaConf.to_object(config)
+        check(settings)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        message = str(error)
+        if message.startswith("memory."):
+            message = "model." + message
+        raise ConfigError(message.replace(" memory.", " model.memory.")) from error
+    return settings
+
+
+def check(settings: RunSettings) -> None:
+    """Raise ValueError in one sentence for a value or combination that cannot be run."""
+    hardware, logger = settings.hardware, settings.logger
+    choices = (
+        ("mode", settings.mode, MODES),
+        ("hardware.device", hardware.device, DEVICES),
+        ("hardware.precision", hardware.precision, PRECISIONS),
+        ("logger.mode", logger.mode, LOGGER_MODES),
+    )
+    for key, value, valid in choices:
+        check_choice(key, value, valid)
+    for key in ("piece_tokens", "batch_tokens"):
+        if getattr(hardware, key) < 1:
+            raise ConfigError(f"hardware.{key}={getattr(hardware, key)} must be at least 1")
+    if hardware.threads is not None and hardware.threads < 1:
+        raise ConfigError(f"hardware.threads={hardware.threads} must be at least 1, or null")
+    if not isinstance(settings.resume, (bool, str)):
+        raise ConfigError(f"resume={settings.resume} must be true, false or a run's folder")
+    if isinstance(settings.task, OnlineSettings):
+        _check_online(settings)
+    else:
+        _check_model(settings)
+    check_task(settings.task, settings.text)
+    for name, task in settings.evaluations.items():
+        try:
+            check_task(task, settings.text)
+        except ValueError as error:
+            raise ConfigError(str(error).replace("task.", f"evaluations.{name}.", 1)) from error
+    if settings.validation_samples < 0:
+        raise ConfigError(f"validation_samples={settings.validation_samples} must not be negative")
+    if settings.validation_samples:
+        check_validation(settings.task, settings.validation_samples)
+
+
+def _check_model(settings: RunSettings) -> None:
+    """The model, how it is trained and what it is asked."""
+    for name, task in settings.evaluations.items():
+        if isinstance(task, OnlineSettings):
+            raise ConfigError(
+                f"evaluations.{name}: task={task.name} is learnt while it is measured, so it asks "
+                f"no trained model; run it by itself"
+            )
+    if settings.model.hub is not None and (settings.mode, settings.checkpoint) != ("eval", None):
+        raise ConfigError(
+            f"model={settings.model.name} is pretrained; use mode=eval without checkpoint"
+        )
+    given = settings.checkpoint is not None or settings.model.hub is not None
+    if settings.mode == "eval" and not given and settings.resume is False:
+        raise ConfigError("mode=eval needs checkpoint=PATH, a run's folder or a checkpoint folder")
+    if settings.mode in ("train", "train_eval") and not trains(settings.task):
+        raise ConfigError(
+            f"task={settings.task.name} has nothing to train on; use mode=eval checkpoint=PATH"
+        )
+    if settings.mode != "eval" and settings.checkpoint is not None:
+        raise ConfigError("checkpoint=PATH is for mode=eval; training goes on with resume=PATH")
+    if settings.validation_samples and settings.model.hub is not None:
+        raise ConfigError(
+            f"validation_samples={settings.validation_samples} chooses between trained models; "
+            f"model={settings.model.name} is pretrained, leave it 0"
+        )
+    check_settings(settings.model, settings.scale)
+    settings.model.memory.spec()
+    check_training(settings.training)
+
+
+def _check_online(settings: RunSettings) -> None:
+    """A task that is learnt while it is measured takes nothing from other groups."""
+    name = settings.task.name
+    if settings.mode in ("train", "eval"):
+        raise ConfigError(
+            f"mode={settings.mode}: task={name} is learnt while it is measured and leaves no "
+            f"model; use mode=train_eval"
+        )
+    given = {"checkpoint": settings.checkpoint, "evaluations": settings.evaluations}
+    if settings.hardware.precision == "bfloat16":
+        given["hardware.precision"] = "bfloat16"
+    for key, value in given.items():
+        if value:
+            shown = ",".join(value) if isinstance(value, dict) else value
+            raise ConfigError(f"{key}={shown} has no part in task={name}; leave it out")
+    for group, expected in NO_PART.items():
+        changed = _changed(asdict(getattr(settings, group)), asdict(expected), group)
+        if changed is not None:
+            raise ConfigError(
+                f"{changed} has no part in task={name}, where the network of task.learner learns "
+                f"and nothing else; leave {group} out"
+            )
+
+
+def _changed(ours: Any, expected: Any, key: str) -> str | None:
+    """The first key whose value is not as expected, as an override."""
+    if not isinstance(ours, dict) or not isinstance(expected, dict):
+        return None if ours == expected else f"{key.removesuffix('.name')}={ours}"
+    found = (_changed(value, expected.get(name), f"{key}.{name}") for name, value in ours.items())
+    return next(filter(None, found), None)
+
+
+def check_machine(settings: RunSettings) -> None:
+    """Raise ConfigError in one sentence for what this machine, or its launcher, cannot run.
+
+    Apart from `check`, because a sweep's jobs may run on other machines than the one it starts on.
+    """
+    processes = os.environ.get("WORLD_SIZE", "1") if "TORCHELASTIC_RUN_ID" in os.environ else "1"
+    if processes != "1":
+        raise ConfigError(
+            f"torchrun started {processes} processes, but a run trains in one; use "
+            f"--nproc-per-node=1 --nnodes=1, or hardware=slurm or ray for several runs at once"
+        )
+    if not needs_library(settings.model):
+        return
+    reason = why_not()
+    if reason is None and settings.hardware.device == "cpu":
+        reason = "which need a GPU; use hardware.device=auto or cuda"
+    if reason is not None:
+        raise ConfigError(
+            f"model={settings.model.name} runs on flash-linear-attention's kernels, {reason}"
+        )

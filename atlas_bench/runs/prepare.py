@@ -1,0 +1,123 @@
+"""What a run needs before it can start: device, task, model, and a folder of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from atlas_bench.artifacts import checkpoint
+from atlas_bench.config.errors import ConfigError
+from atlas_bench.config.identity import as_dict
+from atlas_bench.console import plain_console
+from atlas_bench.evaluation.context import Run
+from atlas_bench.interrupts import StopSignal
+from atlas_bench.models.language_model import LanguageModel, build_model, count_parameters
+from atlas_bench.runs.provenance import git_commit
+from atlas_bench.runs.settings import RunSettings, model_name, scale_name
+from atlas_bench.tasks.babilong.task import BabilongTask
+from atlas_bench.tasks.learnability.online import OnlineSettings, OnlineTask
+from atlas_bench.tasks.registry import make_task
+from atlas_bench.tasks.task import Task
+from atlas_bench.text.settings import TextSettings
+from atlas_bench.tracking import RunLogger
+from atlas_bench.training.online import OnlineLearner, build_learner
+
+if TYPE_CHECKING:
+    from atlas_bench.evaluation.lm_eval.hub_models import HubModel
+
+
+def prepare(settings: RunSettings, folder: Path, stop: StopSignal) -> Run:
+    """Everything a run needs, in a folder that is its own. Raises ConfigError in one sentence."""
+    hardware = settings.hardware
+    has_gpu = torch.cuda.is_available()
+    if hardware.device == "cuda" and not has_gpu:
+        raise ConfigError("hardware.device=cuda, but torch sees no GPU; use auto or cpu")
+    device = torch.device("cuda" if has_gpu and hardware.device != "cpu" else "cpu")
+    precision = hardware.precision
+    if precision == "auto":
+        halved = device.type == "cuda" and not isinstance(settings.task, OnlineSettings)
+        precision = "bfloat16" if halved else "float32"
+    if hardware.threads:
+        torch.set_num_threads(hardware.threads)
+    try:
+        text, task, model = _task_and_model(settings, folder, device)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    _claim(settings, folder)
+    console = plain_console()
+    console.print(
+        f"{model_name(settings)} at {scale_name(settings)}: {count_parameters(model):,} "
+        f"parameters, {device.type} {precision}, seed {settings.seed}, run {folder}"
+    )
+    logger = RunLogger(settings.logger.mode, project=settings.logger.project)
+    return Run(
+        settings,
+        folder,
+        device,
+        precision,
+        text,
+        task,
+        model,
+        console,
+        logger,
+        stop,
+        git_commit(),
+    )
+
+
+def _claim(settings: RunSettings, folder: Path) -> None:
+    """Make ``folder`` this run's own: two sweeps of the same second would share their jobs'."""
+    path = folder / "config.json"
+    if settings.resume is False:
+        try:
+            path.touch(exist_ok=False)
+        except FileExistsError:
+            raise ConfigError(
+                f"{folder} holds another run; go on with that by resume={folder}, or choose a "
+                f"folder with hydra.run.dir=PATH (a sweep: hydra.sweep.dir=PATH)"
+            ) from None
+    checkpoint.write_json(path, as_dict(settings))
+
+
+def _task_and_model(
+    settings: RunSettings, folder: Path, device: torch.device
+) -> tuple[TextSettings, Task | OnlineTask, LanguageModel | HubModel | OnlineLearner]:
+    """The text with the tokenizer in use, the task, and a model for its vocabulary; a pretrained
+    model brings the vocabulary instead, an `OnlineTask` has a network of its own."""
+    text, hub = _text(settings), settings.model.hub
+    if hub is not None:
+        from atlas_bench.evaluation.lm_eval.hub_models import HubModel
+
+        pretrained = HubModel(settings.model, device)
+        text = replace(text, tokenizer=str(pretrained.save_tokenizer(folder / "tokenizer")))
+    task = make_task(
+        settings.task, text, seed=settings.seed, question_every=settings.training.question_every
+    )
+    if isinstance(task, OnlineTask):
+        return text, task, build_learner(task.settings, settings.seed, 1)
+    if hub is None:
+        model = build_model(
+            settings.model,
+            settings.scale,
+            vocab_size=task.vocab_size,
+            seed=settings.seed,
+            readout=getattr(settings.task, "readout", "next"),
+        )
+        return text, task, model.to(device)
+    if isinstance(task, BabilongTask):
+        from atlas_bench.tasks.babilong.prompted import PromptedBabilong
+
+        parts = ("instruction", "examples", "post_prompt")
+        task = PromptedBabilong(task, {part: getattr(hub, part) for part in parts})
+    return text, task, pretrained
+
+
+def _text(settings: RunSettings) -> TextSettings:
+    """The configured text, but with the tokenizer of the checkpoint that is evaluated."""
+    saved = None
+    if settings.checkpoint is not None:
+        saved = checkpoint.tokenizer_file(checkpoint.find_checkpoint(Path(settings.checkpoint)))
+    return settings.text if saved is None else replace(settings.text, tokenizer=str(saved))

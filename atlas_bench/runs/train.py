@@ -1,0 +1,86 @@
+"""Training within a run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from atlas_bench.artifacts import checkpoint
+from atlas_bench.config.errors import ConfigError
+from atlas_bench.console import progress_bars
+from atlas_bench.evaluation.context import Run
+from atlas_bench.evaluation.evaluate import validation_task
+from atlas_bench.evaluation.labelled import accuracy
+from atlas_bench.tasks.task import LabelledTask, Task
+from atlas_bench.training.loop import Progress, Trainer
+from atlas_bench.training.settings import TrainingSettings
+
+
+def train(run: Run) -> Progress:
+    """Train, resuming where the folder holds a checkpoint; returns the Progress."""
+    settings = run.settings
+    training = _with_epochs(settings.training, run.task)
+    asked = validation_task(run) if training.validate_every else None
+    trainer = Trainer(
+        run.model,
+        _batches(run.task),
+        training,
+        folder=run.folder,
+        tokenizer=run.task.tokenizer,
+        device=run.device,
+        precision=run.precision,
+        forward=torch.compile(run.model) if settings.hardware.compile else None,
+        validate=partial(accuracy, replace(run, task=asked))
+        if isinstance(asked, LabelledTask)
+        else None,
+        should_stop=run.stop,
+    )
+    if settings.resume is not False and (run.folder / "checkpoints" / "last.json").is_file():
+        source = checkpoint.find_checkpoint(run.folder)
+        trainer.resume(source)
+        run.console.print(f"resuming at step {trainer.progress.step} from {source}")
+    with progress_bars(run.console) as bars:
+        task = bars.add_task(
+            "training", total=training.tokens, completed=trainer.progress.tokens, note=""
+        )
+
+        def show(metrics: dict[str, float]) -> None:
+            note = (
+                f"loss {metrics['loss']:.3f}  answers {metrics['running_accuracy']:.0%}  "
+                f"{metrics['length_tokens']} tokens, {metrics['noise_share']:.0%} noise  "
+                f"{metrics['tokens_per_second']:,.0f} tokens/s"
+            )
+            bars.update(task, completed=metrics["tokens"], note=note)
+            if metrics["step"] % 10 == 0:
+                run.logger.log(metrics, int(metrics["step"]))
+            if metrics["step"] % 100 == 0 and not run.console.is_terminal:
+                run.console.print(f"step {metrics['step']}  {note}")
+
+        trainer.on_step = show
+        return trainer.run()
+
+
+def _with_epochs(training: TrainingSettings, task: Task) -> TrainingSettings:
+    """The budget in tokens where it is given in passes over the task's training set."""
+    if training.epochs is None:
+        return training
+    if not hasattr(task, "epoch_tokens"):
+        raise ConfigError(
+            f"training.epochs={training.epochs} is for tasks with a fixed training set, which "
+            f"task={task.settings.name} has not; set training.tokens"
+        )
+    return replace(training, tokens=round(training.epochs * task.epoch_tokens))
+
+
+def _batches(task: Task):
+    """The task's batches; what it cannot make is a mistake in the config."""
+
+    def batch(length: int, noise: float, first: int, count: int):
+        try:
+            return task.batch(length, noise, first, count)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+    return batch

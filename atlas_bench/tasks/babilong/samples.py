@@ -1,0 +1,209 @@
+"""BABILong: bAbI questions whose facts are scattered through long background text.
+
+This file builds the evaluation samples: the mixer and the seeded sequence of samples. Beside it:
+``streams`` (training), ``metrics`` (scoring), ``questions`` (the real bAbI files), ``hub`` (the
+published sets) and ``prompts`` (few-shot prompts).
+Protocol: Kuratov et al. 2024, BABILong, and its repository (babilong_utils.py, create_tasks.py).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from atlas_bench.seeding import seeded
+from atlas_bench.tasks.babi import (
+    PERSON_NAMES,
+    SUBTASKS,
+    Query,
+    Question,
+    Statement,
+    generate_story,
+)
+from atlas_bench.tasks.babilong.sample import Sample
+from atlas_bench.tasks.lengths import context_tokens, parse_length
+from atlas_bench.text.corpora import load_corpus, sentences
+from atlas_bench.text.noise import MIN_SENTENCE_TOKENS, NoisePool
+from atlas_bench.text.tokenizer import Tokenizer
+
+SOURCES = ("generated", "hub")
+TOKENS_PER_FACT = 8  # the published sets drop a story of more than context / 8 rows
+_ATTEMPTS = 500  # stories drawn before a length is called too short for the task
+
+
+def load_noise(
+    tokenizer: Tokenizer,
+    *,
+    split: str,
+    source: str = "embedded",
+    folder: str | Path | None = None,
+    max_books: int | None = None,
+    min_tokens: int = MIN_SENTENCE_TOKENS,
+    max_tokens: int | None = None,
+) -> NoisePool:
+    """The ``train`` or ``test`` part of a corpus, without sentences that name a bAbI person.
+
+    Raises CorpusError (a ValueError) naming the key when the corpus cannot be had.
+    """
+    corpus = load_corpus(source, folder=folder, split=split, max_books=max_books)
+    books = sentences(corpus, without_names=PERSON_NAMES)
+    return NoisePool.from_sentences(books, tokenizer, min_tokens=min_tokens, max_tokens=max_tokens)
+
+
+def build_sample(
+    subtask: str,
+    question: Question,
+    noise: NoisePool,
+    tokenizer: Tokenizer,
+    context_length: int,
+    rng: random.Random,
+) -> Sample:
+    """Scatter the question's facts through ``context_length`` tokens of context, facts included.
+
+    Every fact goes, in order, to a boundary between noise sentences drawn uniformly with
+    replacement; 0 means the facts alone. Facts and question get a leading space and lose trailing
+    ones (published questions may end in "? ").
+
+    Raises ValueError when the facts alone are longer than the context.
+    """
+    facts = [tokenizer.encode_phrase(" " + fact.strip()) for fact in question.facts]
+    used = sum(map(len, facts))
+    if context_length and used > context_length:
+        raise ValueError(f"the facts take {used} tokens, more than the context's {context_length}")
+    background = noise.take(context_length - used, rng)
+    slots = sorted(rng.randrange(background.sentence_count + 1) for _ in facts)
+    pieces: list[np.ndarray] = []
+    positions = np.zeros(len(facts), dtype=np.int64)
+    read, inserted = 0, 0
+    for number, (fact, slot) in enumerate(zip(facts, slots, strict=True)):
+        bound = int(background.bounds[slot])
+        pieces += [*background.pieces(read, bound), fact]
+        positions[number] = bound + inserted
+        inserted += len(fact)
+        read = bound
+    pieces += background.pieces(read, int(background.bounds[-1]))
+    return Sample(
+        subtask=subtask,
+        context_ids=np.concatenate(pieces),  # the only copy
+        question=question.question,
+        question_ids=tokenizer.encode_phrase(" " + question.question.strip()),
+        answer=question.answer,
+        answer_ids=tokenizer.encode_phrase(" " + question.answer),
+        facts=question.facts,
+        fact_token_positions=positions,
+    )
+
+
+def evaluation_samples(
+    subtask: str,
+    length: str | int,
+    count: int,
+    seed: int,
+    *,
+    noise: NoisePool | None,
+    tokenizer: Tokenizer,
+    convention: str = "public",
+    source: str = "generated",
+    questions: Sequence[Question] | None = None,
+    first: int = 0,
+) -> Iterator[Sample]:
+    """Samples ``first`` to ``first + count - 1`` of a subtask at a nominal length such as "16k".
+
+    ``generated``: sample i depends on (seed, subtask, nominal tokens, i) and the noise, which is to
+    come from the held-out split. It asks a generated question or, where ``questions`` are given,
+    the i-th of those whose story fits; there are as many samples as such questions, at most
+    ``count``. ``hub``: the published samples in their order, fewer than ``count`` where the set is
+    smaller; ``noise``, ``seed`` and ``questions`` are not used.
+
+    Raises ValueError naming ``task.subtasks``, ``task.lengths`` or ``task.source``; SourceError
+    (a ValueError) when a published set cannot be had.
+    """
+    if subtask not in SUBTASKS:
+        raise ValueError(
+            f"task.subtasks: {subtask!r} is unknown; choose from {', '.join(SUBTASKS)}"
+        )
+    if source not in SOURCES:
+        raise ValueError(f"task.source: {source!r} is unknown; choose from {', '.join(SOURCES)}")
+    if source == "hub":
+        from atlas_bench.tasks.babilong.hub import hub_samples  # imports this file
+
+        return hub_samples(subtask, str(length), count, tokenizer=tokenizer, first=first)
+    if noise is None:
+        raise ValueError("task.source: generated samples need a noise pool")
+    budget = context_tokens(length, convention)
+    nominal = parse_length(length, convention)
+    if questions is not None:
+        fitting = _fitting_questions(questions, subtask, budget, tokenizer)[first : first + count]
+    else:
+        fitting = [None] * count
+    return (
+        _sample(subtask, question, budget, seeded(seed, subtask, nominal, i), noise, tokenizer)
+        for i, question in enumerate(fitting, first)
+    )
+
+
+def _sample(
+    subtask: str,
+    question: Question | None,
+    budget: int,
+    rng: random.Random,
+    noise: NoisePool,
+    tokenizer: Tokenizer,
+) -> Sample:
+    """``question``, or a generated one, in noise."""
+    if question is None:
+        question = _fitting_question(subtask, budget, tokenizer, rng)
+    return build_sample(subtask, question, noise, tokenizer, budget, rng)
+
+
+def _fitting_question(
+    subtask: str, budget: int, tokenizer: Tokenizer, rng: random.Random
+) -> Question:
+    """A random question whose facts fit; like the published sets, long stories are redrawn."""
+    needed = []
+    for _ in range(_ATTEMPTS):
+        question = _random_question(subtask, rng)
+        if budget == 0:
+            return question
+        needed.append(_needed(question, tokenizer))
+        if needed[-1] <= budget:
+            return question
+    raise _too_short(subtask, budget, needed)
+
+
+def _fitting_questions(
+    questions: Sequence[Question], subtask: str, budget: int, tokenizer: Tokenizer
+) -> list[Question]:
+    """All of them at 0k, which is facts alone, else those whose facts fit."""
+    needed = [_needed(question, tokenizer) for question in questions]
+    pairs = zip(questions, needed, strict=True)
+    fitting = [question for question, tokens in pairs if tokens <= budget or budget == 0]
+    if not fitting:
+        raise _too_short(subtask, budget, needed)
+    return fitting
+
+
+def _needed(question: Question, tokenizer: Tokenizer) -> int:
+    """Tokens of the shortest context that the question's story is put into."""
+    used = sum(len(tokenizer.encode_phrase(" " + fact.strip())) for fact in question.facts)
+    # the question's own row counts (babilong_utils.py: max_n_facts)
+    return max(used, (len(question.facts) + 1) * TOKENS_PER_FACT)
+
+
+def _too_short(subtask: str, budget: int, needed: Sequence[int]) -> ValueError:
+    return ValueError(
+        f"task.lengths: a context of {budget} tokens holds no story of {subtask}; the shortest of "
+        f"{len(needed)} needs {min(needed)} tokens"
+    )
+
+
+def _random_question(subtask: str, rng: random.Random) -> Question:
+    """One of a new story's questions, each as likely, with the statements before it."""
+    lines = generate_story(subtask, rng).lines
+    asked = rng.choice([i for i, line in enumerate(lines) if isinstance(line, Query)])
+    facts = tuple(line.text for line in lines[:asked] if isinstance(line, Statement))
+    query = lines[asked]
+    return Question(facts, query.text, query.answer, query.supports)

@@ -1,0 +1,17 @@
+"""The tokenizer that all tasks on text share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from atlas_bench.tasks.babi import (
+    SUBTASKS,
+    wording,
+)
+from atlas_bench.text.tokenizer import EMBEDDED, Tokenizer, make_tokenizer
+
+
+def babilong_tokenizer(source: str | Path = EMBEDDED, vocab_size: int = 1024) -> Tokenizer:
+    """``make_tokenizer`` with the words of all twenty subtasks, so that every run shares it."""
+    phrases = [phrase for subtask in SUBTASKS for phrase in wording(subtask)]
+    return make_tokenizer(source, vocab_size=vocab_size, wording=phrases)

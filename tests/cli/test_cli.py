@@ -1,0 +1,281 @@
+"""The command line: help, printed config, and one sentence for every mistake."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from presets import NEED_GPU
+from tiny_sweeps import installed
+
+from atlas_bench.cli import compose
+from atlas_bench.cli import run as cli
+from atlas_bench.config.errors import ConfigError
+from atlas_bench.config.locations import folder_of
+from atlas_bench.memory import fla
+from atlas_bench.runs.checks import check_machine, to_settings
+from atlas_bench.runs.settings import register_schema
+from atlas_bench.sweeps.index import read_index
+from atlas_bench.training.settings import TrainingSettings
+
+BAD = [
+    (["modell=atlas"], "modell", "did you mean model?"),
+    (["model.memroy.window=3"], "model.memroy", "did you mean memory?"),
+    (["training.curriculum.stage=[64]"], "training.curriculum.stage", "did you mean stages?"),
+    (["training.curriculum.stages=[{length:8}]"], "training.curriculum.stages", "64 tokens"),
+    (["model=atlsa"], "model=atlsa is not one of atlas, atlas_identity", "did you mean atlas?"),
+    (["task=babylong"], "task=babylong", "did you mean babilong?"),
+    (["training.tokens=many"], "training.tokens=many", "Integer"),
+    (["seed=[1]"], "seed=[1]", "Integer"),
+    (["mode=trian"], "mode=trian is not one of train, eval, train_eval", "did you mean train?"),
+    (["task.subtasks=[qa21]"], "task.subtasks=qa21", "qa1"),
+    (["task.lengths=[100]"], "task.lengths", "300"),
+    (["task.lengths=[soon]"], "task.lengths", "0k"),
+    (["task.samples=0"], "task.samples=0", "at least 1"),
+    (["scale.heads=5", "model=transformer"], "scale.heads=5 does not divide", "use one of"),
+    (["scale.memory_heads=3"], "scale.memory_heads=3 does not divide", "use one of"),
+    (["model.memory.update_every=9"], "model.memory.window=8 is smaller than", "at least 9"),
+    (["model.memory.chunk=18"], "model.memory.chunk=18 is not a multiple of", "use 20"),
+    (["model.memory.optimizer=moun"], "model.memory.optimizer=moun", "did you mean muon?"),
+    (["text.source=folder"], "text.source=folder needs text.folder=PATH", ".txt"),
+    (["mode=eval"], "mode=eval needs checkpoint=PATH", "checkpoint"),
+    (["checkpoint=x"], "checkpoint=PATH is for mode=eval", "resume=PATH"),
+    (["resume=nowhere"], "resume=nowhere is no run's folder", "config.json"),
+    (["logger.mode=on"], "logger.mode=on is not one of online, offline, disabled", "online"),
+    (["hardware.threads=0"], "hardware.threads=0", "at least 1"),
+    (["training.tokens"], "training.tokens", "key=value"),
+    (["seed=0,1"], "seed=0,1 is a list of choices", "add -m"),
+    (["validation_samples=-1"], "validation_samples=-1", "negative"),
+    (["task.source=hub", "validation_samples=9"], "validation_samples=9", "validation_samples=0"),
+    (["-m", "seed=0,1", "resume=nowhere"], "nowhere is no sweep's folder", "sweep.json"),
+    (["-m", "model=atlas,atlsa"], "model=atlsa is not one of atlas", "did you mean atlas?"),
+    (["-m", "training.tokens=64,many"], "training.tokens", "Integer"),
+    (["-m", "training=glob(z*)"], "training=glob(z*)", "empty list of choices"),
+    (["-m", "training.learning_rate=interval(1,2)"], "INTERVAL", "give a list of values"),
+]  # fmt: skip
+
+
+def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, as a user calls it."""
+    command = [sys.executable, "-c", "from atlas_bench.cli.run import main; main()", *arguments]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("overrides", "key", "right"), BAD, ids=lambda value: str(value)[:40])
+def test_each_bad_input_is_one_sentence_and_exit_code_2(
+    overrides: list[str],
+    key: str,
+    right: str,
+    capsys,
+    monkeypatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["atlas-bench", *overrides])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err.strip()
+    assert said.count("\n") == 0, said
+    assert said.startswith("atlas-bench: ")
+    assert key in said
+    assert right in said
+    assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == [], "a bad input must leave nothing behind"
+
+
+@pytest.mark.parametrize("name", NEED_GPU)
+@pytest.mark.parametrize("words", [[], ["mode=describe"], ["hardware=gpu"], ["-m", "seed=0,1"]])
+def test_a_model_that_needs_a_gpu_says_so(
+    name: str, words: list[str], capsys, monkeypatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["atlas-bench", f"model={name}", *words])
+    with without_gpu(), pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err.strip()
+    assert said == (
+        f"atlas-bench: model={name} runs on flash-linear-attention's kernels, which need a GPU, "
+        f"and torch sees none; use a machine that has one, or another model"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@contextmanager
+def without_gpu(*, but_one: bool = False, installed: bool = False) -> Iterator[None]:
+    """What torch sees, and whether Python finds the kernels."""
+    fla.why_not.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: but_one)
+        patch.setattr(fla, "find_spec", lambda name: installed or None)
+        patch.setattr(fla.importlib.metadata, "version", lambda name: "3.6.0+git1")
+        patch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+        yield
+    fla.why_not.cache_clear()
+
+
+def test_what_else_the_kernels_need() -> None:
+    """The package, a compiler that is right on this GPU, and the GPU to be allowed."""
+    register_schema()
+    gated = to_settings(cli._compose(["model=kda"]))
+    with without_gpu(but_one=True), pytest.raises(ConfigError, match=r"'atlas-bench\[gpu\]'$"):
+        check_machine(gated)
+    with without_gpu(but_one=True, installed=True), pytest.raises(ConfigError, match="3.7.1$"):
+        check_machine(gated)
+    with without_gpu(but_one=True, installed=True), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
+        check_machine(gated)
+        gated.hardware.device = "cpu"
+        with pytest.raises(ConfigError, match="hardware.device=auto or cuda$"):
+            check_machine(gated)
+
+
+def test_what_only_shows_while_running_is_one_sentence_too(tmp_path: Path) -> None:
+    cases = [
+        (["mode=eval", "checkpoint=nowhere"], "nowhere is no checkpoint"),
+        (["text=folder", "text.folder=nowhere"], "text.folder"),
+        (["text.tokenizer=nowhere"], "text.tokenizer"),
+        (["task.subtasks=[qa2]", "task.lengths=[301]", "mode=train_eval"], "task.lengths"),
+        (["model.memory.expansion=40"], "cannot match"),
+    ]
+    for overrides, said in cases:
+        done = run(*overrides, "training.tokens=64", "logger=none", folder=tmp_path)
+        assert done.returncode == 2, (overrides, done.stderr)
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_help_and_printed_config(tmp_path: Path) -> None:
+    shown = run("--help", folder=tmp_path)
+    assert shown.returncode == 0
+    for word in ("model: atlas, atlas_identity", "atlas-bench-report outputs/", "--cfg job"):
+        assert word in shown.stdout
+    printed = run("--cfg", "job", "model=titans", folder=tmp_path)
+    assert printed.returncode == 0
+    assert "optimizer: momentum" in printed.stdout
+    assert run("--version", folder=tmp_path).stdout.startswith("atlas-bench 0.")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("scale", ["tiny", "170m", "340m", "760m", "1.3b"])
+@pytest.mark.parametrize("model", ["atlas", "titans", "transformer"])
+def test_every_model_composes_at_every_scale(model: str, scale: str) -> None:
+    register_schema()
+    config = cli._compose([f"model={model}", f"scale={scale}"])
+    settings = to_settings(config)
+    assert settings.scale.name == scale
+    assert settings.model.name == model
+
+
+def test_the_default_training_stands_the_same_in_conf_and_in_the_settings() -> None:
+    register_schema()
+    assert to_settings(cli._compose([])).training == TrainingSettings()
+
+
+def test_flags_are_not_taken_for_overrides() -> None:
+    words = ["--cfg", "job", "model=titans", "-m"]
+    assert compose._without_values_of_flags(words, ["job", "model=titans"]) == ["model=titans"]
+    OverridesParser.create().parse_overrides(["model=titans"])
+
+
+def test_a_sweep_is_checked_before_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register_schema()
+    monkeypatch.chdir(tmp_path)
+    words, plan = cli._checked(["-m", "model=atlas,titans", "seed=0,1"])
+    assert words == [f"hydra.sweep.dir='{plan.folder}'"]
+    assert [job.state for job in read_index(plan.folder).jobs] == ["missing"] * 4
+    words = ["-m", "+experiment=table8_340m/laptop", "model=atlas,titans", "hydra.sweep.dir=mine"]
+    jobs = read_index(cli._checked(words)[1].folder).jobs
+    assert [job.overrides[0] for job in jobs] == ["model=atlas", "model=titans"]
+    with pytest.raises(ConfigError, match="holds a sweep already"):
+        cli._checked(words)
+    with pytest.raises(
+        ConfigError, match="another command: atlas-bench -m .experiment=table8_340m"
+    ):
+        cli._checked([*words, "seed=1", "resume=true"])
+    assert not cli._checked([*words, "resume=true"])[1].new
+    with pytest.raises(ConfigError, match="did you mean atlas"):
+        cli._checked(["-m", "model=atlsa,titans"])
+    jobs = read_index(cli._checked(["-m", "model=glob(titans_ma*)", "seed=1"])[1].folder).jobs
+    assert [job.overrides for job in jobs] == [
+        [f"model=titans_{each}", "seed=1"] for each in ("mac", "mag", "mal")
+    ]
+    assert "3 jobs" in cli._dry_run(["-m", "task=mad", "model=deltanet", "training=glob(m*)"])
+    sweep = ["-m", "model=atlas,mamba2", "seed=0,1"]
+    has_slurm = installed("hydra_submitit_launcher")
+    with without_gpu():
+        with pytest.raises(ConfigError, match="^model=mamba2 runs on"):
+            cli._checked(sweep)
+        if has_slurm:  # whose jobs may run on machines with a GPU: each looks for itself
+            assert cli._checked([*sweep, "hardware=slurm"])[1] is not None
+
+
+@pytest.mark.parametrize(
+    ("word", "package"),
+    [
+        ("hardware=local_processes", "hydra_joblib_launcher"),
+        ("hardware=slurm", "hydra_submitit_launcher"),
+        ("hardware=slurm_local", "hydra_submitit_launcher"),
+        ("hardware=ray", "hydra_ray_launcher"),
+        ("sweep=optuna", "hydra_optuna_sweeper"),
+    ],
+)
+def test_sweeps_on_clusters_name_their_extra(
+    word: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the extra is installed these compose; else one sentence says how to get it."""
+    register_schema()
+    monkeypatch.chdir(tmp_path)
+    if not installed(package):
+        with pytest.raises(ConfigError, match=r"pip install 'atlas-bench\[sweep\]'$"):
+            cli._checked([word])
+        assert list(tmp_path.iterdir()) == []
+    else:
+        assert cli._checked([word])[1].new
+
+
+@pytest.mark.parametrize(
+    "path", sorted((folder_of("conf") / "sweep").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_every_grid_composes_with_a_model_it_suits(path: Path) -> None:
+    if path.stem == "optuna" and not installed("hydra_optuna_sweeper"):
+        pytest.skip("hydra_optuna_sweeper is not installed: pip install 'atlas-bench[sweep]'")
+    register_schema()
+    task = path.stem if path.stem in ("mad", "mqar") else "babilong"
+    words = [f"sweep={path.stem}", f"task={task}"]
+    _, facts = cli._composed(words)
+    assert facts.wanted
+    for override in cli._parsed([f"{key}={value}" for key, value in facts.params.items()]):
+        if not override.is_sweep_override() or not override.is_discrete_sweep():
+            continue
+        for value in override.sweep_string_iterator():
+            chosen = f"{override.key_or_group}={value}"
+            settings = to_settings(cli._compose([*words, chosen]))
+            assert settings.validation_samples > 0 or task in (
+                "mad",
+                "mqar",
+            )  # which have their own
+
+
+def test_several_processes_of_torchrun_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    register_schema()
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert cli._checked([]) == ([], None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="^torchrun started 2 processes"):
+        cli._checked([])

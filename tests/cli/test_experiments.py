@@ -1,0 +1,329 @@
+"""The papers' tables as experiments: they compose as the papers say, cost it, and run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from presets import NEED_GPU
+
+import atlas_bench.runs.execute
+from atlas_bench.cli import run as cli
+from atlas_bench.cli.experiments import BUDGETS, experiment_names, with_budget
+from atlas_bench.config.errors import ConfigError
+from atlas_bench.models.accounting import account
+from atlas_bench.models.language_model import build_model, count_parameters
+from atlas_bench.report.published import published_names, published_table
+from atlas_bench.runs import estimate as dry_run
+from atlas_bench.runs.checks import to_settings
+from atlas_bench.runs.estimate import PEAK_FLOPS, UTILISATION, Estimate, as_text, estimate_jobs
+from atlas_bench.runs.settings import RunSettings, register_schema
+from atlas_bench.sweeps.plan import jobs_of
+from atlas_bench.tasks.learnability.online import OPTIMIZERS
+from atlas_bench.tasks.learnability.targets import TARGETS
+
+# What the papers say of their language models: parameters, tokens, peak rate (2505.23735, Table 7).
+PAPER = {
+    "table2_760m": (760e6, 30e9, 1.25e-3, "commonsense"),
+    "table2_1_3b": (1.3e9, 100e9, 7e-4, "commonsense"),
+    "table8_340m": (340e6, 15e9, 1.5e-3, "commonsense"),
+    "table3_s_niah": (1.3e9, 100e9, 7e-4, "s_niah"),
+    "table5_recall": (1.3e9, 100e9, 7e-4, "recall"),
+    "table6_ablation": (760e6, 30e9, 1.25e-3, "commonsense"),
+    "fig_context": (340e6, 15e9, 1.5e-3, None),
+}
+OTHER_TOKENS = {  # a job's, the same for every model
+    "fig_babilong": (34 + 3 * 32) * 512 * 64 * 10_000,  # segments of all stages x batch x steps
+    "fig_mqar": 64 * 100_000 * 512,
+}
+
+
+def read(name: str, budget: str, *words: str) -> cli._Command:
+    register_schema()
+    return cli._read(["-m", *with_budget([f"+experiment={name}", f"budget={budget}"]), *words])
+
+
+def swept(command: cli._Command, key: str) -> list[str]:
+    (found,) = [each for each in command.parsed if each.key_or_group == key]
+    return [str(value) for value in found.sweep_string_iterator()]
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_both_budgets_compose(name: str) -> None:
+    for budget in BUDGETS:
+        command = read(name, budget)
+        settings = to_settings(command.config)
+        assert command.facts.params, "a table has more than one row"
+        assert settings.scale.name in ("tiny", "mad", "zoology_32", "none") or budget == "paper"
+        if name in published_names() and name not in ("fig_babilong", "fig_learnability"):
+            presets = {row.preset for row in published_table(name).rows} - {""}
+            left_out = set() if budget == "paper" else set(NEED_GPU)
+            assert set(swept(command, "model")) == presets - left_out
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_budget(name: str) -> None:
+    parameters, tokens, rate, evaluation = PAPER[name]
+    settings = to_settings(read(name, "paper").config)
+    training = settings.training
+    assert (training.tokens, training.learning_rate) == (tokens, rate)
+    assert training.batch_tokens == 2**19
+    assert pytest.approx(1e9, rel=0.001) == 1907 * 2**19
+    assert (training.warmup_steps, training.clip, training.weight_decay) == (1907, 1.0, 0.1)
+    if name != "fig_context":  # whose lengths are swept over
+        assert [stage.length for stage in training.curriculum.stages] == [4096]
+    assert (settings.text.source, settings.text.vocab_size) == ("stream", 32000)
+    assert "fineweb" in settings.text.dataset.lower()
+    assert settings.scale.attention_window == 2048
+    assert list(settings.evaluations) == ([evaluation] if evaluation else [])
+    for task in settings.evaluations.values():
+        assert getattr(task, "data", "hub") == "hub"
+    if name == "table3_s_niah":
+        (task,) = settings.evaluations.values()
+        assert (task.samples, task.trained_on) == (500, "text")
+        assert task.lengths == ["2k", "4k", "8k", "16k"]
+
+
+@pytest.mark.parametrize("name", OTHER_TOKENS)
+def test_the_tokens_of_other_protocols(name: str) -> None:
+    assert dry_run._tokens(to_settings(read(name, "paper").config)) == OTHER_TOKENS[name]
+
+
+def test_the_learnability_study_is_the_papers() -> None:
+    command = read("fig_learnability", "paper")
+    sizes = [swept(command, f"task.learner.{key}") for key in ("layers", "expansion")]
+    assert sizes == [["2", "3"], ["1", "4"]]
+    assert set(swept(command, "task.target")) == set(TARGETS)
+    first, *_, last = jobs_of(command.facts, command.parsed)
+    assert len(jobs_of(command.facts, command.parsed)) == 4 * len(TARGETS) * 3 * 4  # rates
+    optimizers = [each.split(":")[1].split(",")[0] for each in swept(command, "task.learner")]
+    assert set(optimizers) == set(OPTIMIZERS)
+    assert all(optimizers.count(each) == 4 for each in OPTIMIZERS)
+    task = to_settings(cli._compose(last)).task
+    assert (task.dimension, task.window) == (256, 512)
+    assert (task.learner.layers, task.learner.expansion) == (3, 4)
+    assert (task.learner.optimizer, task.learner.learning_rate) == ("sgd", 0.1)
+    (found, *_) = estimate_jobs([to_settings(cli._compose(first))])
+    assert (found.parameters, found.tokens, found.gpu_hours) == (3 * 256**2, 8192, None)
+    assert "? mlp_2x1_adam: not counted: one step a token" in as_text([found, found])
+    assert found.evaluations == ["learnability low_rank"]
+
+
+@pytest.mark.parametrize(
+    ("scale", "parameters", "tables"),
+    [
+        ("170m", 170e6, ["fig_babilong"]),
+        ("340m", 340e6, ["table8_340m", "fig_context"]),
+        ("760m", 760e6, ["table2_760m", "table6_ablation"]),
+        ("1.3b", 1.3e9, ["table2_1_3b", "table3_s_niah", "table5_recall"]),
+    ],
+)
+def test_every_model_is_as_large_as_the_papers(
+    scale: str, parameters: float, tables: list[str]
+) -> None:
+    """Within 5 %; layers are alike, so that one and two turns of the mixers say all."""
+    models = set()
+    for table in tables:
+        command = read(table, "paper")
+        assert command.config.scale.name == scale
+        listed = table != "fig_context"
+        models |= set(swept(command, "model") if listed else [command.config.model.name])
+    sizes = {}
+    for model in models - set(NEED_GPU):
+        settings = to_settings(cli._compose([f"model={model}", f"scale={scale}"]))
+        count = partial(parameters_of, settings)
+        sizes[model] = dry_run.grown(settings, lambda scale, count=count: (count(scale), 0.0))[0]
+    assert sizes == pytest.approx(dict.fromkeys(sizes, parameters), rel=0.05)
+
+
+def parameters_of(settings: RunSettings, scale) -> int:
+    with torch.device("meta"):
+        return count_parameters(build_model(settings.model, scale, vocab_size=32000, seed=0))
+
+
+# --dry-run ---------------------------------------------------------------------------------
+
+
+def test_a_dry_run_says_what_every_job_costs_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["+experiment=table5_recall", "budget=paper", "model=transformer,deltanet"]
+    monkeypatch.setattr(sys, "argv", ["atlas-bench", "-m", "--dry-run", *words, "scale=tiny"])
+    cli.main()  # exits with 0
+    assert list(tmp_path.iterdir()) == []
+    head, *jobs, total = capsys.readouterr().out.splitlines()
+    assert [line.split()[:4] for line in jobs] == [
+        ["0", "transformer", "tiny", "0"],
+        ["1", "deltanet", "tiny", "0"],
+    ]
+    assert all("100,000,000,000" in line for line in jobs)
+    assert all(line.endswith("lm 4k; recall 6 subtasks") for line in jobs)
+    assert "parameters" in head
+    assert "GPU-hours" in head
+    assert total.startswith("2 jobs, ")
+    assert "assumption" in total
+
+
+def test_hours_are_operations_by_speed() -> None:
+    settings = to_settings(read("table5_recall", "paper").config)
+    found = Estimate(settings, 1000, 10, PEAK_FLOPS * UTILISATION * 3.6)
+    assert found.gpu_hours == pytest.approx(1.0)
+    assert "1.00 GPU-hours" in as_text([found])
+
+
+def test_layers_alike_need_not_all_be_counted() -> None:
+    register_schema()
+    words = ["model=deltanet", "scale=tiny", "scale.layers=5"]
+    settings = to_settings(cli._compose(words))
+    whole = account(settings.model, settings.scale, vocab_size=settings.text.vocab_size)
+    (found,) = estimate_jobs([settings])
+    assert found.parameters == whole.total
+    assert found.flops_per_token == pytest.approx(whole.training_operations, rel=1e-9)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="counted where there is a GPU")
+def test_a_model_that_cannot_be_counted_here_says_why() -> None:
+    settings = to_settings(read("table2_1_3b", "paper", "model=mamba2").config)
+    (found,) = estimate_jobs([settings])
+    assert found.gpu_hours is None
+    assert "? mamba2: not counted: " in as_text([found])
+
+
+# the command -------------------------------------------------------------------------------
+
+
+def test_a_budget_is_a_word_of_experiments() -> None:
+    assert with_budget(["-m", "+experiment=fig_mqar", "budget=paper", "seed=1"]) == [
+        "-m",
+        "+experiment=fig_mqar/paper",
+        "seed=1",
+    ]
+    assert with_budget(["+experiment=fig_mqar"]) == ["+experiment=fig_mqar/laptop"]
+    # as a sweep's index has it
+    assert with_budget(["+experiment=fig_mqar/paper"]) == ["+experiment=fig_mqar/paper"]
+    assert with_budget(["model=atlas"]) == ["model=atlas"]
+    for words, said in (
+        (["budget=paper"], r"^budget=paper belongs to an experiment; add \+experiment=NAME"),
+        (["+experiment=fig_mqr"], r"did you mean fig_mqar\?"),
+        (["+experiment=fig_mqar", "budget=papr"], r"^budget=papr is not one of laptop, paper"),
+        (["+experiment=fig_mqar,fig_context"], "is not one of"),
+        (["experiment=fig_mqar"], r"write a \+ before it"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            with_budget(words)
+
+
+# runs --------------------------------------------------------------------------------------
+
+SMALL = [
+    "logger=none", "hardware.device=cpu", "hardware.threads=1", "training.tokens=512",
+    "training.batch_tokens=256", "training.min_streams=2", "model=deltanet",
+]  # fmt: skip
+FEW = {
+    "table2_760m": ["evaluations.commonsense.limit=1", "task.held_out_characters=4000"],
+    "table5_recall": ["evaluations.recall.limit=1", "task.held_out_characters=4000"],
+    "table3_s_niah": ["task.samples=1", "task.lengths=[2k]"],
+    "table4_mad": ["task.train_examples=64", "task.test_examples=8", "training.epochs=null"],
+    "table6_ablation": ["task.samples=1", "task.lengths=[0k]"],
+    "fig_babilong": ["task.samples=1", "task.lengths=[0k]"],
+    "fig_mqar": ["task.train_examples=64", "task.test_examples=8", "training.epochs=null"],
+    "fig_context": ["model=omeganet", "task.held_out_characters=4000"],
+}
+# It has no model and no training, so none of SMALL.
+ONLINE = ["logger=none", "hardware.device=cpu", "task.length=100", "task.sequences=1"]
+# All else is that of table2_760m but for the list of models, as a test above says.
+ALIKE = {"table2_1_3b", "table8_340m"}
+
+
+@pytest.fixture
+def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    for plot in ("plot_training", "plot_accuracy", "plot_depths", "plot_position_loss"):
+        monkeypatch.setattr(atlas_bench.runs.execute, plot, lambda *arguments: None)
+
+
+@pytest.mark.parametrize("name", FEW)
+@pytest.mark.usefixtures("_no_plots")
+def test_each_runs_at_a_laptops_budget(name: str, tmp_path: Path) -> None:
+    assert set(FEW) | ALIKE | {"fig_learnability"} == set(experiment_names())
+    words = with_budget([f"+experiment={name}", *SMALL, *FEW[name]])
+    settings = to_settings(cli._compose(words))
+    atlas_bench.runs.execute.execute(settings, tmp_path)
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["scores"]
+    assert record["train_tokens"] >= 512
+    for evaluation in settings.evaluations:
+        path = tmp_path / "evaluations" / evaluation / "record.json"
+        asked = json.loads(path.read_text())
+        assert asked["scores"]
+        assert (asked["task"], asked["train_tokens"]) == (evaluation, record["train_tokens"])
+        assert asked["tokenizer"] == record["tokenizer"]
+        assert asked["protocol"]["trained"] is False
+
+
+@pytest.mark.usefixtures("_no_plots")
+def test_the_learnability_study_runs_at_a_laptops_budget(tmp_path: Path) -> None:
+    register_schema()
+    command = read("fig_learnability", "laptop", *ONLINE)
+    last = jobs_of(command.facts, command.parsed)[-1]
+    atlas_bench.runs.execute.execute(to_settings(cli._compose(last)), tmp_path)
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert (record["model"], record["scale"]) == ("mlp_3x4_sgd", "d32")
+    assert record["name"] == "window_attention_mlp-3x4-sgd"
+    assert record["train_tokens"] == 100
+
+
+@pytest.mark.usefixtures("_no_plots")
+def test_a_run_without_all_evaluations_is_not_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped between two of them it has no record; gone on with, it asks only what is missing."""
+    words = ["task=lm", "+task@evaluations.one=babilong", "+task@evaluations.two=babilong"]
+    few = [
+        f"evaluations.{each}.{key}"
+        for each in ("one", "two")
+        for key in ("samples=1", "lengths=[0k]")
+    ]
+    words += [*few, *SMALL, "task.lengths=[1k]", "task.held_out_characters=4000"]
+    words.append("validation_samples=1")
+    register_schema()
+    settings = to_settings(cli._compose(words))
+    whole = atlas_bench.runs.execute.evaluate
+
+    def second_fails(run, notes):
+        if run.folder.name == "two":
+            raise ConfigError("the data cannot be had")
+        return whole(run, notes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atlas_bench.runs.execute, "evaluate", second_fails)
+        with pytest.raises(ConfigError, match="cannot be had"):
+            atlas_bench.runs.execute.execute(settings, tmp_path)
+    first = tmp_path / "evaluations" / "one" / "record.json"
+    assert first.is_file()
+    assert not (tmp_path / "record.json").exists()
+    before = first.stat().st_mtime_ns
+    settings.resume = str(tmp_path)
+    atlas_bench.runs.execute.execute(settings, tmp_path)
+    assert first.stat().st_mtime_ns == before
+    second = tmp_path / "evaluations" / "two" / "record.json"
+    run, *asked = (
+        json.loads(path.read_text()) for path in (tmp_path / "record.json", first, second)
+    )
+    assert run["config"]["evaluations"]
+    # Settings of the one model are chosen by its own validation, whatever it is asked.
+    values = [[score["value"] for score in each["validation"]] for each in (run, *asked)]
+    assert run["validation"][0]["metric"] == "perplexity"
+    assert values == [values[0]] * 3
+
+
+def test_a_mistake_in_an_evaluation_names_it() -> None:
+    words = ["+task@evaluations.more=babilong", "evaluations.more.samples=0"]
+    register_schema()
+    config = cli._compose(words)
+    with pytest.raises(ConfigError, match=r"^evaluations\.more\.samples=0 must be at least 1"):
+        to_settings(config)

@@ -1,0 +1,152 @@
+"""Scores of both kinds of task: what the model is asked, what is counted, and by which depth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from atlas_bench.config.errors import ConfigError
+from atlas_bench.config.schema import HardwareSettings
+from atlas_bench.console import Console
+from atlas_bench.evaluation.evaluate import evaluate
+from atlas_bench.evaluation.labelled import predict
+from atlas_bench.models.language_model import build_model
+from atlas_bench.models.settings import MemorySettings, ModelSettings, ScaleSettings
+from atlas_bench.tasks.task import Asked, Batch, Cell, Labelled, Measured, TaskSettings
+
+MODEL = build_model(
+    ModelSettings(
+        memory=MemorySettings(optimizer="momentum", chunk=8, bounded_step=True, gate="hard_sigmoid")
+    ),
+    ScaleSettings(width=16, layers=2, heads=2),
+    vocab_size=32,
+    seed=0,
+)
+RNG = np.random.default_rng(0)
+TOKENS = RNG.integers(0, 32, (3, 21), dtype=np.int32)
+MASK = RNG.random((3, 20)) < 0.3
+
+
+class Words:
+    """A tokenizer of numbers."""
+
+    end_id = 1
+
+    def decode(self, ids: list[int]) -> str:
+        return " ".join(map(str, ids))
+
+
+class Questions:
+    settings, vocab_size = TaskSettings(), 32
+    tokenizer, samples, max_new_tokens = Words(), 5, 2
+
+    def __init__(self, broken: bool = False) -> None:
+        self.broken = broken
+
+    def batch(self, length: int, noise: float, first: int, count: int) -> Batch:
+        return Batch(TOKENS[:, :-1], TOKENS[:, 1:], MASK)
+
+    def cells(self) -> list[Cell]:
+        return [Cell("a", "short", 4), Cell("b", "long", 19)]
+
+    def protocol(self) -> dict[str, str]:
+        return {}
+
+    def asked(self, cell: Cell, count: int) -> Iterator[Asked]:
+        if self.broken:
+            raise ValueError("task.lengths: too short")
+        for index in range(count):
+            context = TOKENS[index % 3, : cell.tokens]
+            yield Asked(context, TOKENS[0, :2], "?", (str(index),), index / 4)
+
+    def judge(self, cell: Cell, asked: Asked, output: str) -> dict[str, float]:
+        return {"third": int(asked.references[0]) / 3 if int(asked.references[0]) < 4 else 0.0}
+
+
+class Labels:
+    def cells(self) -> list[Cell]:
+        return [Cell("a", "20", 20)]
+
+    def labelled_batches(self, cell: Cell) -> Iterator[Batch]:
+        for rows in (slice(0, 2), slice(2, 3)):
+            yield Batch(TOKENS[rows, :-1], TOKENS[rows, 1:], MASK[rows])
+
+    def judge(self, cell: Cell, found: Labelled) -> list[Measured]:
+        self.found = found
+        return [
+            Measured(cell, "accuracy", 0.5, 4, correct=2),
+            Measured(cell, "loss", float(found.loss.mean()), len(found.loss)),
+        ]
+
+
+def run(task: object, folder: Path, piece: int = 7) -> SimpleNamespace:
+    hardware = HardwareSettings(piece_tokens=piece)
+    return SimpleNamespace(
+        model=MODEL, task=task, folder=folder, device=torch.device("cpu"), console=Console(),
+        settings=SimpleNamespace(hardware=hardware), stop=lambda: False,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def test_labelled_positions_are_scored_as_one_forward_pass_does(tmp_path: Path) -> None:
+    task = Labels()
+    scores = evaluate(run(task, tmp_path), []).scores
+    hidden, _ = MODEL(torch.from_numpy(TOKENS[:, :-1]).long())
+    rows, columns = np.nonzero(MASK)
+    order = np.lexsort((task.found.position, task.found.example))
+    assert task.found.example[order].tolist() == rows.tolist()
+    assert task.found.position[order].tolist() == columns.tolist()
+    wanted = torch.from_numpy(TOKENS[:, 1:][MASK]).long()
+    logits = MODEL.logits(hidden[torch.from_numpy(MASK)])
+    losses = F.cross_entropy(logits, wanted, reduction="none")
+    assert task.found.wanted[order].tolist() == wanted.tolist()
+    assert task.found.predicted[order].tolist() == logits.argmax(-1).tolist()
+    np.testing.assert_allclose(task.found.loss[order], losses, rtol=1e-4)
+    accuracy, loss = scores
+    assert (accuracy.value, accuracy.samples) == (0.5, 4)
+    assert accuracy.ci_low < 0.5 < accuracy.ci_high
+    assert loss.ci_low is None
+    assert loss.value == pytest.approx(losses.mean().item(), rel=1e-4)
+    assert loss.measured_tokens_mean == 20
+
+
+def test_pieces_change_no_prediction(tmp_path: Path) -> None:
+    batch = Batch(TOKENS[:, :-1], TOKENS[:, 1:], MASK)
+    whole = predict(run(None, tmp_path, piece=64), batch)
+    parts = predict(run(None, tmp_path, piece=3), batch)
+    order = np.lexsort((parts.position, parts.example))
+    np.testing.assert_allclose(parts.loss[order], whole.loss, rtol=1e-4)
+
+
+def test_questions_are_judged_and_counted_by_depth(tmp_path: Path) -> None:
+    (tmp_path / "predictions.jsonl").write_text("of an evaluation that was stopped\n")
+    found = evaluate(run(Questions(), tmp_path), [])
+    assert [(s.subtask, s.length_name, s.samples) for s in found.scores] == [
+        ("a", "short", 5), ("b", "long", 5),
+    ]  # fmt: skip
+    for score in found.scores:
+        assert score.value == pytest.approx((0 + 1 / 3 + 2 / 3 + 1) / 5)
+        assert 0 < score.ci_low < score.value < score.ci_high < 1
+    # Depths 0, 0.25, 0.5, 0.75 and 1, the last of which lies in the last tenth.
+    assert [(d.depth_low, d.value) for d in found.depths if d.subtask == "b"] == [
+        (0.0, 0.0), (0.2, pytest.approx(1 / 3)), (0.5, pytest.approx(2 / 3)), (0.7, 1.0),
+        (0.9, 0.0),
+    ]  # fmt: skip
+    rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    assert len(rows) == 10
+    assert rows[1]["third"] == pytest.approx(1 / 3)
+    assert rows[6] | {"output": ""} == rows[1] | {
+        "subtask": "b", "length": "long", "context_tokens": 19, "output": "",
+    }  # fmt: skip
+
+
+def test_what_a_task_cannot_make_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"task\.lengths: too short"):
+        evaluate(run(Questions(broken=True), tmp_path), [])

@@ -1,0 +1,61 @@
+"""Every preset through the same command: trains, is stopped, resumes, decodes, streams, records."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from presets import ANYWHERE
+
+import atlas_bench.runs.execute
+from atlas_bench.config.locations import folder_of
+from atlas_bench.runs.checks import to_settings
+from atlas_bench.runs.settings import RunSettings, register_schema
+from atlas_bench.training.loop import Trainer
+
+SMALL = [
+    "training.tokens=512", "training.batch_tokens=128", "training.checkpoint_every=100",
+    "training.curriculum.stages=[{length:64,noise:0.0,coarse:true},{length:128,noise:0.5}]",
+    "training.curriculum.longest=0.5", "training.min_streams=1", "task.lengths=[1k]",
+    "task.samples=2", "logger=none", "hardware.device=cpu", "hardware.piece_tokens=400",
+]  # fmt: skip
+
+
+def settings(name: str, *overrides: str) -> RunSettings:
+    register_schema()
+    with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
+        return to_settings(compose("config", [f"model={name}", *SMALL, *overrides]))
+
+
+class StoppedAtStep2(Trainer):
+    def _step(self) -> dict[str, float]:
+        metrics = super()._step()
+        if metrics["step"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return metrics
+
+
+@pytest.mark.parametrize("name", ANYWHERE)
+def test_runs_and_resumes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for plot in ("plot_training", "plot_accuracy"):  # which test_run.py looks at
+        monkeypatch.setattr(atlas_bench.runs.execute, plot, lambda *arguments: None)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    record = json.loads(atlas_bench.runs.execute.execute(settings(name), whole).read_text())
+    assert record["model"] == name
+    assert record["parameters"] == pytest.approx(163_136, rel=0.01)
+    assert all(score["samples"] == 2 for score in record["scores"])
+    with monkeypatch.context() as patch:
+        patch.setattr(atlas_bench.runs.execute, "Trainer", StoppedAtStep2)
+        with pytest.raises(atlas_bench.runs.execute.Stopped, match="stopped by SIGTERM"):
+            atlas_bench.runs.execute.execute(settings(name, "mode=train"), cut)
+    atlas_bench.runs.execute.execute(settings(name, "mode=train", "resume=true"), cut)
+    losses = [
+        [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+        for run in (whole, cut)
+    ]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 4

@@ -1,0 +1,106 @@
+"""MQAR and MAD end to end: trained in passes, stopped by validation, scored, recorded, resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+import atlas_bench.runs.execute
+from atlas_bench.config.errors import ConfigError
+from atlas_bench.config.locations import folder_of
+from atlas_bench.runs.checks import to_settings
+from atlas_bench.runs.settings import RunSettings, register_schema
+from atlas_bench.training.loop import Trainer
+
+QUICK = ["logger=none", "hardware.device=cpu", "hardware.threads=1", "training.min_streams=16"]
+MQAR = ["task=mqar", "task.grid=[{length:32,pairs:4}]", "task.vocab_size=64", "model=deltanet"]
+SIZES = ["task.train_examples=64", "task.test_examples=20"]
+
+
+def settings(*overrides: str) -> RunSettings:
+    register_schema()
+    with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
+        return to_settings(compose("config", [*QUICK, *overrides]))
+
+
+@pytest.fixture(autouse=True)
+def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    for plot in ("plot_training", "plot_accuracy"):  # which test_run.py looks at
+        monkeypatch.setattr(atlas_bench.runs.execute, plot, lambda *arguments: None)
+
+
+def read(run: Path) -> tuple[dict, list[dict]]:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return json.loads((run / "record.json").read_text()), [json.loads(line) for line in lines]
+
+
+def test_mqar_is_trained_for_its_epochs_and_scored(tmp_path: Path) -> None:
+    overrides = [*MQAR, *SIZES, "training.epochs=1.5", "training.validate_every=4"]
+    atlas_bench.runs.execute.execute(settings(*overrides), tmp_path)
+    record, metrics = read(tmp_path)
+    assert record["train_tokens"] == 1.5 * 64 * 32
+    assert [line["length_tokens"] for line in metrics] == [32] * 6
+    assert [i for i, line in enumerate(metrics, 1) if "valid_accuracy" in line] == [4, 6]
+    (validated,) = record["validation"]  # of the examples that training may be stopped by
+    assert (validated["subtask"], validated["samples"]) == ("4 pairs", 256)
+    assert validated["value"] == pytest.approx(metrics[-1]["valid_accuracy"], abs=1e-6)
+    (score,) = record["scores"]
+    assert (score["subtask"], score["length_name"], score["samples"]) == ("4 pairs", "32", 20)
+    assert record["tokenizer"] == {"name": None, "fingerprint": None, "vocab_size": 64}
+    assert record["scale"] == "zoology_64"
+    assert record["state_bytes"] < 100_000
+    again = atlas_bench.runs.execute.execute(
+        settings(*MQAR, *SIZES, "mode=eval", f"checkpoint={tmp_path}"), tmp_path / "again"
+    )
+    assert json.loads(again.read_text())["scores"][0]["value"] == score["value"]
+
+
+class StoppedAtStep2(Trainer):
+    def _step(self) -> dict[str, float]:
+        metrics = super()._step()
+        if metrics["step"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return metrics
+
+
+def test_mqar_resumes_with_the_batches_that_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = [*MQAR, *SIZES, "training.epochs=2", "training.validate_every=3", "mode=train"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    atlas_bench.runs.execute.execute(settings(*overrides), whole)
+    with monkeypatch.context() as patch:
+        patch.setattr(atlas_bench.runs.execute, "Trainer", StoppedAtStep2)
+        with pytest.raises(atlas_bench.runs.execute.Stopped):
+            atlas_bench.runs.execute.execute(settings(*overrides), cut)
+    atlas_bench.runs.execute.execute(settings(*overrides, "resume=true"), cut)
+    keys = ("step", "loss", "valid_accuracy")
+    losses = [[[line.get(key) for key in keys] for line in read(run)[1]] for run in (whole, cut)]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 8
+
+
+@pytest.mark.parametrize("subtask", ["compression", "fuzzy_recall"])
+def test_mad_trains_on_its_case_with_its_readout(subtask: str, tmp_path: Path) -> None:
+    overrides = ["+experiment=table4_mad/laptop", f"task.subtask={subtask}", "model=titans", *SIZES]
+    small = ["training.epochs=1", "training.validate_every=2"]
+    atlas_bench.runs.execute.execute(settings(*overrides, *small), tmp_path)
+    record, metrics = read(tmp_path)
+    assert [score["metric"] for score in record["scores"]] == ["macro_accuracy", "accuracy"]
+    assert {score["subtask"] for score in record["scores"]} == {subtask}
+    length = {"compression": 32, "fuzzy_recall": 128}[subtask]
+    assert [line["length_tokens"] for line in metrics] == [length] * 4
+    assert record["protocol"]["readout"] == ("last" if subtask == "compression" else "next")
+    assert record["config"]["training"]["learning_rate"] == 2e-3
+    if subtask == "compression":
+        assert record["scores"][1]["samples"] == 20 * 32
+
+
+def test_epochs_are_for_fixed_sets(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training\.epochs=2\.0 is for tasks with a fixed"):
+        atlas_bench.runs.execute.execute(settings("training.epochs=2", "model=deltanet"), tmp_path)

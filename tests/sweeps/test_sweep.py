@@ -1,0 +1,370 @@
+"""Sweeps: killed and gone on with, with jobs that fail; what the index says and what is chosen."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_sweeps import installed, only_index, start, steps_of, sweep, sweep_here
+
+from atlas_bench.cli import run as cli
+from atlas_bench.cli import sweep as sweep_cli
+from atlas_bench.cli.report import main as report
+from atlas_bench.config.errors import ConfigError
+from atlas_bench.runs.checks import to_settings
+from atlas_bench.runs.settings import register_schema
+from atlas_bench.sweeps.index import (
+    current_index,
+    find_unfinished,
+    read_index,
+    start_index,
+    sweep_identity,
+)
+from atlas_bench.sweeps.job import JobStart, do_job
+from atlas_bench.tasks.registry import make_task, validation_settings
+
+
+def test_killed_half_way_and_started_again_it_does_what_is_missing(tmp_path: Path) -> None:
+    """12 jobs, `kill -9` of the parent after the fifth: 12 records, none twice, none lost."""
+    words = ["mode=train", "seed=0,1,2,3,4,5", "training.learning_rate=1e-3,2e-3"]
+    process = start(*words, folder=tmp_path)
+    deadline = time.monotonic() + 240
+    while len(done := list(tmp_path.glob("outputs/*/*/*/record.json"))) < 5:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    before = {path: path.read_bytes() for path in done}
+    folder, index = only_index(tmp_path)
+    assert len(index.jobs) == 12
+    assert len(index.of("missing")) >= 5
+    code, said, errors = sweep(*words, "resume=true", folder=tmp_path)
+    assert code == 0, errors
+    folder, index = only_index(tmp_path)  # and no other sweep beside it
+    assert [job.number for job in index.of("done")] == list(range(12))
+    assert len({job.identity for job in index.jobs}) == 12
+    assert f"{folder}: 12 of 12 jobs done" in said
+    assert {path: path.read_bytes() for path in before} == before
+    for job in index.jobs:
+        assert steps_of(folder / job.folder) == [1, 2, 3, 4]
+    records = [json.loads(path.read_text()) for path in folder.glob("*/record.json")]
+    drawn = {(each["seed"], each["config"]["training"]["learning_rate"]) for each in records}
+    assert drawn == {(seed, rate) for seed in range(6) for rate in (1e-3, 2e-3)}
+
+
+def test_one_failed_job_stops_no_other_and_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["training.learning_rate=2e-3,-1,4e-3", "validation_samples=2"]
+    code, said, errors = sweep(*words, folder=tmp_path)
+    reason = "training.learning_rate=-1.0 must be above 0"
+    assert code == 1
+    assert f"job 1 failed: {reason}" in errors
+    assert "Traceback" not in errors
+    assert "2 of 3 jobs done" in said
+    folder, index = only_index(tmp_path)
+    assert [(job.state, job.reason) for job in index.jobs] == [
+        ("done", None), ("failed", reason), ("done", None),
+    ]  # fmt: skip
+    assert "training.learning_rate=-1" in index.jobs[1].overrides
+    records = {path: path.read_bytes() for path in folder.glob("*/record.json")}
+    for content in map(json.loads, records.values()):
+        assert {score["samples"] for score in content["validation"]} == {2}
+    assert report([str(folder)]) == 0
+    assert f"failed: {folder / index.jobs[1].folder}: {reason}" in capsys.readouterr().err
+    assert sweep_cli.main([str(folder)]) == 0
+    shown = capsys.readouterr().out
+    assert reason in shown
+    assert "best of 2 for deltanet tiny on mqar: training.learning_rate=0.00" in shown
+    code, said, errors = sweep(*words, "resume=true", folder=tmp_path)
+    assert code == 1
+    assert {path: path.read_bytes() for path in folder.glob("*/record.json")} == records
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("hardware", "package", "extra"),
+    [
+        ("ray", "hydra_ray_launcher", ["hydra.launcher.ray.init.num_cpus=2"]),
+        ("slurm_local", "hydra_submitit_launcher", []),
+        ("local_processes", "hydra_joblib_launcher", ["hydra.launcher.n_jobs=2"]),
+    ],
+)
+def test_launchers_run_a_sweep_of_four(
+    hardware: str, package: str, extra: list[str], tmp_path: Path
+) -> None:
+    if not installed(package):
+        pytest.skip(f"{package} is not installed: pip install 'atlas-bench[sweep]'")
+    words = ["seed=0,1", "training.learning_rate=1e-3,-1", f"hardware={hardware}", *extra]
+    code, said, errors = sweep(*words, folder=tmp_path)
+    folder, index = only_index(tmp_path)
+    assert [job.state for job in index.jobs] == ["done", "failed"] * 2, errors
+    assert code == 1
+    assert "2 of 4 jobs done" in said
+    assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_optuna_looks_at_validation_and_repeats_its_draws(tmp_path: Path) -> None:
+    if not installed("hydra_optuna_sweeper"):
+        pytest.skip("hydra_optuna_sweeper is not installed: pip install 'atlas-bench[sweep]'")
+    words = ["sweep=optuna", "hydra.sweeper.n_trials=4", "validation_samples=1", "mode=train"]
+    process = start(*words, folder=tmp_path)
+    while not list(tmp_path.glob("outputs/*/*/1-*/record.json")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    before = {path: path.read_bytes() for path in tmp_path.glob("outputs/*/*/*/record.json")}
+    code, said, errors = sweep(*words, "resume=true", folder=tmp_path)
+    assert code == 0, errors
+    _, index = only_index(tmp_path)
+    assert len(index.of("done")) == len(index.jobs) == 4
+    assert len({job.identity for job in index.jobs}) == 4
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.slow
+def test_a_draw_of_optuna_that_failed_is_not_tried_again(tmp_path: Path) -> None:
+    """Later draws rest on it: they would differ, and find records of others in their folders."""
+    if not installed("hydra_optuna_sweeper"):
+        pytest.skip("hydra_optuna_sweeper is not installed: pip install 'atlas-bench[sweep]'")
+    words = ["sweep=optuna", "hydra.sweeper.n_trials=5", "validation_samples=1", "mode=train",
+             "hydra.sweeper.sampler.n_startup_trials=2", "hydra.sweep.dir=mine"]  # fmt: skip
+    broken = tmp_path / "mine/1-deltanet-mqar/checkpoints"
+    broken.parent.mkdir(parents=True)
+    broken.touch()
+    code, said, errors = sweep(*words, folder=tmp_path)
+    broken.unlink()
+    assert code == 1
+    assert "1 failed and 0 left; the same command with resume=true does those left, no" in errors
+
+    def drawn() -> dict[str, str]:
+        paths = (tmp_path / "mine").glob("*/record.json")
+        records = {path.parent.name: json.loads(path.read_text()) for path in paths}
+        return {
+            name: f"training.learning_rate={record['config']['training']['learning_rate']}"
+            for name, record in records.items()
+        }
+
+    before = drawn()
+    assert len(before) == 4
+    shutil.rmtree(tmp_path / "mine/4-deltanet-mqar")  # as if it had not come to that
+    code, said, errors = sweep(*words, "resume=true", folder=tmp_path)
+    assert code == 1
+    assert drawn() == before
+    index = read_index(tmp_path / "mine")
+    assert [job.state for job in index.jobs] == ["done", "failed", "done", "done", "done"]
+    assert all(before[job.folder] in job.overrides for job in index.of("done"))
+
+
+def test_jobs_may_lie_deeper_but_not_in_one_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["mode=train", "seed=0,1", "hydra.sweep.dir='in [red]'", "hydra.sweep.subdir=a/b"]
+    assert sweep_here(monkeypatch, *words) == 1
+    first, second = read_index(tmp_path / "in [red]").jobs
+    assert (first.state, first.folder, "seed=0" in first.overrides) == ("done", "a/b", True)
+    assert (second.state, "seed=1" in second.overrides) == ("failed", True)
+    assert "in [red]/a/b is the folder of job 0; hydra.sweep.subdir must" in second.reason
+    record = json.loads((tmp_path / "in [red]/a/b/record.json").read_text())
+    assert record["seed"] == 0
+    assert "in [red]/a/b/record.json" in capsys.readouterr().out.replace("\n", "")
+
+
+@pytest.mark.parametrize("folder", ["precious", "precious/new/sweep"])
+def test_a_sweep_that_cannot_start_removes_only_what_it_made(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "precious").mkdir()
+    for name in ("file", "multirun.yaml"):
+        (tmp_path / "precious" / name).write_text("data")
+    assert sweep_here(monkeypatch, "training=mqar,nosuch", f"hydra.sweep.dir={folder}") == 2
+    assert "training=nosuch is not one of" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        "file", "multirun.yaml", "precious",
+    ]  # fmt: skip
+    assert (tmp_path / "precious/file").read_text() == "data"
+
+
+# the parts ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["babilong", "s_niah"])
+def test_validation_samples_are_of_the_task_but_not_the_tests(task: str) -> None:
+    register_schema()
+    settings = to_settings(cli._compose([f"task={task}", "validation_samples=3"]))
+    tested, validated = (
+        make_task(each, settings.text, seed=0, question_every=10)
+        for each in (settings.task, validation_settings(settings.task, 3))
+    )
+    assert tested.cells() == validated.cells()
+    assert tested.vocab_size == validated.vocab_size
+    cell = tested.cells()[-1]
+    assert validated.samples == 3
+    test, validation = (
+        [each.context_ids.tolist() for each in made.asked(cell, 3)] for made in (tested, validated)
+    )
+    assert len(validation) == 3
+    assert not any(sample in test for sample in validation)
+
+
+def test_a_sweep_is_the_same_wherever_it_runs() -> None:
+    config = {"seed": 0, "logger": {"mode": "offline"}}
+    same = sweep_identity(config, ["seed=0,1", "model=atlas"])
+    elsewhere = ["model=atlas", "seed=0,1", "resume=true", "logger=none", "output_dir=x",
+                 "hydra.launcher.n_jobs=2", "hydra.sweep.dir=y"]  # fmt: skip
+    assert sweep_identity(config | {"logger": None}, elsewhere) == same
+    assert sweep_identity(config, ["seed=0,1,2", "model=atlas"]) != same
+    lists = ["seed=0,1", "model=atlas,titans"]  # whose order numbers the jobs
+    assert sweep_identity(config, [], lists) != sweep_identity(config, [], lists[::-1])
+    assert sweep_identity(config | {"seed": 1}, ["seed=0,1", "model=atlas"]) != same
+
+
+def job_start(sweep: Path, number: int = 0, **changes: Any) -> JobStart:
+    """A job, and its folder as Hydra leaves it before the job starts."""
+    folder = changes.pop("folder", sweep / f"{number}-name")
+    folder.mkdir(parents=True, exist_ok=True)
+    seed = changes.pop("seed", number)
+    return JobStart(number, [f"seed={seed}"], {"seed": seed}, folder, sweep, **changes)
+
+
+def test_a_job_is_done_once_and_again_when_it_failed(tmp_path: Path) -> None:
+    start_index(tmp_path, "same", ["seed=0"], [["seed=0"]])
+    job, calls = job_start(tmp_path), []
+
+    def fails() -> None:
+        calls.append("fails")
+        raise ConfigError("key=1 must be\n2")
+
+    def works() -> None:
+        calls.append("works")
+        (job.folder / "record.json").write_text("{}")
+
+    assert do_job(job, fails) is None
+    (line,) = read_index(tmp_path).jobs
+    assert (line.state, line.reason) == ("failed", "key=1 must be 2")
+    assert "ConfigError" in json.loads((job.folder / "failed.json").read_text())["traceback"]
+    assert do_job(job_start(tmp_path, again=False), works) is None
+    assert do_job(job, works) == do_job(job, works) == job.folder / "record.json"
+    assert calls == ["fails", "works"]
+    (line,) = read_index(tmp_path).jobs
+    assert (line.state, line.reason, line.overrides) == ("done", None, ["seed=0"])
+
+
+def test_what_stops_a_sweep_is_no_failure_of_its_job(tmp_path: Path) -> None:
+    start_index(tmp_path, "same", [], [["seed=0"], ["seed=1"]])
+
+    def stopped() -> None:
+        raise SystemExit(143)
+
+    with pytest.raises(SystemExit):
+        do_job(job_start(tmp_path), stopped)
+    assert [job.state for job in read_index(tmp_path).jobs] == ["unfinished", "missing"]
+
+
+def test_two_processes_never_do_the_same_job_at_once(tmp_path: Path) -> None:
+    start_index(tmp_path, "same", [], [["seed=0"]])
+    job, calls = job_start(tmp_path), []
+    with (job.folder / "job.lock").open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        waiting = threading.Thread(target=lambda: do_job(job, lambda: calls.append("again")))
+        waiting.start()
+        time.sleep(0.2)
+        assert calls == []
+        (job.folder / "record.json").write_text("{}")  # the other process ends well
+    waiting.join(timeout=10)
+    assert calls == []
+
+
+def test_an_index_outlives_damage_to_a_job(tmp_path: Path) -> None:
+    start_index(tmp_path, "same", [], [["seed=0"]])
+    (job_start(tmp_path).folder / "job.json").write_text('{"number": 0')
+    damaged = job_start(tmp_path, 1)
+    (damaged.folder / "job.json").write_text(json.dumps(damaged.claim))
+    (damaged.folder / "config.json").write_text("")
+    assert [job.state for job in current_index(tmp_path).jobs] == ["missing", "unfinished"]
+
+
+def test_a_record_of_another_config_is_never_taken_for_a_jobs_own(tmp_path: Path) -> None:
+    start_index(tmp_path, "same", [], [None])
+    job = job_start(tmp_path)
+
+    def works() -> None:
+        (job.folder / "config.json").write_text(json.dumps(job.config | {"resume": True}))
+        (job.folder / "record.json").write_text("{}")
+
+    assert do_job(job, works) is not None
+    before = {path: path.read_bytes() for path in job.folder.iterdir()}
+    assert do_job(job_start(tmp_path, seed=7), pytest.fail) is None
+    (line,) = read_index(tmp_path).jobs
+    assert (line.state, line.folder, line.overrides) == ("failed", "refused-0", ["seed=7"])
+    assert line.reason == (
+        f"{job.folder} was started with another config: seed was 0 there and is 7 here"
+    )
+    assert {path: path.read_bytes() for path in job.folder.iterdir()} == before
+    assert do_job(job, pytest.fail) is not None
+    (line,) = read_index(tmp_path).jobs
+    assert (line.state, line.folder, line.overrides) == ("done", "0-name", ["seed=0"])
+    outside = job_start(tmp_path / "sweep", folder=tmp_path / "outside")
+    start_index(tmp_path / "sweep", "same", [], [None])
+    assert do_job(outside, pytest.fail) is None
+    (line,) = read_index(tmp_path / "sweep").jobs
+    assert "outside of the sweep's folder" in line.reason
+
+
+@pytest.mark.parametrize("names", ["ab", "ba"])
+def test_the_newest_sweep_is_gone_on_with(names: str, tmp_path: Path) -> None:
+    older, newer = (tmp_path / name for name in names)
+    for folder in (older, newer):
+        start_index(folder, "same", [], [["seed=0"]])
+    do_job(job_start(older), lambda: 1 / 0)
+    assert find_unfinished(tmp_path, "same") == newer
+
+
+def test_a_folder_gets_one_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sweep.json").touch()  # of another that has just started
+    monkeypatch.chdir(tmp_path)
+    assert sweep_here(monkeypatch, "seed=0,1", "hydra.sweep.dir=.") == 2
+    assert "sweep.json is another sweep's that just started, or damaged" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
+
+
+def test_file_systems_without_locks_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    start_index(tmp_path, "same", [], [["seed=0"]])
+    monkeypatch.setattr(fcntl, "flock", refuses)
+    calls = []
+    do_job(job_start(tmp_path), lambda: calls.append("works"))
+    assert calls == ["works"]
+
+
+def test_a_sweep_is_shown_as_it_is_and_not_written_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = [["task.subtasks=[qa1]", "name=[/b]"], ["task.subtasks=[qa2]", "name=:a:"]]
+    start_index(tmp_path, "same", [], jobs)
+    job, before = job_start(tmp_path), tmp_path.stat().st_mtime_ns
+    (job.folder / "job.json").write_text(json.dumps({"number": 0, "overrides": jobs[0]}))
+    (job.folder / "failed.json").write_text(json.dumps({"reason": "no [/i] there"}))
+    index = (tmp_path / "sweep.json").read_bytes()
+    assert sweep_cli.main([str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    for words in ("task.subtasks=[qa1] name=[/b]", "task.subtasks=[qa2] name=:a:", "no [/i] there"):
+        assert words in shown
+    assert (tmp_path / "sweep.json").read_bytes() == index
+    assert tmp_path.stat().st_mtime_ns == before
