@@ -18,6 +18,7 @@ test-slow: $(VENV)/.installed-test
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 
 # The site of docs/, in build/site; a link that leads nowhere fails.
 docs: $(VENV)/.installed-docs
