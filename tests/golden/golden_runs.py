@@ -1,0 +1,208 @@
+"""The tiny runs whose numbers are frozen, and how to run them in this process.
+
+Each takes a few seconds on one core. Together they use every kind of task, learner and mixer that
+runs on a CPU. All run through the command-line entry, so a change of the modules behind it needs
+no change here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+from matplotlib.figure import Figure
+
+from atlas_bench.cli import main
+from atlas_bench.tasks.babilong import babilong_tokenizer
+
+CPU = ["logger=none", "hardware.device=cpu", "hardware.threads=1"]
+BABILONG = [
+    "task=babilong", "task.lengths=[0k,1k]", "task.samples=3", "training.tokens=1536",
+    "training.batch_tokens=256", "training.warmup_steps=2", "training.checkpoint_every=2",
+    "training.curriculum.longest=0.4",
+    "training.curriculum.stages=[{length:64,noise:0.0,coarse:true},{length:128,noise:0.5}]",
+]  # fmt: skip
+NEEDLES = [
+    "task=s_niah", "task.lengths=[512]", "task.samples=2", "training.tokens=1024",
+    "training.batch_tokens=256", "training.warmup_steps=2", "training.curriculum.threshold=0.0",
+    "training.curriculum.patience=2",
+    "training.curriculum.stages=[{length:128,noise:0.0},{length:256,noise:0.3}]",
+]  # fmt: skip
+MQAR = [
+    "task=mqar", "task.grid=[{length:32,pairs:4},{length:64,pairs:8}]", "task.vocab_size=64",
+    "task.train_examples=32", "task.test_examples=20", "scale=zoology_32", "training.epochs=2",
+    "training.min_streams=8", "training.validate_every=3", "training.warmup_steps=2",
+]  # fmt: skip
+MAD = [
+    "task=mad", "task.train_examples=32", "task.test_examples=20", "scale.width=32",
+    "training.epochs=2", "training.min_streams=16", "training.validate_every=2",
+]  # fmt: skip
+LM = [
+    "task=lm", "task.lengths=[64,256]", "task.held_out_characters=3000", "validation_samples=3",
+    "training.tokens=2048", "training.batch_tokens=512", "training.warmup_steps=2",
+    "training.curriculum.stages=[{length:256,noise:0.0}]",
+]  # fmt: skip
+SUITES = [
+    "+task@evaluations.commonsense=commonsense", "evaluations.commonsense.limit=2",
+    "evaluations.commonsense.subtasks=[wikitext,piqa]",
+    "+task@evaluations.recall=recall", "evaluations.recall.limit=1",
+    "evaluations.recall.subtasks=[based_nq]", "evaluations.recall.context_tokens=250",
+]  # fmt: skip
+LEARNABILITY = [
+    "task=learnability", "task.dimension=8", "task.length=100", "task.sequences=2", "task.rank=2",
+    "task.learner.learning_rate=0.01", "validation_samples=2",
+]  # fmt: skip
+HUB = ["mode=eval", "model=hf", "model.name=./tiny-llama"]
+
+
+@dataclass(frozen=True)
+class Golden:
+    """One frozen command."""
+
+    words: list[str]
+    needs: str | None = None  # the run whose checkpoint it evaluates
+    stop_at_step: int | None = None  # stopped by SIGTERM after this step, then resumed
+    equals: str | None = None  # the golden with the same files, instead of files of its own
+
+    @property
+    def sweep(self) -> bool:
+        """Whether the command runs several jobs, each in a folder of its own."""
+        return "-m" in self.words
+
+
+GOLDENS = {
+    "babilong_atlas": Golden(["model=atlas", *BABILONG, "validation_samples=2"]),
+    "babilong_eval": Golden(
+        ["mode=eval", "checkpoint=babilong_atlas", "task.subtasks=[qa1,qa2]",
+         "task.lengths=[0k,2k]", "task.samples=2", "hardware.piece_tokens=300"],
+        needs="babilong_atlas",
+    ),
+    "babilong_resumed": Golden(
+        ["model=atlas", *BABILONG, "validation_samples=2"],
+        stop_at_step=3, equals="babilong_atlas",
+    ),
+    "s_niah_titans": Golden(
+        ["model=titans", *NEEDLES, "task.subtasks=[niah_single_1,niah_single_3]"]
+    ),
+    "ruler_samba": Golden(
+        ["model=samba", "task=ruler", *NEEDLES[1:],
+         "task.subtasks=[niah_multikey_1,ruler_fwe]"],
+    ),
+    "mqar_deltanet": Golden(["model=deltanet", *MQAR]),
+    "mqar_resumed": Golden(["model=deltanet", *MQAR], stop_at_step=4, equals="mqar_deltanet"),
+    "mad_transformer": Golden(["model=transformer", *MAD, "task.subtask=fuzzy_recall"]),
+    "mad_compression_mal": Golden(["model=titans_mal", *MAD, "task.subtask=compression"]),
+    "lm_atlas_mac": Golden(["model=atlas_mac", *LM]),
+    "lm_suites_titans_mag": Golden(
+        ["model=titans_mag", *LM, "task.reset_at_documents=false", *SUITES]
+    ),
+    "hub_babilong": Golden([*HUB, "task=babilong", "task.lengths=[0k,1k,2k]", "task.samples=2"]),
+    "hub_suites": Golden(
+        [*HUB, "task=commonsense", "task.subtasks=[wikitext,piqa]", "task.limit=2"]
+    ),
+    "learnability": Golden(LEARNABILITY),
+    "sweep_mqar": Golden(
+        ["-m", "model=gla,swla", *MQAR, "training.epochs=1", "validation_samples=4",
+         "task.grid=[{length:32,pairs:4}]"]
+    ),
+}  # fmt: skip
+
+
+def run(name: str) -> Path:
+    """Run the golden ``name`` in the working directory; the folder it leaves, also ``name``."""
+    golden = GOLDENS[name]
+    if "model=hf" in golden.words and not Path("tiny-llama").is_dir():
+        save_tiny_llama(Path("tiny-llama"))
+    place = f"hydra.{'sweep' if golden.sweep else 'run'}.dir={name}"
+    words = [*golden.words, *CPU, place]
+    if golden.stop_at_step is not None:
+        with _stopped_after(golden.stop_at_step):
+            code = atlas_bench(*words)
+        assert code == 128 + signal.SIGTERM, f"{name} should have been stopped, but ended: {code}"
+        assert not (Path(name) / "record.json").exists()
+        words.append(f"resume={name}")
+    code = atlas_bench(*words)
+    assert code == 0, f"{name} ended with exit code {code}"
+    return Path(name)
+
+
+def atlas_bench(*words: str) -> int:
+    """The exit code of the command in this process and the working directory."""
+    argv, environment = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = ["atlas-bench", *words]
+    try:
+        with mock.patch.object(Figure, "savefig", _save_empty):
+            main()
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    finally:
+        sys.argv = argv
+        os.environ.pop("HYDRA_FULL_ERROR", None)  # a sweep sets it
+        if environment is not None:
+            os.environ["HYDRA_FULL_ERROR"] = environment
+    return 0
+
+
+def _save_empty(_figure: Figure, path: Path, **_options: object) -> None:
+    """Plots are not compared, and drawing them would take a third of the time."""
+    path.touch()
+
+
+@contextlib.contextmanager
+def _stopped_after(step: int) -> Iterator[None]:
+    """Send this process SIGTERM after the optimizer's step number ``step``."""
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    steps = 0
+
+    def count(*_: object) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    hook = register_optimizer_step_post_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def save_tiny_llama(folder: Path) -> None:
+    """A random Llama and a tokenizer with a beginning-of-text token, as the hub has them."""
+    import torch
+    import transformers
+
+    backend = json.loads(babilong_tokenizer()._backend.to_str())
+    vocab = backend["model"]["vocab"]
+    renamed = {"<|pad|>": "<s>", "<|answer|>": "</s>", "<|end|>": "<unk>"}
+    backend["model"]["vocab"] = {renamed.get(token, token): id_ for token, id_ in vocab.items()}
+    backend["added_tokens"] = []
+    backend["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}},
+                   {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {"<s>": {"id": "<s>", "ids": [vocab["<|pad|>"]], "tokens": ["<s>"]}},
+    }  # fmt: skip
+    folder.mkdir()
+    (folder / "backend.json").write_text(json.dumps(backend))
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "backend.json"), bos_token="<s>", eos_token="</s>"
+    )
+    tokenizer.save_pretrained(folder)
+    config = transformers.LlamaConfig(
+        vocab_size=len(vocab), hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+        num_attention_heads=2, max_position_embeddings=1500,
+        bos_token_id=vocab["<|pad|>"], eos_token_id=vocab["<|answer|>"],
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformers.LlamaForCausalLM(config).save_pretrained(folder)
