@@ -19,8 +19,8 @@ from unittest import mock
 
 from matplotlib.figure import Figure
 
-from atlas_bench.cli import main
-from atlas_bench.tasks.babilong import babilong_tokenizer
+from atlas_bench.cli.run import main
+from atlas_bench.tasks.vocabulary import babilong_tokenizer
 
 CPU = ["logger=none", "hardware.device=cpu", "hardware.threads=1"]
 BABILONG = [
