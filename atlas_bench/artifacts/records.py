@@ -1,6 +1,6 @@
 """Records: what one run leaves behind, read and written so that a kill loses nothing.
 
-Everything in report/ starts here; a record is plain JSON and needs nothing else to be understood.
+Everything in report/ is made from records alone; a record is plain JSON and explains itself.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from types import UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from atlas_bench.artifacts.folder import FAILED_NAME, NOT_RUNS, RECORD_NAME, RUN_MARKS, replacing
-from atlas_bench.artifacts.schema import DepthScore, Record, Score
+from atlas_bench.artifacts.metrics import Metric, metrics_of_format_1
+from atlas_bench.artifacts.schema import RECORD_FORMAT, DepthScore, Record, Score
+
+LISTS = {"scores": Score, "depths": DepthScore, "validation": Score, "metrics": Metric}
 
 
 class RecordError(ValueError):
-    """A record cannot be read or found; the message is one sentence that names the path."""
+    """A record cannot be read or found. The message is one sentence that names the path."""
 
 
 # writing -----------------------------------------------------------------------------------
@@ -28,10 +31,10 @@ class RecordError(ValueError):
 def write_record(record: Record, path: Path) -> None:
     """Write ``record`` as JSON to ``path`` in one step, after the bytes are on disk.
 
-    Scores that are no number stand in its notes instead; of validation scores then none are left,
-    for a mean of the others would be of something else than in other runs.
+    Scores that are not finite become notes. If a validation score is not finite, all of them are
+    dropped, because the mean of the others could not be compared with other runs.
     """
-    content = _plain(asdict(_without_infinite(record)))
+    content = {"format": record.format, **_plain(asdict(_with_finite_scores(record)))}
     del content["path"]
     with replacing(Path(path)) as temporary:
         temporary.write_text(
@@ -39,25 +42,25 @@ def write_record(record: Record, path: Path) -> None:
         )
 
 
-def _without_infinite(record: Record) -> Record:
-    """``record`` with what it could not be read with as notes."""
-    notes, kept = [], {}
+def _with_finite_scores(record: Record) -> Record:
+    """``record`` with a note instead of each score that is not finite."""
+    notes, finite = [], {}
     for name in ("scores", "depths", "validation"):
         scores = getattr(record, name)
-        kept[name] = [score for score in scores if math.isfinite(score.value)]
+        finite[name] = [score for score in scores if math.isfinite(score.value)]
         notes += [
             f"{name}: {score.metric} of {score.subtask} {score.length_name} is {score.value}"
             for score in scores
             if not math.isfinite(score.value)
         ]
-    if len(kept["validation"]) < len(record.validation):
-        kept["validation"] = []
-        notes.append("validation: no scores, for not all of them are numbers")
-    return replace(record, notes=[*record.notes, *notes], **kept)
+    if len(finite["validation"]) < len(record.validation):
+        finite["validation"] = []
+        notes.append("validation: no scores, because not all of them are finite")
+    return replace(record, notes=[*record.notes, *notes], **finite)
 
 
 def _plain(value: Any) -> Any:
-    """JSON's own types: numpy scalars as numbers, not finite as null, paths and others as text."""
+    """JSON types: numpy scalars become numbers, NaN and infinity null, other objects text."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -73,10 +76,10 @@ def _plain(value: Any) -> Any:
 
 
 def read_record(path: Path) -> Record:
-    """The record at ``path``; keys that this version does not know are ignored.
+    """The record at ``path``, upgraded to the present format; unknown keys are ignored.
 
-    Raises RecordError in one sentence where the file cannot be read, is no JSON, or a key is
-    missing or of the wrong type.
+    Raises RecordError in one sentence for a file that cannot be read, is not JSON, has a later
+    format, or has a key that is missing or of the wrong type.
     """
     path = Path(path)
     try:
@@ -84,24 +87,34 @@ def read_record(path: Path) -> Record:
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:  # broken JSON or broken UTF-8
-        raise RecordError(f"{path} is no valid JSON: {error}") from error
+        raise RecordError(f"{path} is not valid JSON: {error}") from error
     try:
-        known = _known_fields(Record, content, "the record")
-        for name, kind in (("scores", Score), ("depths", DepthScore), ("validation", Score)):
-            known[name] = [
-                kind(**_known_fields(kind, entry, f"{name}[{index}]"))
-                for index, entry in enumerate(known.get(name, []))
+        values = _values_of(Record, content, "the record")
+        for name, kind in LISTS.items():
+            values[name] = [
+                kind(**_values_of(kind, item, f"{name}[{index}]"))
+                for index, item in enumerate(values.get(name, []))
             ]
+        return _upgrade(Record(**values, path=path), content.get("format", 1))
     except ValueError as error:
-        raise RecordError(f"{path} is no valid record: {error}") from error
-    return Record(**known, path=path)
+        raise RecordError(f"{path} is not a valid record: {error}") from error
 
 
-def _known_fields(kind: type, content: Any, where: str) -> dict[str, Any]:
+def _upgrade(record: Record, written_format: int) -> Record:
+    if written_format > RECORD_FORMAT:
+        raise ValueError(f"its format {written_format} is later than {RECORD_FORMAT}")
+    if written_format < 2:
+        scores = [*record.scores, *record.validation, *record.depths]
+        record.metrics = metrics_of_format_1(score.metric for score in scores)
+    record.format = RECORD_FORMAT
+    return record
+
+
+def _values_of(kind: type, content: Any, where: str) -> dict[str, Any]:
     """The entries of ``content`` that are fields of ``kind``, complete and of the right types."""
     if not isinstance(content, dict):
-        raise ValueError(f"{where} is no JSON object")
-    found, missing = {}, []
+        raise ValueError(f"{where} is not a JSON object")
+    values, missing = {}, []
     hints = get_type_hints(kind)
     for each in fields(kind):
         if each.name == "path":
@@ -110,12 +123,12 @@ def _known_fields(kind: type, content: Any, where: str) -> dict[str, Any]:
             value = content[each.name]
             if not isinstance(value, _accepted(hints[each.name])):
                 raise ValueError(f"{each.name} of {where} cannot be a {type(value).__name__}")
-            found[each.name] = value
+            values[each.name] = value
         elif each.default is MISSING and each.default_factory is MISSING:
             missing.append(each.name)
     if missing:
         raise ValueError(f"{where} lacks {', '.join(missing)}")
-    return found
+    return values
 
 
 def _accepted(hint: Any) -> tuple[type, ...]:
@@ -128,7 +141,7 @@ def _accepted(hint: Any) -> tuple[type, ...]:
 
 
 def why_failed(folder: Path) -> str | None:
-    """The reason why the job in ``folder`` has no record; None where it did not fail."""
+    """Why the job in ``folder`` failed; None if it did not."""
     try:
         return str(json.loads((folder / FAILED_NAME).read_text(encoding="utf-8"))["reason"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -138,15 +151,15 @@ def why_failed(folder: Path) -> str | None:
 # finding -----------------------------------------------------------------------------------
 
 
-class Found(NamedTuple):
-    """Paths of records, and folders of runs that have none, both sorted."""
+class RunsOnDisk(NamedTuple):
+    """Paths of records, and folders of runs without one, both sorted."""
 
     records: list[Path]
     unfinished: list[Path]
 
 
-def find_records(*directories: Path | str) -> Found:
-    """All records under ``directories``, each once, however the directories overlap.
+def find_records(*directories: Path | str) -> RunsOnDisk:
+    """All records under ``directories``, each once, even where the directories overlap.
 
     Raises RecordError for a directory that does not exist.
     """
@@ -154,8 +167,8 @@ def find_records(*directories: Path | str) -> Found:
     unfinished: dict[Path, Path] = {}
     for directory in map(Path, directories):
         if not directory.is_dir():
-            what = "is no directory" if directory.exists() else "does not exist"
-            raise RecordError(f"{directory} {what}")
+            problem = "is not a directory" if directory.exists() else "does not exist"
+            raise RecordError(f"{directory} {problem}")
         for here, folders, files in os.walk(directory):
             folders[:] = [name for name in folders if name[0] != "." and name not in NOT_RUNS]
             folder = Path(here)
@@ -163,4 +176,4 @@ def find_records(*directories: Path | str) -> Found:
                 records.setdefault(folder.resolve(), folder / RECORD_NAME)
             elif any(mark in files for mark in RUN_MARKS):
                 unfinished.setdefault(folder.resolve(), folder)
-    return Found(sorted(records.values()), sorted(unfinished.values()))
+    return RunsOnDisk(sorted(records.values()), sorted(unfinished.values()))

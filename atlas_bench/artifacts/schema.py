@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mean
 from typing import Any
+
+from atlas_bench.artifacts.metrics import Metric, metric_of_format_1
+
+RECORD_FORMAT = 2  # format 1, of records without this number, has no metrics
 
 
 @dataclass
@@ -14,10 +19,10 @@ class Score:
     subtask: str
     length_tokens: int  # nominal
     length_name: str  # "0k", "16k", "1M"
-    metric: str  # "exact_match", "accuracy", "word_perplexity"
-    value: float  # of a share between 0 and 1
+    metric: str  # the name of one of the record's metrics
+    value: float  # in the metric's unit; a share lies between 0 and 1
     samples: int
-    ci_low: float | None = None  # Wilson, 95 %; None where the value is no proportion
+    ci_low: float | None = None  # 95 % interval; None for a metric without one
     ci_high: float | None = None
     tokens_per_second: float | None = None
     peak_memory_bytes: int | None = None
@@ -40,8 +45,8 @@ class DepthScore:
 
 @dataclass
 class Record:
-    """One run. ``protocol`` says how it was measured and is free in form; runs whose protocols
-    differ are never averaged. ``path`` is where it was read from and is not written."""
+    """One run. ``protocol`` says how it was measured and has no fixed keys; runs with different
+    protocols are never averaged. ``path`` is the file it was read from and is not written."""
 
     name: str
     model: str
@@ -62,9 +67,28 @@ class Record:
     git_commit: str | None = None
     notes: list[str] = field(default_factory=list)
     depths: list[DepthScore] = field(default_factory=list)
-    validation: list[Score] = field(default_factory=list)  # of samples apart from the scores'
+    validation: list[Score] = field(default_factory=list)  # other samples than those of `scores`
     state_bytes: int | None = None  # of one sequence at the longest length scored
+    metrics: list[Metric] = field(default_factory=list)  # those that the scores name
+    format: int = RECORD_FORMAT
     path: Path | None = field(default=None, compare=False)
+
+    def metric(self, name: str) -> Metric:
+        """The metric called ``name``; one that is not declared is read as in format 1."""
+        declared = {metric.name: metric for metric in self.metrics}
+        return declared.get(name) or metric_of_format_1(name)
+
+    @property
+    def validation_score(self) -> float | None:
+        """Mean over subtasks and lengths of the first metric, negative where lower is better.
+
+        None for a run without validation samples.
+        """
+        if not self.validation:
+            return None
+        name = self.validation[0].metric
+        values = [score.value for score in self.validation if score.metric == name]
+        return self.metric(name).score(mean(values))
 
 
 @dataclass

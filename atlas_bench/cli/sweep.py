@@ -10,7 +10,6 @@ from pathlib import Path
 from rich.table import Table
 
 from atlas_bench.artifacts.folder import RECORD_NAME
-from atlas_bench.artifacts.metrics import validation_score
 from atlas_bench.artifacts.records import RecordError, read_record
 from atlas_bench.artifacts.schema import Record
 from atlas_bench.console import plain_console
@@ -71,7 +70,7 @@ def _jobs(index: Index, records: dict[int, Record]) -> Table:
         table.add_column(column)
     for job in index.jobs:
         own = [word for word in job.overrides or [] if word not in common]
-        score = validation_score(records[job.number]) if job.number in records else None
+        score = records[job.number].validation_score if job.number in records else None
         shown = "" if score is None else f"{score:.4f}"
         table.add_row(str(job.number), job.state, " ".join(own), shown, job.reason or "")
     return table

@@ -16,7 +16,7 @@ from importlib.resources import files
 from statistics import mean
 from typing import TypeVar
 
-from atlas_bench.artifacts.metrics import is_share
+from atlas_bench.artifacts.metrics import metric_of_format_1
 from atlas_bench.artifacts.schema import Record, Score
 from atlas_bench.naming import check_choice
 from atlas_bench.tasks.mad.cases import BASELINE, subtask_score
@@ -43,6 +43,10 @@ class Measure:
     metric: str
     samples: int | None
     cases: bool
+
+    @property
+    def in_per_cent(self) -> bool:
+        return metric_of_format_1(self.metric).is_share
 
     @property
     def baseline(self) -> Measure:
@@ -92,7 +96,7 @@ class Column:
 
     @property
     def in_per_cent(self) -> bool:
-        return is_share(self.measures[0].metric)
+        return self.measures[0].in_per_cent
 
     @property
     def title(self) -> str:
@@ -193,8 +197,8 @@ def _columns(table: str, rows: list[dict[str, str]]) -> tuple[Column, ...]:
     )
     for column in columns:
         # Per cent and perplexity are the better in opposite directions, and cannot be averaged.
-        if len({is_share(measure.metric) for measure in column.measures}) > 1 or (
-            column.stand_in and is_share(column.stand_in.metric) != column.in_per_cent
+        if len({measure.in_per_cent for measure in column.measures}) > 1 or (
+            column.stand_in and column.stand_in.in_per_cent != column.in_per_cent
         ):
             raise ValueError(f"published/columns.csv: {table}.{column.name} mixes units")
     return columns
@@ -202,7 +206,7 @@ def _columns(table: str, rows: list[dict[str, str]]) -> tuple[Column, ...]:
 
 def _decimals(printed: list[str], measure: str) -> int:
     """Of a column; one without a number that is in per cent has none."""
-    loss = measure in _measures() and not is_share(_measures()[measure].metric)
+    loss = measure in _measures() and not _measures()[measure].in_per_cent
     digits = [len(each.partition(".")[2]) for each in printed if each]
     return max(digits, default=LOSS_DECIMALS if loss else 0)
 

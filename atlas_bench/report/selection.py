@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from atlas_bench.artifacts.metrics import validation_score
 from atlas_bench.artifacts.records import read_record
 from atlas_bench.artifacts.schema import Record
 from atlas_bench.report.rows import below, differing, order_of, setup_of
@@ -84,8 +83,8 @@ class Grid:
 
 
 def objective(path: Path) -> float | None:
-    """`validation_score` of the record at ``path``."""
-    return validation_score(read_record(path))
+    """The validation score of the record at ``path``."""
+    return read_record(path).validation_score
 
 
 def best_settings(records: Iterable[Record]) -> list[Choice]:
@@ -169,7 +168,7 @@ def _best(records: Sequence[Record]) -> Choice:
 
 
 def _mean_score(records: Sequence[Record]) -> float:
-    return mean(validation_score(record) for record in records)
+    return mean(record.validation_score for record in records)
 
 
 def _is_compared(key: str) -> bool:

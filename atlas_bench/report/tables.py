@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.table import Table
 
-from atlas_bench.artifacts.metrics import is_share
+from atlas_bench.artifacts.metrics import Metric
 from atlas_bench.artifacts.schema import Record, Score
 from atlas_bench.report.rows import (
     Cell,
@@ -46,7 +46,7 @@ class Layout:
     """One table of one task and metric, before it is drawn."""
 
     task: str
-    metric: str
+    metric: Metric
     lengths: list[Length]
     sections: list[tuple[str, list[Row]]]  # subtask, its rows
     samples: int  # of most cells
@@ -54,8 +54,7 @@ class Layout:
 
     @property
     def title(self) -> str:
-        unit = " (%)" if is_share(self.metric) else ""
-        return f"{self.task}, {self.metric.replace('_', ' ')}{unit}, {self.samples} samples a cell"
+        return f"{self.task}, {self.metric.title}, {self.samples} samples a cell"
 
     @property
     def length_names(self) -> list[str]:
@@ -64,13 +63,7 @@ class Layout:
         return [name if names[name] == 1 else f"{name} ({tokens})" for tokens, name in self.lengths]
 
     def cell(self, subtask: str, row: Row, length: Length) -> Cell | None:
-        return row.cells.get((subtask, self.metric, length))
-
-    def number(self, value: float, digits: int = 1) -> str:
-        """A share in per cent with ``digits`` decimals; anything else with four digits."""
-        if is_share(self.metric):
-            return f"{100 * value:.{digits}f}"
-        return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+        return row.cells.get((subtask, self.metric.name, length))
 
     def remark(self, row: Row, cell: Cell) -> str:
         """What a cell must add because it has fewer seeds or other samples than it seems."""
@@ -118,7 +111,7 @@ def _layout(task: str, metric: str, rows: list[Row]) -> Layout:
     notes += _grid_note([record for row in rows for record in row.records])
     return Layout(
         task,
-        metric,
+        rows[0].records[0].metric(metric),
         lengths=sorted({key[2] for _, key in keys}),
         sections=[
             (subtask, [row for row in rows if subtask in row.subtasks(metric)])
@@ -193,22 +186,22 @@ def _entry(layout: Layout, subtask: str, row: Row, length: Length) -> Entry:
         return Entry(NOTHING)
     below, beside = [], []
     if cell.spread is not None:
-        spread = layout.number(cell.spread)
+        spread = layout.metric.format(cell.spread)
         below.append(f"\N{PLUS-MINUS SIGN}{spread}")
         beside.append(f"\N{PLUS-MINUS SIGN} {spread}")
     elif cell.low is not None:
-        low, high = layout.number(cell.low, 0), layout.number(cell.high, 0)
+        low, high = layout.metric.format(cell.low, 0), layout.metric.format(cell.high, 0)
         below.append(f"{low}\N{EN DASH}{high}")
-        beside.append(f"[{layout.number(cell.low)}, {layout.number(cell.high)}]")
+        beside.append(f"[{layout.metric.format(cell.low)}, {layout.metric.format(cell.high)}]")
     if remark := layout.remark(row, cell):
         below.append(remark)
         beside.append(f"({remark})")
     return Entry(
-        layout.number(cell.value),
+        layout.metric.format(cell.value),
         below="\n".join(below),
         beside=" ".join(beside),
         order=cell.value,
-        share=cell.value if is_share(layout.metric) else None,
+        share=cell.value if layout.metric.is_share else None,
     )
 
 
@@ -252,12 +245,16 @@ def scores_csv(records: Iterable[Record]) -> str:
     rows = []
     for record in sorted(records, key=order_of):
         own = asdict(record)
-        del own["scores"], own["depths"]
+        del own["scores"], own["depths"], own["metrics"], own["format"]
         run = "" if record.path is None else str(record.path.parent)
         shared = flatten({"run": run, **{k: v for k, v in own.items() if k != "path"}})
-        rows += [{**shared, **asdict(score)} for score in record.scores]
+        for score in record.scores:
+            metric = record.metric(score.metric)
+            unit = {"unit": metric.unit, "higher_is_better": metric.higher_is_better}
+            rows.append({**shared, **asdict(score), **unit})
     # Plain fields first, in their order; then the free-form ones, which differ between runs.
     plain = ["run", *(f.name for kind in (Record, Score) for f in fields(kind))]
+    plain += ["unit", "higher_is_better"]
     keys = dict.fromkeys(key for row in rows for key in row)
     columns = [key for key in plain if key in keys] + sorted(set(keys) - set(plain))
     text = io.StringIO()

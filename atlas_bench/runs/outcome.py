@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from atlas_bench.artifacts.metrics import validation_score
 from atlas_bench.artifacts.schema import Record
 from atlas_bench.evaluation.context import Run
 from atlas_bench.report.plots import (
@@ -56,6 +55,6 @@ def _facts(record: Record) -> dict[str, float]:
         "peak_memory_bytes": max(
             (score.peak_memory_bytes or 0 for score in record.scores), default=0
         ),
-        "validation/score": validation_score(record),
+        "validation/score": record.validation_score,
     }
     return {name: value for name, value in facts.items() if value is not None}

@@ -97,7 +97,7 @@ def test_scores_that_are_no_numbers_are_notes(make_record: MakeRecord, tmp_path:
         "first",
         "scores: exact_match of qa1 1k is inf",
         "validation: exact_match of qa1 0k is nan",
-        "validation: no scores, for not all of them are numbers",
+        "validation: no scores, because not all of them are finite",
     ]
 
 
@@ -147,7 +147,7 @@ def test_unknown_keys_are_ignored(make_record: MakeRecord, tmp_path: Path) -> No
         (lambda c: c["scores"][1].pop("value"), r"scores\[1\] lacks value"),
         (lambda c: c.update(seed="0"), "seed of the record cannot be a str"),
         (lambda c: c.update(scores={}), "scores of the record cannot be a dict"),
-        (lambda c: c["scores"].insert(0, 3), r"scores\[0\] is no JSON object"),
+        (lambda c: c["scores"].insert(0, 3), r"scores\[0\] is not a JSON object"),
         (lambda c: c["scores"][0].update(value=None), r"value of scores\[0\] cannot be a NoneType"),
     ],
 )
@@ -169,7 +169,7 @@ def test_what_is_wrong_is_named(
 def test_broken_files_are_record_errors(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "record.json"
     path.write_bytes(content)
-    with pytest.raises(RecordError, match="record.json is no valid"):
+    with pytest.raises(RecordError, match="record.json is not (a )?valid"):
         read_record(path)
     with pytest.raises(RecordError, match="gone.json cannot be read"):
         read_record(tmp_path / "gone.json")
@@ -219,5 +219,5 @@ def test_missing_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="nothing does not exist"):
         find_records(tmp_path, tmp_path / "nothing")
     (tmp_path / "file").touch()
-    with pytest.raises(RecordError, match="file is no directory"):
+    with pytest.raises(RecordError, match="file is not a directory"):
         find_records(tmp_path / "file")

@@ -84,7 +84,7 @@ def test_output_and_metric_are_chosen(outputs: Path, capsys: pytest.CaptureFixtu
         (["outputs", "--table", "table3_s_niah", "--metric", "x"], "--metric x is not for --table"),
         (["outputs", "--wrong"], "unrecognized arguments: --wrong"),
         (["outputs", "--output", "file"], "file cannot be written to"),
-        (["file"], "file is no directory"),
+        (["file"], "file is not a directory"),
         ([], "required: DIR"),
     ],
 )
@@ -110,7 +110,7 @@ def test_a_broken_record_is_named_and_left_out(
     assert main(["outputs"]) == 0
     printed = capsys.readouterr()
     broken, unfinished = printed.err.splitlines()
-    assert "1-titans/record.json is no valid JSON" in broken
+    assert "1-titans/record.json is not valid JSON" in broken
     assert "1 run without a record" in unfinished
     assert "titans" not in printed.out
     assert "transformer" in printed.out

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 from conftest import record
 
-from atlas_bench.artifacts.metrics import validation_score
 from atlas_bench.artifacts.schema import Record, Score
 from atlas_bench.report.selection import best_settings
 
@@ -40,8 +39,8 @@ def test_the_mean_over_seeds_of_the_validation_scores_decides() -> None:
 
 
 def test_low_losses_are_high_scores_and_runs_without_validation_have_none() -> None:
-    assert validation_score(run(1e-3, 0, 12.5, metric="perplexity")) == -12.5
-    assert validation_score(record()) is None
+    assert run(1e-3, 0, 12.5, metric="perplexity").validation_score == -12.5
+    assert record().validation_score is None
     assert best_settings([record()]) == []
     (best,) = best_settings([run(rate, 0, rate, metric="loss") for rate in (2.0, 1.0, 3.0)])
     assert best.settings == {"training.learning_rate": 1.0}

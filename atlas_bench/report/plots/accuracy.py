@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from atlas_bench.artifacts.metrics import is_share
+from atlas_bench.artifacts.metrics import Metric
 from atlas_bench.artifacts.schema import Record
 from atlas_bench.report.plots.style import (
     GREY,
@@ -57,7 +57,7 @@ def accuracy_figure(records: Iterable[Record], *, metric: str | None = None) -> 
     with matplotlib.rc_context(STYLE):
         figure, grid = panels(len(shown), sharey=True)
         for index, (axes, panel) in enumerate(zip(grid, shown, strict=True)):
-            _draw_panel(axes, rows, panel, metric)
+            _draw_panel(axes, rows, panel, rows[0].records[0].metric(metric))
             if is_lowest(index, len(shown)):
                 axes.set_xlabel("context length (tokens)")
             if is_leftmost(index, len(shown)):
@@ -66,13 +66,13 @@ def accuracy_figure(records: Iterable[Record], *, metric: str | None = None) -> 
     return figure
 
 
-def _draw_panel(axes: Axes, rows: Sequence[Row], panel: tuple[str, str], metric: str) -> None:
+def _draw_panel(axes: Axes, rows: Sequence[Row], panel: tuple[str, str], metric: Metric) -> None:
     task, subtask = panel
     lengths: set[Length] = set()
     shade = 0.13 if len(rows) <= 4 else 0.07  # many bands over each other get too dark
     styles = line_styles(row.name for row in rows)
     for row in rows:
-        points = _points(row, task, subtask, metric)
+        points = _points(row, task, subtask, metric.name)
         if not points:
             continue
         lengths |= {length for length, _ in points}
@@ -80,18 +80,18 @@ def _draw_panel(axes: Axes, rows: Sequence[Row], panel: tuple[str, str], metric:
         axes.plot(tokens, [cell.value for _, cell in points], label=row.label, **styles[row.name])
         low = [cell.value if cell.low is None else max(0.0, cell.low) for _, cell in points]
         high = [cell.value if cell.high is None else cell.high for _, cell in points]
-        if is_share(metric):
+        if metric.is_share:
             high = [min(1.0, value) for value in high]
         axes.fill_between(
             tokens, low, high, color=styles[row.name]["color"], alpha=shade, linewidth=0
         )
     _draw_chance(axes, [row for row in rows if row.identity[0] == task], subtask)
     axes.set_title(f"{task} {subtask}", loc="left")
-    if is_share(metric):
+    if metric.is_share:
         axes.set_ylim(-0.03, 1.03)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.set_yticks(np.linspace(0, 1, 6))
-    elif metric.endswith("relative_loss"):  # halved and halved again
+    elif metric.unit == "ratio":  # halved and halved again
         axes.set_yscale("log")
         set_log_ticks(axes.yaxis, FuncFormatter(lambda value, _: f"{value:g}"))
     set_length_axis(axes, lengths)

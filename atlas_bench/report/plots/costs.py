@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, PercentFormatter
 
-from atlas_bench.artifacts.metrics import is_share
+from atlas_bench.artifacts.metrics import Metric
 from atlas_bench.artifacts.schema import Record, Score
 from atlas_bench.report.plots.style import (
     STYLE,
@@ -93,7 +93,7 @@ def state_figure(records: Iterable[Record], metric: str) -> Figure | None:
                 of_model = [row for row in rows if row.records[0].model == model]
                 _draw_states(axes, of_model, subtask, metric, style)
             axes.set_title(subtask, loc="left")
-            _set_state_axes(axes, metric)
+            _set_state_axes(axes, rows[0].records[0].metric(metric))
             if is_lowest(index, len(subtasks)):
                 axes.set_xlabel("state of one sequence (bytes)")
             if is_leftmost(index, len(subtasks)):
@@ -120,9 +120,9 @@ def _draw_states(
         axes.plot(sizes, values, label=rows[0].records[0].model, **style)
 
 
-def _set_state_axes(axes: Axes, metric: str) -> None:
+def _set_state_axes(axes: Axes, metric: Metric) -> None:
     axes.set_xscale("log")
     set_log_ticks(axes.xaxis, EngFormatter("B", sep=""))
-    if is_share(metric):
+    if metric.is_share:
         axes.set_ylim(-0.03, 1.03)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
