@@ -1,15 +1,13 @@
-"""Checkpoints: safetensors and JSON, written so that a kill at any moment loses nothing.
+"""Checkpoints: safetensors and JSON, each written in one step, so a kill loses nothing.
 
 checkpoints/step-00000100/   model.safetensors  optimizer.safetensors  progress.json
-                             tokenizer.json  tokenizer_config.json (its name)
-checkpoints/last.json        {"directory": "step-00000100", ...}, replaced in one step
-checkpoints/best.json        likewise
+                             tokenizer.json  tokenizer_config.json (the tokenizer's name)
+checkpoints/last.json        {"directory": "step-00000100", "step": 100}
+checkpoints/best.json        the same for the best checkpoint
 """
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,14 +16,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from atlas_bench.artifacts.folder import write_json
+from atlas_bench.artifacts.folder import BEST, LAST, RunFolder, read_json, replacing, write_json
+from atlas_bench.config.errors import ConfigError
 from atlas_bench.text.tokenizer import Tokenizer
 
-LAST, BEST = "last", "best"
+MODEL_NAME, OPTIMIZER_NAME, PROGRESS_NAME, TOKENIZER_NAME = (
+    "model.safetensors", "optimizer.safetensors", "progress.json", "tokenizer.json"
+)  # fmt: skip
 
 
-class CheckpointError(ValueError):
-    """A checkpoint cannot be read; the message is one sentence that names the file."""
+class CheckpointError(ConfigError):
+    """A checkpoint cannot be used; the message is one sentence that names the file."""
 
 
 def save_checkpoint(
@@ -37,23 +38,19 @@ def save_checkpoint(
     best: bool,
     tokenizer: Tokenizer | None = None,
 ) -> Path:
-    """Write step ``progress['step']``, point `last` (and `best`) at it, drop what is old.
+    """Write step ``progress['step']``, point `last` (and `best`) at it, delete older checkpoints.
 
-    The ``tokenizer``, where a model has one, is saved with it: its embedding means nothing else.
+    The ``tokenizer`` of a model is saved with it, because the embedding depends on it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"step-{progress['step']:08d}"
-    temporary = folder / f".{target.name}.{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    save_file(_contiguous(model.state_dict()), temporary / "model.safetensors")
-    if optimizer is not None:
-        save_file(_flat_optimizer(optimizer), temporary / "optimizer.safetensors")
-    if tokenizer is not None:
-        tokenizer.save(temporary)
-    write_json(temporary / "progress.json", progress)
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(temporary, target)
+    with replacing(target) as temporary:
+        temporary.mkdir()
+        save_file(_contiguous(model.state_dict()), temporary / MODEL_NAME)
+        if optimizer is not None:
+            save_file(_flat_optimizer(optimizer), temporary / OPTIMIZER_NAME)
+        if tokenizer is not None:
+            tokenizer.save(temporary)
+        write_json(temporary / PROGRESS_NAME, progress)
     pointer = {"directory": target.name, "step": progress["step"]}
     if best:
         write_json(folder / f"{BEST}.json", pointer)
@@ -63,31 +60,37 @@ def save_checkpoint(
 
 
 def find_checkpoint(path: Path, which: str = LAST) -> Path:
-    """The checkpoint folder that ``path`` means: itself, its run's or its ``checkpoints/``."""
-    for folder in (path, path / "checkpoints"):
-        if (folder / "model.safetensors").is_file():
-            return folder
-        pointer = folder / f"{which}.json"
+    """The checkpoint folder that ``path`` means.
+
+    ``path`` is a run's folder, its ``checkpoints/`` (both mean checkpoint ``which``), one of
+    ``checkpoints/last`` and ``checkpoints/best``, or a checkpoint folder. Raises CheckpointError.
+    """
+    pointers = [folder / f"{which}.json" for folder in (path, RunFolder(path).checkpoints)]
+    if path.name in (LAST, BEST):
+        pointers.insert(0, path.with_name(f"{path.name}.json"))
+    if (path / MODEL_NAME).is_file():
+        return path
+    for pointer in pointers:
         if pointer.is_file():
-            target = folder / _read_json(pointer)["directory"]
-            if (target / "model.safetensors").is_file():
+            target = pointer.parent / str(read_json(pointer).get("directory"))
+            if (target / MODEL_NAME).is_file():
                 return target
-            raise CheckpointError(f"{pointer} points at {target}, which holds no model.safetensors")
+            raise CheckpointError(f"{pointer} names {target}, which has no {MODEL_NAME}")
     raise CheckpointError(
-        f"{path} is no checkpoint; give a run's folder, its checkpoints/ or a folder that holds "
-        f"model.safetensors"
+        f"{path} is not a checkpoint; give a run's folder, its checkpoints/, checkpoints/best, "
+        f"checkpoints/last or a folder with {MODEL_NAME}"
     )
 
 
-def around(path: Path, name: str) -> Path | None:
-    """The file ``name`` of a run or a checkpoint: in ``path`` or in one of two folders above it."""
+def find_upwards(path: Path, name: str) -> Path | None:
+    """The file ``name`` of a run or checkpoint: in ``path`` or in one of two folders above it."""
     folders = (path, path.parent, path.parent.parent)
-    return next((each / name for each in folders if (each / name).is_file()), None)
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
 
 def load_model(folder: Path, model: nn.Module) -> None:
     """Load the weights strictly; CheckpointError where they do not fit ``model``."""
-    path = folder / "model.safetensors"
+    path = folder / MODEL_NAME
     try:
         tensors = load_file(path)
         model.load_state_dict(tensors)
@@ -99,14 +102,14 @@ def load_model(folder: Path, model: nn.Module) -> None:
 
 
 def tokenizer_file(folder: Path) -> Path | None:
-    """The ``tokenizer.json`` of a checkpoint; None for a model of tokens without text."""
-    path = folder / "tokenizer.json"
+    """The tokenizer saved with a checkpoint; None for a model whose tokens are not text."""
+    path = folder / TOKENIZER_NAME
     return path if path.is_file() else None
 
 
 def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Load what `save_checkpoint` wrote, bit for bit."""
-    flat = load_file(folder / "optimizer.safetensors")
+    """Restore the optimizer's state exactly as `save_checkpoint` wrote it."""
+    flat = load_file(folder / OPTIMIZER_NAME)
     content = optimizer.state_dict()
     content["state"] = {}
     for key, tensor in flat.items():
@@ -116,14 +119,7 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
 
 
 def read_progress(folder: Path) -> dict[str, Any]:
-    return _read_json(folder / "progress.json")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    return read_json(folder / PROGRESS_NAME)
 
 
 def _contiguous(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -143,7 +139,7 @@ def _prune(folder: Path) -> None:
     kept = set()
     for name in (LAST, BEST):
         if (folder / f"{name}.json").is_file():
-            kept.add(_read_json(folder / f"{name}.json")["directory"])
+            kept.add(read_json(folder / f"{name}.json")["directory"])
     for path in folder.glob("*step-*"):
         if path.is_dir() and path.name not in kept:
             shutil.rmtree(path, ignore_errors=True)

@@ -1,53 +1,173 @@
-"""A run's folder on disk: the names of its files, and atomic writes."""
+"""A run's folder: the names of its files, and the one way to write them.
+
+outputs/DATE/TIME-NAME/
+  config.json        the run's config; whoever creates this file owns the folder
+  metrics.jsonl      one line per training step
+  predictions.jsonl  one line per answer
+  checkpoints/       see checkpoint.py
+  plots/  tokenizer/
+  validation/        predictions on the validation samples
+  evaluations/NAME/  one folder like this one for each of the run's other evaluations
+  record.json        written last: a run without it is not finished
+  job.json  job.lock  failed.json   in a sweep only: whose folder it is, and why the job failed
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-RECORD_NAME = "record.json"
-FAILED_NAME = "failed.json"  # instead of a record, of a sweep's job that failed: why
-# A folder with one of these and no record is a run that was stopped, failed or is going on.
-RUN_MARKS = ("config.yaml", "config.json", "metrics.jsonl", FAILED_NAME)
-# Parts of a run, no runs: W&B keeps files called config.yaml too.
+from atlas_bench.config.errors import ConfigError
+
+CONFIG_NAME, RECORD_NAME = "config.json", "record.json"
+METRICS_NAME, PREDICTIONS_NAME = "metrics.jsonl", "predictions.jsonl"
+JOB_NAME, FAILED_NAME = "job.json", "failed.json"
+SWEEP_NAME = "sweep.json"  # the index in a sweep's folder
+LAST, BEST = "last", "best"  # what points at a checkpoint: checkpoints/last.json, best.json
+# A folder with one of these and without a record belongs to a run that failed or is unfinished.
+RUN_MARKS = ("config.yaml", CONFIG_NAME, METRICS_NAME, FAILED_NAME)
+# Folders inside a run that are not runs, although W&B keeps files called config.yaml too.
 NOT_RUNS = ("checkpoints", "wandb")
+# What a command writes into its folder before it owns the folder.
+_LEFTOVERS = (".hydra", "atlas-bench.log", "tokenizer")
+
+
+class UnreadableFile(ConfigError):
+    """A file cannot be read; the message is one sentence that names it."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of the run in ``path``."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def config(self) -> Path:
+        return self.path / CONFIG_NAME
+
+    @property
+    def record(self) -> Path:
+        return self.path / RECORD_NAME
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / METRICS_NAME
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / PREDICTIONS_NAME
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """The file that names the newest checkpoint; a run without it has nothing to resume."""
+        return self.checkpoints / f"{LAST}.json"
+
+    @property
+    def plots(self) -> Path:
+        return self.path / "plots"
+
+    @property
+    def tokenizer(self) -> Path:
+        """The folder of a pretrained model's tokenizer."""
+        return self.path / "tokenizer"
+
+    @property
+    def job(self) -> Path:
+        return self.path / JOB_NAME
+
+    @property
+    def job_lock(self) -> Path:
+        return self.path / "job.lock"
+
+    @property
+    def failed(self) -> Path:
+        return self.path / FAILED_NAME
+
+    @property
+    def validation(self) -> RunFolder:
+        """The folder for predictions on validation samples."""
+        return RunFolder(self.path / "validation")
+
+    def evaluation(self, name: str) -> RunFolder:
+        """The folder of one of the run's other evaluations."""
+        return RunFolder(self.path / "evaluations" / name)
+
+    def discard(self) -> None:
+        """Remove what a command left that failed before its run began.
+
+        A folder that a run or a job owns is left alone, and so is every file that a command does
+        not write before its run begins.
+        """
+        if any((self.path / name).exists() for name in (*RUN_MARKS, RECORD_NAME, JOB_NAME)):
+            return
+        for name in _LEFTOVERS:
+            leftover = self.path / name
+            with suppress(OSError):
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        for folder in (self.path, self.path.parent):  # outputs/DATE/TIME-NAME, outputs/DATE
+            with suppress(OSError):  # not empty
+                folder.rmdir()
+
+
+# writing -----------------------------------------------------------------------------------
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` to write to; it takes its place when the block ends well.
+    """A temporary path beside ``path`` to write to; it replaces ``path`` when the block succeeds.
 
-    Whatever happens before that, the old file stays whole and no temporary file is left.
+    The new bytes are on disk before they replace the old ones. If the block fails, ``path`` is
+    unchanged and no temporary file is left. The temporary path may also become a folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A sweep's jobs write its index from several machines, where numbers of processes recur.
+    # Jobs of one sweep write its index from several machines, where process ids recur.
     temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")
+    old = temporary.with_name(f"{temporary.name}.old")
+    _remove(temporary)
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        if temporary.is_dir():
+            for written in temporary.iterdir():
+                _sync(written)
+        _sync(temporary)
+        if path.is_dir():
+            os.replace(path, old)
         os.replace(temporary, path)
+        _sync(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
+        _remove(old)
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Replace ``path`` in one step, after the bytes are on disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append ``rows`` to a JSON Lines file; a value that JSON does not have becomes text."""
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, default=str) + "\n" for row in rows)
 
 
 def truncate_metrics(path: Path, step: int) -> None:
-    """Drop the lines after ``step``, and a half line that a kill left behind."""
+    """Drop the lines after ``step``, and an incomplete line that a kill left behind."""
     if not path.is_file():
         return
     kept = []
@@ -57,6 +177,47 @@ def truncate_metrics(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (json.JSONDecodeError, KeyError):
             continue
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text("".join(kept), encoding="utf-8")
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on disk."""
+    if os.name == "nt" and path.is_dir():  # Windows cannot open a folder
+        return
+    descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+# reading -----------------------------------------------------------------------------------
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in ``path``. Raises UnreadableFile in one sentence."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UnreadableFile(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # broken JSON or broken UTF-8
+        raise UnreadableFile(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise UnreadableFile(f"{path} does not hold a JSON object")
+    return content
+
+
+def read_json_if_valid(path: Path) -> dict[str, Any] | None:
+    """The JSON object in ``path``; None if the file is missing or damaged."""
+    try:
+        return read_json(path)
+    except UnreadableFile:
+        return None

@@ -3,11 +3,11 @@ and its record tells the seed and the training that the model came from."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from atlas_bench.artifacts.checkpoint import around
+from atlas_bench.artifacts.checkpoint import find_upwards
+from atlas_bench.artifacts.folder import CONFIG_NAME, read_json_if_valid
 
 GROUPS = ("model", "scale")
 
@@ -27,9 +27,6 @@ def training_of_checkpoint(checkpoint: str | None) -> dict[str, Any]:
 
 def _config_around(path: Path) -> dict[str, Any] | None:
     """The config.json of the run that ``path`` is, or that it is a checkpoint of."""
-    file = around(path, "config.json")
-    try:
-        found = {} if file is None else json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # evaluation says what is wrong with it
-        return None
+    file = find_upwards(path, CONFIG_NAME)
+    found = {} if file is None else read_json_if_valid(file) or {}
     return found if all(isinstance(found.get(group), dict) for group in GROUPS) else None

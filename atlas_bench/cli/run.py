@@ -20,6 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from atlas_bench.artifacts.folder import RunFolder
 from atlas_bench.cli.checkpoint_overrides import overrides_of_checkpoint
 from atlas_bench.cli.compose import (
     _compose,
@@ -163,7 +164,7 @@ def _run(config: DictConfig, folder: Path, *, sweep: Path | None = None) -> None
 
 def _of_sweep(settings: RunSettings, folder: Path, sweep: Path) -> RunSettings:
     """A job goes on where its folder has a checkpoint, and is grouped with the others in W&B."""
-    config = folder / "config.json"
+    config = RunFolder(folder).config
     if config.is_file() and not config.stat().st_size:
         config.unlink()  # of a job killed as it claimed its folder
     if config.is_file():

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
 
+from atlas_bench.artifacts.folder import RunFolder
 from atlas_bench.interrupts import StopSignal
 from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.runs.settings import RunSettings
@@ -27,7 +27,7 @@ class Run:
     """What all parts of one run share."""
 
     settings: RunSettings
-    folder: Path
+    folder: RunFolder
     device: torch.device
     precision: str
     text: TextSettings  # with the tokenizer in use, which may be a checkpoint's

@@ -12,7 +12,7 @@ from atlas_bench.console import progress_bars
 from atlas_bench.evaluation.labelled import score_labelled
 from atlas_bench.evaluation.lm_eval.suites import score_suite
 from atlas_bench.evaluation.online import score_online
-from atlas_bench.evaluation.questions import PREDICTIONS, score_questions
+from atlas_bench.evaluation.questions import score_questions
 from atlas_bench.evaluation.streaming import DoesNotFit
 from atlas_bench.interrupts import Interrupted
 from atlas_bench.models.language_model import LanguageModel
@@ -26,13 +26,10 @@ if TYPE_CHECKING:
     from atlas_bench.evaluation.context import Run
 
 
-VALIDATION = "validation"  # the folder of its answers, in the run's
-
-
 def evaluate(run: Run, notes: list[str]) -> Scores:
     """Scores of every cell; one whose state does not fit is skipped with a note."""
     run.model.eval()
-    (run.folder / PREDICTIONS).unlink(missing_ok=True)  # of an evaluation that was stopped
+    run.folder.predictions.unlink(missing_ok=True)  # an evaluation that was stopped left them
     found = Scores()
     try:
         if isinstance(run.task, SuiteTask):
@@ -72,8 +69,8 @@ def validate(run: Run, notes: list[str]) -> list[Score]:
     task = validation_task(run)
     if task is None:
         return []
-    folder = run.folder / VALIDATION
-    folder.mkdir(exist_ok=True)
+    folder = run.folder.validation
+    folder.path.mkdir(exist_ok=True)
     logger = RunLogger("disabled")  # of what it learns; the record has its scores
     return evaluate(replace(run, task=task, folder=folder, logger=logger), notes).scores
 

@@ -10,7 +10,12 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from atlas_bench.artifacts.checkpoint import CheckpointError, around, find_checkpoint, load_model
+from atlas_bench.artifacts.checkpoint import (
+    CheckpointError,
+    find_checkpoint,
+    find_upwards,
+    load_model,
+)
 from atlas_bench.models.language_model import LanguageModel, build_model
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
 from atlas_bench.tasks.vocabulary import babilong_tokenizer
@@ -51,7 +56,7 @@ def run_tokenizer(path: str | Path) -> Tokenizer:
     Raises CheckpointError as `load_run` does.
     """
     source = find_checkpoint(Path(path))
-    saved = around(source, "tokenizer.json")
+    saved = find_upwards(source, "tokenizer.json")
     try:
         if saved is not None:
             return load_tokenizer(saved)
@@ -62,7 +67,7 @@ def run_tokenizer(path: str | Path) -> Tokenizer:
 
 
 def _config(source: Path) -> dict[str, Any]:
-    file = around(source, "config.json")
+    file = find_upwards(source, "config.json")
     if file is None:
         raise CheckpointError(f"{source} has no config.json above it; give a run's folder")
     try:

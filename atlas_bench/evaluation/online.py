@@ -37,11 +37,11 @@ def score_online(run: Run) -> list[Score]:
             learner.to(run.device),
             inputs,
             wanted,
-            folder=run.folder,
+            folder=run.folder.path,
             on_line=show,
             should_stop=run.stop,
         )
-        if run.settings.resume is not False and (run.folder / "checkpoints/last.json").is_file():
+        if run.settings.resume is not False and run.folder.last_checkpoint.is_file():
             learning.resume()
             run.console.print(f"resuming at token {learning.tokens}")
         started, before = time.perf_counter(), learning.tokens

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from atlas_bench.artifacts.folder import append_lines
 from atlas_bench.artifacts.metrics import wilson_interval
 from atlas_bench.artifacts.schema import DepthScore, Score
 from atlas_bench.evaluation.streaming import Generated, Prompt, generate
@@ -20,7 +19,6 @@ from atlas_bench.tasks.task import Asked, Cell
 if TYPE_CHECKING:
     from atlas_bench.evaluation.context import Run
 
-PREDICTIONS = "predictions.jsonl"
 DEPTHS = 10  # equal parts of a context in which answers lie
 _NO_TOKENS = np.zeros(0, dtype=np.int32)
 
@@ -53,7 +51,8 @@ def score_questions(
     )
     outputs = [task.tokenizer.decode(tokens).strip() for tokens in found.tokens]
     judged = [task.judge(cell, each, output) for each, output in zip(asked, outputs, strict=True)]
-    _append_predictions(run.folder, cell, asked, lengths, outputs, judged)
+    rows = _predictions(cell, asked, lengths, outputs, judged)
+    append_lines(run.folder.predictions, rows)
     values = {metric: [each[metric] for each in judged] for metric in judged[0]}
     scores = [
         _score(cell, metric, of_metric, found, lengths) for metric, of_metric in values.items()
@@ -108,25 +107,22 @@ def _by_depth(
     ]
 
 
-def _append_predictions(
-    folder: Path,
+def _predictions(
     cell: Cell,
     asked: Sequence[Asked],
     lengths: Sequence[int],
     outputs: Sequence[str],
     judged: Sequence[dict[str, float]],
-) -> None:
+) -> Iterator[dict[str, Any]]:
     """Every answer as given, so that any metric can be computed again from the run's folder."""
-    with (folder / PREDICTIONS).open("a", encoding="utf-8") as file:
-        for each, tokens, output, metrics in zip(asked, lengths, outputs, judged, strict=True):
-            row = {
-                "subtask": cell.subtask,
-                "length": cell.length,
-                "context_tokens": tokens,
-                "depth": each.depth,
-                "question": each.question,
-                "references": each.references,
-                "output": output,
-                **metrics,
-            }
-            file.write(json.dumps(row) + "\n")
+    for question, tokens, output, metrics in zip(asked, lengths, outputs, judged, strict=True):
+        yield {
+            "subtask": cell.subtask,
+            "length": cell.length,
+            "context_tokens": tokens,
+            "depth": question.depth,
+            "question": question.question,
+            "references": question.references,
+            "output": output,
+            **metrics,
+        }

@@ -16,6 +16,12 @@ from urllib.parse import quote
 
 import matplotlib
 
+from atlas_bench.artifacts.folder import (
+    CONFIG_NAME,
+    METRICS_NAME,
+    PREDICTIONS_NAME,
+    RECORD_NAME,
+)
 from atlas_bench.artifacts.schema import Record
 from atlas_bench.report.plots import Plot
 from atlas_bench.report.plots.style import AXIS, COLOURS, GREY, GRID, INK, STYLE
@@ -33,7 +39,7 @@ THEMED = {
     GRID: "var(--grid)",
 }
 WIDE_INCHES = 8.0  # a plot from here on takes the whole width of the page
-FILES = ("record.json", "config.json", ".hydra/config.yaml", "metrics.jsonl", "predictions.jsonl")
+FILES = (RECORD_NAME, CONFIG_NAME, ".hydra/config.yaml", METRICS_NAME, PREDICTIONS_NAME)
 
 
 @dataclass(frozen=True)

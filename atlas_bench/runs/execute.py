@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from atlas_bench.artifacts import checkpoint
-from atlas_bench.artifacts.folder import RECORD_NAME
+from atlas_bench.artifacts.folder import RunFolder
 from atlas_bench.artifacts.records import read_record, write_record
 from atlas_bench.artifacts.schema import Record, Score, Scores
 from atlas_bench.config.errors import ConfigError
@@ -27,8 +27,6 @@ from atlas_bench.runs.train import train
 from atlas_bench.tasks.learnability.online import OnlineTask
 from atlas_bench.training.errors import TrainingError
 from atlas_bench.training.loop import Progress
-
-EVALUATIONS = "evaluations"  # the folder of those, in the run's
 
 
 class RunError(RuntimeError):
@@ -54,8 +52,9 @@ def execute(settings: RunSettings, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with StopSignal() as stop:
-            return _execute(settings, folder, started, started_at, stop)[1]
-    except (DoesNotFit, checkpoint.CheckpointError, ConfigError) as error:
+            return _execute(settings, RunFolder(folder), started, started_at, stop)[1]
+    except (DoesNotFit, ConfigError) as error:
+        RunFolder(folder).discard()
         raise ConfigError(str(error)) from error
     except TrainingError as error:
         raise RunError(str(error)) from error
@@ -69,7 +68,7 @@ def execute(settings: RunSettings, folder: Path) -> Path:
 
 def _execute(
     settings: RunSettings,
-    folder: Path,
+    folder: RunFolder,
     started: float,
     started_at: datetime.datetime,
     stop: StopSignal,
@@ -80,7 +79,7 @@ def _execute(
     run.logger.start(
         as_dict(settings),
         settings.name,
-        folder,
+        folder.path,
         group=settings.logger.group,
         job_type=settings.mode,
         tags=(settings.task.name, model_name(settings), scale_name(settings)),
@@ -111,19 +110,18 @@ def _execute(
     record = record_of(run, found, notes, progress, started_at)
     record.validation = validation
     record.wall_seconds = round(time.perf_counter() - started, 2)
-    path = folder / "record.json"
-    write_record(record, path)  # the last thing: a run without it is not done
-    record = read_record(path)  # as all that comes after sees it
-    _show(run, record, path, others)
-    return record, path
+    write_record(record, folder.record)  # written last: a run without it is not finished
+    record = read_record(folder.record)  # as every reader sees it
+    _show(run, record, folder.record, others)
+    return record, folder.record
 
 
 def _evaluation(run: Run, name: str, validation: list[Score]) -> Record:
     """Ask the model one of ``evaluations``: what ``mode=eval checkpoint=RUN task=NAME`` does, in a
     folder of the run's. One whose record is there, of a run that was stopped later, is left."""
-    settings, folder = run.settings, run.folder / EVALUATIONS / name
-    if (folder / RECORD_NAME).is_file():
-        return read_record(folder / RECORD_NAME)
+    settings, folder = run.settings, run.folder.evaluation(name)
+    if folder.record.is_file():
+        return read_record(folder.record)
     started, started_at = time.perf_counter(), datetime.datetime.now(datetime.UTC)
     asked = replace(
         settings,
@@ -136,7 +134,7 @@ def _evaluation(run: Run, name: str, validation: list[Score]) -> Record:
         name=f"{settings.name}-{name}",
         logger=replace(settings.logger, mode="disabled"),  # the run logs its scores
     )
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.path.mkdir(parents=True, exist_ok=True)
     return _execute(asked, folder, started, started_at, run.stop, validation)[0]
 
 

@@ -21,10 +21,10 @@ from atlas_bench.tasks.suites.task import ZERO_SHOT
 def _show(run: Run, record: Record, path: Path, others: list[Record]) -> None:
     """Plots, table and W&B, from a record that is already safe on disk; in W&B with the scores of
     the run's other evaluations."""
-    plots = run.folder / "plots"
+    plots = run.folder.plots
     drawn = []
     if run.settings.mode != "eval" and not isinstance(run.task, OnlineTask):
-        drawn.append(plot_training(run.folder / "metrics.jsonl", plots / "training.png"))
+        drawn.append(plot_training(run.folder.metrics, plots / "training.png"))
     over_length = any(score.length_name != ZERO_SHOT for score in record.scores)
     plot = plot_accuracy([record], plots / "accuracy.png") if over_length else None
     if record.depths:

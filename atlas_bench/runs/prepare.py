@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from atlas_bench.artifacts import checkpoint
+from atlas_bench.artifacts.folder import RunFolder, write_json
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.identity import as_dict
 from atlas_bench.console import plain_console
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from atlas_bench.evaluation.lm_eval.hub_models import HubModel
 
 
-def prepare(settings: RunSettings, folder: Path, stop: StopSignal) -> Run:
+def prepare(settings: RunSettings, folder: RunFolder, stop: StopSignal) -> Run:
     """Everything a run needs, in a folder that is its own. Raises ConfigError in one sentence."""
     hardware = settings.hardware
     has_gpu = torch.cuda.is_available()
@@ -68,22 +69,21 @@ def prepare(settings: RunSettings, folder: Path, stop: StopSignal) -> Run:
     )
 
 
-def _claim(settings: RunSettings, folder: Path) -> None:
-    """Make ``folder`` this run's own: two sweeps of the same second would share their jobs'."""
-    path = folder / "config.json"
+def _claim(settings: RunSettings, folder: RunFolder) -> None:
+    """Make ``folder`` this run's own; two sweeps of the same second must not share one."""
     if settings.resume is False:
         try:
-            path.touch(exist_ok=False)
+            folder.config.touch(exist_ok=False)
         except FileExistsError:
             raise ConfigError(
                 f"{folder} holds another run; go on with that by resume={folder}, or choose a "
                 f"folder with hydra.run.dir=PATH (a sweep: hydra.sweep.dir=PATH)"
             ) from None
-    checkpoint.write_json(path, as_dict(settings))
+    write_json(folder.config, as_dict(settings))
 
 
 def _task_and_model(
-    settings: RunSettings, folder: Path, device: torch.device
+    settings: RunSettings, folder: RunFolder, device: torch.device
 ) -> tuple[TextSettings, Task | OnlineTask, LanguageModel | HubModel | OnlineLearner]:
     """The text with the tokenizer in use, the task, and a model for its vocabulary; a pretrained
     model brings the vocabulary instead, an `OnlineTask` has a network of its own."""
@@ -92,7 +92,7 @@ def _task_and_model(
         from atlas_bench.evaluation.lm_eval.hub_models import HubModel
 
         pretrained = HubModel(settings.model, device)
-        text = replace(text, tokenizer=str(pretrained.save_tokenizer(folder / "tokenizer")))
+        text = replace(text, tokenizer=str(pretrained.save_tokenizer(folder.tokenizer)))
     task = make_task(
         settings.task, text, seed=settings.seed, question_every=settings.training.question_every
     )

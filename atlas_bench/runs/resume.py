@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from atlas_bench.artifacts.folder import CONFIG_NAME, RunFolder, read_json, read_json_if_valid
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.identity import as_dict, first_difference, identity
 from atlas_bench.runs.settings import RunSettings
@@ -18,9 +18,9 @@ def folder_to_resume(settings: RunSettings) -> Path | None:
     mine = identity(as_dict(settings))
     if isinstance(settings.resume, str):
         folder = Path(settings.resume)
-        if not (folder / "config.json").is_file():
-            raise ConfigError(f"resume={folder} is no run's folder: it has no config.json")
-        theirs = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if not RunFolder(folder).config.is_file():
+            raise ConfigError(f"resume={folder} is not a run's folder: it has no {CONFIG_NAME}")
+        theirs = read_json(RunFolder(folder).config)
         if identity(theirs) != mine:
             raise ConfigError(
                 f"resume={folder} was started with another config: "
@@ -28,14 +28,11 @@ def folder_to_resume(settings: RunSettings) -> Path | None:
             )
         return folder
     unfinished = []
-    for path in Path(settings.output_dir).rglob("config.json"):
-        folder = path.parent
-        if (folder / "record.json").exists() or not (folder / "checkpoints/last.json").exists():
+    for path in Path(settings.output_dir).rglob(CONFIG_NAME):
+        folder = RunFolder(path.parent)
+        if folder.record.exists() or not folder.last_checkpoint.exists():
             continue
-        try:
-            theirs = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError):
-            continue
-        if identity(theirs) == mine:
-            unfinished.append((path.stat().st_mtime, folder))
+        theirs = read_json_if_valid(path)
+        if theirs is not None and identity(theirs) == mine:
+            unfinished.append((path.stat().st_mtime, folder.path))
     return max(unfinished)[1] if unfinished else None

@@ -27,7 +27,7 @@ def train(run: Run) -> Progress:
         run.model,
         _batches(run.task),
         training,
-        folder=run.folder,
+        folder=run.folder.path,
         tokenizer=run.task.tokenizer,
         device=run.device,
         precision=run.precision,
@@ -37,8 +37,8 @@ def train(run: Run) -> Progress:
         else None,
         should_stop=run.stop,
     )
-    if settings.resume is not False and (run.folder / "checkpoints" / "last.json").is_file():
-        source = checkpoint.find_checkpoint(run.folder)
+    if settings.resume is not False and run.folder.last_checkpoint.is_file():
+        source = checkpoint.find_checkpoint(run.folder.path)
         trainer.resume(source)
         run.console.print(f"resuming at step {trainer.progress.step} from {source}")
     with progress_bars(run.console) as bars:

@@ -14,17 +14,21 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from atlas_bench.artifacts.folder import FAILED_NAME, RECORD_NAME, replacing
+from atlas_bench.artifacts.folder import (
+    JOB_NAME,
+    SWEEP_NAME,
+    RunFolder,
+    read_json,
+    read_json_if_valid,
+    write_json,
+)
 from atlas_bench.artifacts.records import why_failed
 from atlas_bench.config.identity import NOT_IDENTITY, identity
 
-INDEX_NAME = "sweep.json"
-JOB_NAME = "job.json"  # whose a folder is; Hydra's own files are of the last that came there
 DONE, FAILED, STOPPED, MISSING = "done", "failed", "unfinished", "missing"
 
 
@@ -83,19 +87,19 @@ def start_index(
     Raises FileExistsError for a folder that has an index, be it of a sweep of the same second.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / INDEX_NAME).touch(exist_ok=False)
+    (folder / SWEEP_NAME).touch(exist_ok=False)
     missing = [Job(number, MISSING, each, None, None) for number, each in enumerate(jobs)]
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
-    _write(folder / INDEX_NAME, asdict(Index(same, list(words), missing, started)))
+    write_json(folder / SWEEP_NAME, asdict(Index(same, list(words), missing, started)))
 
 
 def read_index(folder: Path) -> Index | None:
     """What was last written; None where ``folder`` is no sweep's."""
     try:
-        content = json.loads((folder / INDEX_NAME).read_text(encoding="utf-8"))
+        content = read_json(folder / SWEEP_NAME)
         jobs = [Job(**job) for job in content["jobs"]]
         return Index(content["identity"], content["command"], jobs, content.get("started", ""))
-    except (OSError, ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError):
         return None
 
 
@@ -106,7 +110,7 @@ def current_index(folder: Path) -> Index:
     """
     index = read_index(folder)
     if index is None:
-        raise FileNotFoundError(f"{folder / INDEX_NAME} is missing or damaged")
+        raise FileNotFoundError(f"{folder / SWEEP_NAME} is missing or damaged")
     found: dict[int, Job] = {}
     for here, folders, files in os.walk(folder):
         if JOB_NAME in files:
@@ -124,43 +128,31 @@ def current_index(folder: Path) -> Index:
 def refresh_index(folder: Path) -> Index:
     """`current_index`, and written."""
     index = current_index(folder)
-    _write(folder / INDEX_NAME, asdict(index))
+    write_json(folder / SWEEP_NAME, asdict(index))
     return index
 
 
 def _found(sweep: Path, folder: Path) -> Job | None:
     """What a job's folder says; None where that is damaged."""
-    claim, config = _read(folder / JOB_NAME), _read(folder / "config.json")
+    files = RunFolder(folder)
+    claim, config = read_json_if_valid(files.job), read_json_if_valid(files.config)
     try:
         number, overrides = int(claim["number"]), list(claim["overrides"])
     except (TypeError, KeyError, ValueError):
         return None
     state, reason = STOPPED, None
-    if (folder / RECORD_NAME).is_file():
+    if files.record.is_file():
         state = DONE
-    elif (folder / FAILED_NAME).is_file():
+    elif files.failed.is_file():
         state, reason = FAILED, why_failed(folder)
     same = None if config is None else identity(config)  # not written yet
     return Job(number, state, overrides, same, folder.relative_to(sweep).as_posix(), reason)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """The JSON object at ``path``; None where there is none or it is damaged."""
-    with suppress(OSError, ValueError):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return content if isinstance(content, dict) else None
-    return None
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
 def find_unfinished(output_dir: Path, same: str) -> Path | None:
     """The newest sweep of this identity that has a job without a record."""
     found = []
-    for path in output_dir.rglob(INDEX_NAME):
+    for path in output_dir.rglob(SWEEP_NAME):
         index = read_index(path.parent)
         if index is not None and index.identity == same:
             index = current_index(path.parent)

@@ -12,17 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from atlas_bench.artifacts.folder import FAILED_NAME, RECORD_NAME
+from atlas_bench.artifacts.folder import RunFolder, read_json_if_valid, write_json
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.identity import first_difference, identity
-from atlas_bench.sweeps.index import JOB_NAME, _read, _write, refresh_index
+from atlas_bench.sweeps.index import refresh_index
 
 try:
     import fcntl
 except ImportError:  # Windows has no such lock; there two parents may do one job
     fcntl = None
 
-LOCK_NAME = "job.lock"
 _LOOK_SECONDS = 1.0  # between two looks at a job that another process is doing
 
 
@@ -52,34 +51,34 @@ def do_job(job: JobStart, work: Callable[[], object]) -> Path | None:
     the same job, as after a parent was killed whose jobs live on, this waits for it and does what
     it left undone.
     """
-    record, refused = job.folder / RECORD_NAME, job.sweep / f"refused-{job.number}"
+    folder, refused = RunFolder(job.folder), RunFolder(job.sweep / f"refused-{job.number}")
     try:
-        with _alone(job.folder / LOCK_NAME):
+        with _alone(folder.job_lock):
             try:
                 _check_own(job)
             except ConfigError as error:
-                _write(refused / JOB_NAME, job.claim)
+                write_json(refused.job, job.claim)
                 _tell(refused, error)
                 return None
             _forget(refused)
-            failed_before = (job.folder / FAILED_NAME).is_file() and job.claim["identity"] == (
-                _read(job.folder / JOB_NAME) or {}
+            failed_before = folder.failed.is_file() and job.claim["identity"] == (
+                read_json_if_valid(folder.job) or {}
             ).get("identity")
-            _write(job.folder / JOB_NAME, job.claim)
-            if not record.is_file() and (job.again or not failed_before):
-                (job.folder / FAILED_NAME).unlink(missing_ok=True)
+            write_json(folder.job, job.claim)
+            if not folder.record.is_file() and (job.again or not failed_before):
+                folder.failed.unlink(missing_ok=True)
                 try:
                     work()
                 except Exception as error:
-                    _tell(job.folder, error)
+                    _tell(folder, error)
     finally:
         refresh_index(job.sweep)
-    return record if record.is_file() else None
+    return folder.record if folder.record.is_file() else None
 
 
 def _check_own(job: JobStart) -> None:
     """Raise ConfigError where the job's folder is of another job or config, or lies elsewhere."""
-    folder, claim = job.folder, _read(job.folder / JOB_NAME)
+    folder, claim = job.folder, read_json_if_valid(RunFolder(job.folder).job)
     if not folder.resolve().is_relative_to(job.sweep.resolve()):
         raise ConfigError(f"{folder} is outside of the sweep's folder; change hydra.sweep.subdir")
     if claim is not None and claim.get("number") != job.number:
@@ -87,22 +86,22 @@ def _check_own(job: JobStart) -> None:
             f"{folder} is the folder of job {claim.get('number')}; hydra.sweep.subdir must give "
             f"each job one of its own, as with ${{hydra.job.num}} in it"
         )
-    theirs = _read(folder / "config.json")
+    theirs = read_json_if_valid(RunFolder(folder).config)
     if theirs is not None and identity(theirs) != identity(job.config):
         raise ConfigError(
             f"{folder} was started with another config: {first_difference(theirs, job.config)}"
         )
 
 
-def _forget(refused: Path) -> None:
+def _forget(refused: RunFolder) -> None:
     """Remove what an earlier try left that was refused its folder."""
-    for name in (JOB_NAME, FAILED_NAME):
-        (refused / name).unlink(missing_ok=True)
+    for path in (refused.job, refused.failed):
+        path.unlink(missing_ok=True)
     with suppress(OSError):
-        refused.rmdir()
+        refused.path.rmdir()
 
 
-def _tell(folder: Path, error: Exception) -> None:
+def _tell(folder: RunFolder, error: Exception) -> None:
     """Write the failure down, and say it."""
     reason = str(error) if _explained(error) else f"{type(error).__name__}: {error}"
     reason = " ".join(reason.split())
@@ -111,8 +110,8 @@ def _tell(folder: Path, error: Exception) -> None:
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "traceback": traceback.format_exc(),
     }
-    _write(folder / FAILED_NAME, content)
-    print(f"atlas-bench: {folder.name} failed: {reason}", file=sys.stderr)
+    write_json(folder.failed, content)
+    print(f"atlas-bench: {folder.path.name} failed: {reason}", file=sys.stderr)
 
 
 def _explained(error: Exception) -> bool:

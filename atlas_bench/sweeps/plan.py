@@ -12,11 +12,11 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
+from atlas_bench.artifacts.folder import SWEEP_NAME
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.identity import as_dict
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.sweeps.index import (
-    INDEX_NAME,
     find_unfinished,
     read_index,
     start_index,
@@ -103,13 +103,13 @@ def _new(
     jobs: list[list[str] | None],
 ) -> Plan:
     """Start the index; the plan knows what was not there before."""
-    ours = (folder / OF_HYDRA, folder / INDEX_NAME, folder, *folder.parents)
+    ours = (folder / OF_HYDRA, folder / SWEEP_NAME, folder, *folder.parents)
     traces = tuple(path for path in ours if not path.exists())
     try:
         start_index(folder, same, words, jobs)
     except FileExistsError:
         raise ConfigError(
-            f"{folder / INDEX_NAME} is another sweep's that just started, or damaged; choose "
+            f"{folder / SWEEP_NAME} is another sweep's that just started, or damaged; choose "
             f"another folder with hydra.sweep.dir=PATH"
         ) from None
     return Plan(folder, new=True, retries=facts.trials is None, traces=traces)

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from atlas_bench.artifacts import checkpoint
-from atlas_bench.artifacts.folder import truncate_metrics
+from atlas_bench.artifacts.folder import RunFolder, truncate_metrics
 from atlas_bench.interrupts import Interrupted
 from atlas_bench.models.language_model import LanguageModel, ModelState
 from atlas_bench.models.packing import packed_forward
@@ -86,7 +86,7 @@ class Trainer:
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.model, self.streams, self.settings = model, streams, settings
-        self.folder, self.tokenizer = folder, tokenizer
+        self.folder, self.tokenizer = RunFolder(folder), tokenizer
         self.device, self.precision = device, precision
         self.forward = forward or model  # a compiled model shares its parameters with `model`
         self.validate, self.on_step, self.should_stop = validate, on_step, should_stop
@@ -99,7 +99,7 @@ class Trainer:
         checkpoint.load_model(directory, self.model)
         checkpoint.load_optimizer(directory, self.optimizer)
         self.progress = Progress(**checkpoint.read_progress(directory))
-        truncate_metrics(self.folder / "metrics.jsonl", self.progress.step)
+        truncate_metrics(self.folder.metrics, self.progress.step)
 
     def run(self) -> Progress:
         """Train until the budget is spent, or ``stop_at`` is reached on validation examples.
@@ -108,7 +108,7 @@ class Trainer:
         """
         progress, settings = self.progress, self.settings
         self.model.train()
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        with self.folder.metrics.open("a", encoding="utf-8") as file:
             while self._goes_on:
                 started = time.perf_counter()
                 metrics = self._step()
@@ -158,7 +158,7 @@ class Trainer:
         if best:
             progress.best_stage, progress.best_accuracy = reached
         return checkpoint.save_checkpoint(
-            self.folder / "checkpoints",
+            self.folder.checkpoints,
             self.model,
             self.optimizer,
             asdict(progress),
@@ -274,9 +274,9 @@ class Trainer:
                 break
         else:
             where = f"in {self._first_broken_layer()}"
-        folder = self.folder / "checkpoints"
         try:
-            good = f"the last good checkpoint is {checkpoint.find_checkpoint(folder)}"
+            found = checkpoint.find_checkpoint(self.folder.checkpoints)
+            good = f"the last good checkpoint is {found}"
         except checkpoint.CheckpointError:
             good = "no checkpoint was written yet"
         return (

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atlas_bench.artifacts import checkpoint
-from atlas_bench.artifacts.folder import truncate_metrics
+from atlas_bench.artifacts.folder import RunFolder, truncate_metrics
 from atlas_bench.interrupts import Interrupted
 from atlas_bench.models.language_model import count_parameters
 from atlas_bench.seeding import generator
@@ -106,14 +106,15 @@ class OnlineTraining:
         self.inputs_TSD, self.wanted_TSD = (
             each.transpose(0, 1).contiguous() for each in (inputs_STD, wanted_STD)
         )
-        self.folder, self.on_line, self.should_stop = folder, on_line, should_stop
+        self.folder = RunFolder(folder)
+        self.on_line, self.should_stop = on_line, should_stop
         self.tokens, self.seconds = 0, 0.0
         # Saved with the weights: a run that goes on has all losses in the end.
         learner.register_buffer("losses_TS", self.wanted_TSD.new_zeros(self.wanted_TSD.shape[:2]))
 
     def resume(self) -> None:
         """Go on from the folder's last checkpoint."""
-        source = checkpoint.find_checkpoint(self.folder)
+        source = checkpoint.find_checkpoint(self.folder.path)
         checkpoint.load_model(source, self.learner)
         checkpoint.load_optimizer(source, self.optimizer)
         progress = checkpoint.read_progress(source)
@@ -124,7 +125,7 @@ class OnlineTraining:
 
         Raises TrainingError where one is not finite, Interrupted after a signal.
         """
-        path = self.folder / "metrics.jsonl"
+        path = self.folder.metrics
         truncate_metrics(path, self.tokens)
         began = time.perf_counter() - self.seconds
         saved = time.perf_counter()
@@ -174,5 +175,5 @@ class OnlineTraining:
 
     def _save(self) -> None:
         progress = {"step": self.tokens, "seconds": self.seconds}
-        folder = self.folder / "checkpoints"
+        folder = self.folder.checkpoints
         checkpoint.save_checkpoint(folder, self.learner, self.optimizer, progress, best=True)

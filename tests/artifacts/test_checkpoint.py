@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from atlas_bench.artifacts import checkpoint
+from atlas_bench.artifacts.folder import UnreadableFile
 
 
 def small() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
@@ -44,6 +45,8 @@ def test_keeps_last_and_best_and_nothing_else(tmp_path) -> None:
     assert names == ["best.json", "last.json", "step-00000002", "step-00000004"]
     assert checkpoint.find_checkpoint(tmp_path).name == "step-00000004"
     assert checkpoint.find_checkpoint(tmp_path, checkpoint.BEST).name == "step-00000002"
+    assert checkpoint.find_checkpoint(tmp_path / "best").name == "step-00000002"
+    assert checkpoint.find_checkpoint(tmp_path / "last").name == "step-00000004"
 
 
 def test_a_kill_while_writing_leaves_the_last_checkpoint(tmp_path, monkeypatch) -> None:
@@ -60,7 +63,7 @@ def test_a_kill_while_writing_leaves_the_last_checkpoint(tmp_path, monkeypatch) 
 
 
 def test_what_is_no_checkpoint_is_named(tmp_path) -> None:
-    with pytest.raises(checkpoint.CheckpointError, match="nowhere is no checkpoint"):
+    with pytest.raises(checkpoint.CheckpointError, match="nowhere is not a checkpoint"):
         checkpoint.find_checkpoint(tmp_path / "nowhere")
     model, optimizer = small()
     folder = checkpoint.save_checkpoint(tmp_path, model, optimizer, {"step": 1}, best=True)
@@ -70,8 +73,8 @@ def test_what_is_no_checkpoint_is_named(tmp_path) -> None:
     with pytest.raises(checkpoint.CheckpointError, match="is damaged"):
         checkpoint.load_model(folder, model)
     (tmp_path / "last.json").write_text("{")
-    with pytest.raises(checkpoint.CheckpointError, match="last.json cannot be read"):
+    with pytest.raises(UnreadableFile, match="last.json is not valid JSON"):
         checkpoint.find_checkpoint(tmp_path)
     (tmp_path / "last.json").write_text(json.dumps({"directory": "gone", "step": 1}))
-    with pytest.raises(checkpoint.CheckpointError, match="holds no model"):
+    with pytest.raises(checkpoint.CheckpointError, match="has no model.safetensors"):
         checkpoint.find_checkpoint(tmp_path)

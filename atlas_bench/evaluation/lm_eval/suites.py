@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -13,13 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atlas_bench.artifacts.folder import append_lines
 from atlas_bench.artifacts.metrics import wilson_interval
 from atlas_bench.artifacts.schema import Score
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.locations import folder_of
 from atlas_bench.console import progress_bars
 from atlas_bench.evaluation.loading import Loaded, run_tokenizer
-from atlas_bench.evaluation.questions import PREDICTIONS
 from atlas_bench.evaluation.streaming import PeakMemory
 from atlas_bench.interrupts import Interrupted
 from atlas_bench.models.language_model import LanguageModel
@@ -51,7 +50,8 @@ def score_suite(run: Run, notes: list[str]) -> list[Score]:
             bar = bars.add_task(task.cell(subtask).subtask, total=None, note="")
             lm.on_text = partial(_advance, run, partial(bars.advance, bar))
             found, cost = _evaluate(run, lm, loaded[subtask])
-            _append_predictions(run.folder, task.cell(subtask), found["samples"][subtask])
+            answers = _predictions(task.cell(subtask), found["samples"][subtask])
+            append_lines(run.folder.predictions, answers)
             task.versions[subtask] = str(found["versions"][subtask])
             scores += _scores(task.cell(subtask), subtask, found, cost)
             if run.stop():
@@ -79,7 +79,7 @@ def _model(run: Run) -> LM:
             )
     hardware = run.settings.hardware
     return AtlasBenchLM(
-        Loaded(run.model, run.task.tokenizer, run.folder),
+        Loaded(run.model, run.task.tokenizer, run.folder.path),
         batch_tokens=hardware.batch_tokens,
         piece_tokens=hardware.piece_tokens,
         max_length=run.task.settings.max_length,
@@ -188,16 +188,14 @@ def _average(task: SuiteTask, scores: list[Score]) -> list[Score]:
     return [Score(cell.subtask, cell.tokens, cell.length, "accuracy", mean, samples)]
 
 
-def _append_predictions(folder: Path, cell: Cell, samples: list[dict[str, Any]]) -> None:
-    """What the model was asked and said, and each metric of it."""
-    with (folder / PREDICTIONS).open("a", encoding="utf-8") as file:
-        for sample in samples:
-            row = {
-                "subtask": cell.subtask,
-                "document": sample["doc_id"],
-                "arguments": sample["arguments"],
-                "target": sample["target"],
-                "responses": sample["filtered_resps"],
-                **{metric: sample[metric] for metric in sample["metrics"]},
-            }
-            file.write(json.dumps(row, default=str) + "\n")
+def _predictions(cell: Cell, samples: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The requests of each document, the model's responses and their metrics."""
+    for sample in samples:
+        yield {
+            "subtask": cell.subtask,
+            "document": sample["doc_id"],
+            "arguments": sample["arguments"],
+            "target": sample["target"],
+            "responses": sample["filtered_resps"],
+            **{metric: sample[metric] for metric in sample["metrics"]},
+        }

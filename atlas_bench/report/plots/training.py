@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, PercentFormatter
 
+from atlas_bench.artifacts.folder import RunFolder
 from atlas_bench.artifacts.records import RecordError
 from atlas_bench.artifacts.schema import Record
 from atlas_bench.report.plots.style import (
@@ -30,7 +31,6 @@ from atlas_bench.report.rows import merge_runs
 
 SMOOTHED_SHARE = 50  # a training curve's mean runs over a fiftieth of it
 MOST_POINTS = 400  # of one line among many: more cannot be seen
-METRICS_NAME = "metrics.jsonl"
 
 
 def plot_training(metrics_path: Path, path: Path) -> Path:
@@ -163,7 +163,7 @@ def loss_figure(records: Iterable[Record]) -> Figure | None:
 
 def _losses(record: Record) -> tuple[np.ndarray, np.ndarray]:
     """Tokens and losses above 0 of the run of ``record``; empty where they are gone."""
-    path = None if record.path is None else record.path.with_name(METRICS_NAME)
+    path = None if record.path is None else RunFolder(record.path.parent).metrics
     steps = [] if path is None or not path.is_file() else read_metrics(path)
     tokens = np.array([step["tokens"] for step in steps], dtype=float)
     tokens, values = _finite(tokens, steps, "loss")
