@@ -22,9 +22,10 @@ from atlas_bench.artifacts.folder import (
 def test_a_failed_write_leaves_the_old_file_and_no_temporary_file(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     write_json(path, {"seed": 0})
-    with pytest.raises(RuntimeError), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+    with pytest.raises(TypeError):
+        write_json(path, {"seed": object()})
+    with pytest.raises(FileNotFoundError), replacing(path):
+        pass  # nothing was written
     assert read_json(path) == {"seed": 0}
     assert [each.name for each in tmp_path.iterdir()] == ["config.json"]
 
@@ -43,8 +44,10 @@ def test_bytes_and_name_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(os, "fsync", remember)
     write_json(tmp_path / "config.json", {})
     (temporary, before), (folder, after) = synced
-    assert temporary.startswith(".config.json.") and not before
-    assert folder == tmp_path.name and after
+    assert temporary.startswith(".config.json.")
+    assert not before
+    assert folder == tmp_path.name
+    assert after
 
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ BAD = [
     (["text.source=folder"], "text.source=folder needs text.folder=PATH", ".txt"),
     (["mode=eval"], "mode=eval needs checkpoint=PATH", "checkpoint"),
     (["checkpoint=x"], "checkpoint=PATH is for mode=eval", "resume=PATH"),
-    (["resume=nowhere"], "resume=nowhere is no run's folder", "config.json"),
+    (["resume=nowhere"], "resume=nowhere is not a run's folder", "config.json"),
     (["logger.mode=on"], "logger.mode=on is not one of online, offline, disabled", "online"),
     (["hardware.threads=0"], "hardware.threads=0", "at least 1"),
     (["training.tokens"], "training.tokens", "key=value"),
@@ -143,7 +143,7 @@ def test_what_else_the_kernels_need() -> None:
 
 def test_what_only_shows_while_running_is_one_sentence_too(tmp_path: Path) -> None:
     cases = [
-        (["mode=eval", "checkpoint=nowhere"], "nowhere is no checkpoint"),
+        (["mode=eval", "checkpoint=nowhere"], "nowhere is not a checkpoint"),
         (["text=folder", "text.folder=nowhere"], "text.folder"),
         (["text.tokenizer=nowhere"], "text.tokenizer"),
         (["task.subtasks=[qa2]", "task.lengths=[301]", "mode=train_eval"], "task.lengths"),

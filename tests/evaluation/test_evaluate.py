@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from atlas_bench.artifacts.folder import RunFolder
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.schema import HardwareSettings
 from atlas_bench.console import Console
@@ -89,7 +90,8 @@ class Labels:
 def run(task: object, folder: Path, piece: int = 7) -> SimpleNamespace:
     hardware = HardwareSettings(piece_tokens=piece)
     return SimpleNamespace(
-        model=MODEL, task=task, folder=folder, device=torch.device("cpu"), console=Console(),
+        model=MODEL, task=task, folder=RunFolder(folder), device=torch.device("cpu"),
+        console=Console(),
         settings=SimpleNamespace(hardware=hardware), stop=lambda: False,
     )  # fmt: skip
 

@@ -125,7 +125,7 @@ def test_a_saved_tokenizer_is_the_runs(run_folder: Path, tmp_path: Path) -> None
 
 
 def test_what_is_missing_is_said(tmp_path: Path, run_folder: Path) -> None:
-    with pytest.raises(CheckpointError, match="is no checkpoint"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint"):
         load_run(tmp_path)
     step = tmp_path / "step"
     step.mkdir()
