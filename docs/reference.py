@@ -17,8 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
+from atlas_bench.config import schema
+from atlas_bench.config.locations import folder_of
 from atlas_bench.memory import spec
 from atlas_bench.models import settings as models
+from atlas_bench.runs import checks
 from atlas_bench.runs import settings as config
 from atlas_bench.tasks.learnability import online
 from atlas_bench.tasks.learnability import targets as learnability_targets
@@ -34,10 +37,10 @@ PAGE = "configuration.md"
 # Dataclasses made of another one's fields: whose source says what they mean.
 SOURCE = {models.MemorySettings: spec.MemorySpec}
 VALID = {
-    "mode": config.MODES,
-    "hardware.device": config.DEVICES,
-    "hardware.precision": config.PRECISIONS,
-    "logger.mode": config.LOGGER_MODES,
+    "mode": checks.MODES,
+    "hardware.device": schema.DEVICES,
+    "hardware.precision": schema.PRECISIONS,
+    "logger.mode": schema.LOGGER_MODES,
     "model.mixers": models.MIXERS,
     "model.match": models.MATCH,
     "task.target": learnability_targets.TARGETS,
@@ -195,13 +198,13 @@ def _yaml(value: Any) -> str:
 
 def _choices(group: str) -> list[tuple[str, str]]:
     """The files of a group, each with its first sentence."""
-    folder = config.folder_of("conf") / group
+    folder = folder_of("conf") / group
     return [(path.stem, _first_sentence(path)) for path in sorted(folder.glob("*.yaml"))]
 
 
 def _choices_of_task(schema: str) -> list[str]:
     """The files of conf/task that take their keys from one schema."""
-    folder = config.folder_of("conf") / "task"
+    folder = folder_of("conf") / "task"
     return [
         path.stem
         for path in sorted(folder.glob("*.yaml"))

@@ -234,7 +234,7 @@ def test_files_in_prose_are_there(page: Path) -> None:
 
 
 def test_a_missing_file_is_found() -> None:
-    page = "`conf/model/atls.yaml` `memory/chunked.py` `chunkd.py` `conf/sweep/` `tasks/nothing/`"
+    page = "`conf/model/atls.yaml` `memory/recurrent.py` `chunkd.py` `conf/sweep/` `tasks/nothing/`"
     assert missing_files(page) == ["conf/model/atls.yaml", "chunkd.py", "tasks/nothing/"]
 
 

@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 from docs_pages import REPOSITORY, blocks
 
-from atlas_bench.cli import run as cli
 from atlas_bench.config.locations import folder_of
-from atlas_bench.runs import settings as config
 from atlas_bench.runs.settings import register_schema
 from atlas_bench.tasks.registry import TASKS, Entry
 
@@ -53,10 +51,11 @@ def followed(tmp_path_factory: pytest.TempPathFactory):
     conf = tmp_path_factory.mktemp("clone") / "conf"
     shutil.copytree(folder_of("conf"), conf)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (cli, config):
-            patch.setattr(
-                module, "folder_of", lambda kind: conf if kind == "conf" else folder_of(kind)
-            )
+        for name, module in list(sys.modules.items()):
+            if name.startswith("atlas_bench.") and hasattr(module, "folder_of"):
+                patch.setattr(
+                    module, "folder_of", lambda kind: conf if kind == "conf" else folder_of(kind)
+                )
         before = dict(TASKS)
         follow("adding_a_model.md", conf)
         follow("adding_a_task.md", conf)
