@@ -26,8 +26,8 @@ from atlas_bench.runs import settings as config
 from atlas_bench.tasks.learnability import online
 from atlas_bench.tasks.learnability import targets as learnability_targets
 from atlas_bench.tasks.registry import TASKS
+from atlas_bench.tasks.stages import NoiseStage
 from atlas_bench.tasks.task import TaskSettings
-from atlas_bench.training.settings import Stage
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -92,7 +92,7 @@ def page() -> str:
         for below, inner in _groups(settings):
             parts.append(_section(f"`{group}.{below}`", inner, f"{group}.{below}.", level=3))
         if group == "training":
-            parts.append(_section("One of `training.curriculum.stages`", Stage, "", level=3))
+            parts.append(_section("One of `training.curriculum.stages`", NoiseStage, "", level=3))
     return "\n".join(parts)
 
 
@@ -173,7 +173,7 @@ def _type(hint: Any) -> str:
         names = ["null" if part is type(None) else _type(part) for part in parts]
         is_list = getattr(hint, "__origin__", None) is list
         return f"list of {names[0]}" if is_list else " or ".join(names)
-    return {"Any": "any", "Stage": "stages"}.get(hint.__name__, hint.__name__)
+    return {"Any": "any"}.get(hint.__name__, hint.__name__)
 
 
 def _default(field: dataclasses.Field) -> str:

@@ -36,7 +36,7 @@ NOT_RUN = {
 }
 TINY = [
     "hardware.device=cpu", "hardware.threads=1", "logger=none", "training.tokens=128",
-    "training.batch_tokens=64", "training.min_streams=1", "scale.width=16", "scale.heads=2",
+    "training.batch_tokens=64", "training.min_sequences=1", "scale.width=16", "scale.heads=2",
     "scale.memory_heads=2", "model.match=none",
 ]  # fmt: skip
 
@@ -335,7 +335,7 @@ def smallest(settings: RunSettings) -> RunSettings:
             task.grid = [{"length": 32, "pairs": 2}]
     if training.tokens:  # else the task is learnt while it is measured
         training.tokens, training.epochs = 128, None
-        training.batch_tokens, training.min_streams = 64, 1
+        training.batch_tokens, training.min_sequences = 64, 1
     settings.hardware.device, settings.hardware.threads = "cpu", 1
     settings.logger.mode = "disabled"
     return settings

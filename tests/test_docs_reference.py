@@ -47,7 +47,7 @@ def test_every_key_of_every_schema_is_described(reference: ModuleType) -> None:
     assert len(expected) > 90
     assert sorted(set(expected) - set(shown)) == []
     assert set(shown) - set(expected) == {
-        *("length", "noise", "coarse", "price", "longest")  # of a stage
+        *("length", "noise", "coarse", "penalty_scale", "longest")  # of a stage
     }
     assert [key for key, (_, text) in shown.items() if not text.strip()] == []
     assert shown["training.learning_rate"] == ("0.004", "the highest; of AdamW")

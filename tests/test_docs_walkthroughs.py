@@ -17,11 +17,12 @@ from atlas_bench.cli import run as cli
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.models.language_model import build_model, count_parameters
 from atlas_bench.runs.checks import to_settings
+from atlas_bench.tasks.stages import LengthStage
 
 SMALL = [
     "logger=none", "hardware.device=cpu", "hardware.threads=1", "training.tokens=256",
-    "training.batch_tokens=64", "training.min_streams=1",
-    "training.curriculum.stages=[{length:64,noise:0.0}]",
+    "training.batch_tokens=64", "training.min_sequences=1",
+    "training.curriculum.stages=[{length:64}]",
 ]  # fmt: skip
 
 
@@ -68,11 +69,13 @@ def test_the_added_task_is_right_and_runs(
     settings = to_settings(cli._compose([*words, "validation_samples=3"]))
     parity = sys.modules["atlas_bench.tasks.parity"]
     task = parity.ParityTask(settings.task, settings.text, seed=0, question_every=10)
-    batch = task.batch(16, 0.0, 3, 4)
+    batch = task.batch(LengthStage(length=16), 3, 4)
     odd = [[sum(row[: place + 1]) % 2 for place in range(16)] for row in batch.inputs.tolist()]
     assert batch.targets.tolist() == odd
     assert batch.answer_mask.all()
-    np.testing.assert_array_equal(task.batch(16, 0.5, 5, 1).inputs[0], batch.inputs[2])
+    np.testing.assert_array_equal(
+        task.batch(LengthStage(length=16), 5, 1).inputs[0], batch.inputs[2]
+    )
     record = json.loads(atlas_bench.runs.execute.execute(settings, tmp_path).read_text())
     scores = [(each["length_tokens"], each["metric"], each["samples"]) for each in record["scores"]]
     assert scores == [(16, "last_bit", 40), (40, "last_bit", 40)]

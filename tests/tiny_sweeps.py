@@ -17,7 +17,7 @@ from atlas_bench.sweeps.index import Index, read_index
 TINY = [
     "model=deltanet", "scale=tiny", "task=mqar", "task.grid=[{length:64,pairs:4}]",
     "task.vocab_size=64", "task.train_examples=64", "task.test_examples=4", "training.epochs=null",
-    "training.tokens=512", "training.batch_tokens=128", "training.min_streams=1",
+    "training.tokens=512", "training.min_sequences=2",
     "training.checkpoint_every=2", "logger=none", "hardware.device=cpu",
 ]  # fmt: skip
 

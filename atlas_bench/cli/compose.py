@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.locations import folder_of
+from atlas_bench.config.renamed import rename_message
 from atlas_bench.naming import nearest
 from atlas_bench.sweeps.plan import SweepFacts
 
@@ -146,6 +147,8 @@ def _unknown_key(key: str, overrides: list[str]) -> str | None:
             valid = [str(name) for name in node]
             place = f" in {'.'.join(walked)}" if walked else ""
             full = ".".join([*walked, part])
+            if renamed := rename_message(full):
+                return renamed
             return (
                 f"{full} is no key of the config: there is no {part}{place}"
                 f"{nearest(part, valid)}; valid are {', '.join(valid)}"

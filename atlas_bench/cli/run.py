@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.override_parser.types import Override
@@ -33,6 +34,7 @@ from atlas_bench.cli.compose import (
 )
 from atlas_bench.cli.experiments import with_budget
 from atlas_bench.config.errors import ConfigError
+from atlas_bench.config.identity import as_dict
 from atlas_bench.config.locations import folder_of
 from atlas_bench.runs.checks import check_machine, to_settings
 from atlas_bench.runs.resume import folder_to_resume
@@ -128,7 +130,7 @@ def _job(config: DictConfig) -> float | None:
         job = JobStart(
             number=int(facts.job.num),
             overrides=list(facts.overrides.task),
-            config=OmegaConf.to_container(config, resolve=True),
+            config=_checked_config(config),
             folder=folder,
             sweep=Path(facts.sweep.dir),
             again=facts.sweeper.get("n_trials") is None,
@@ -143,6 +145,14 @@ def _job(config: DictConfig) -> float | None:
         print(f"atlas-bench: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT if isinstance(error, ConfigError) else 1)
     return None
+
+
+def _checked_config(config: DictConfig) -> dict[str, Any]:
+    """The config as the job's folder will hold it; as composed where the checks refuse it."""
+    try:
+        return as_dict(to_settings(config))
+    except ConfigError:
+        return OmegaConf.to_container(config, resolve=True)
 
 
 def _run(config: DictConfig, folder: Path, *, sweep: Path | None = None) -> None:

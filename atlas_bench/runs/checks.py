@@ -25,7 +25,7 @@ from atlas_bench.naming import check_choice
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.tasks.learnability.online import OnlineSettings
 from atlas_bench.tasks.registry import check_task, check_validation, trains
-from atlas_bench.training.settings import TrainingSettings, check_training
+from atlas_bench.training.settings import TrainingSettings, check_training, with_stages
 
 MODES = ("train", "eval", "train_eval", "describe")
 # What the groups hold that have no part in a task that is learnt while it is measured.
@@ -43,6 +43,7 @@ def to_settings(config: DictConfig) -> RunSettings:
     """
     try:
         settings = OmegaConf.to_object(config)
+        settings.training = with_stages(settings.training, settings.task)
         check(settings)
     except ConfigError:
         raise

@@ -13,6 +13,7 @@ from atlas_bench.console import progress_bars
 from atlas_bench.evaluation.context import Run
 from atlas_bench.evaluation.evaluate import validation_task
 from atlas_bench.evaluation.labelled import accuracy
+from atlas_bench.tasks.stages import Stage
 from atlas_bench.tasks.task import LabelledTask, Task
 from atlas_bench.training.loop import Progress, Trainer
 from atlas_bench.training.settings import TrainingSettings
@@ -47,9 +48,10 @@ def train(run: Run) -> Progress:
         )
 
         def show(metrics: dict[str, float]) -> None:
+            noise = f", {metrics['noise_share']:.0%} noise" if "noise_share" in metrics else ""
             note = (
                 f"loss {metrics['loss']:.3f}  answers {metrics['running_accuracy']:.0%}  "
-                f"{metrics['length_tokens']} tokens, {metrics['noise_share']:.0%} noise  "
+                f"{metrics['length_tokens']} tokens{noise}  "
                 f"{metrics['tokens_per_second']:,.0f} tokens/s"
             )
             bars.update(task, completed=metrics["tokens"], note=note)
@@ -77,9 +79,9 @@ def _with_epochs(training: TrainingSettings, task: Task) -> TrainingSettings:
 def _batches(task: Task):
     """The task's batches; what it cannot make is a mistake in the config."""
 
-    def batch(length: int, noise: float, first: int, count: int):
+    def batch(stage: Stage, first: int, count: int):
         try:
-            return task.batch(length, noise, first, count)
+            return task.batch(stage, first, count)
         except ValueError as error:
             raise ConfigError(str(error)) from error
 

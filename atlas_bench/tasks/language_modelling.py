@@ -21,6 +21,7 @@ import numpy as np
 
 from atlas_bench.seeding import generator
 from atlas_bench.tasks.lengths import parse_length
+from atlas_bench.tasks.stages import LengthStage
 from atlas_bench.tasks.task import (
     Batch,
     Cell,
@@ -49,6 +50,9 @@ class LanguageModellingSettings(TaskSettings):
     lengths: list[str] = field(default_factory=lambda: ["1k", "4k", "16k"])  # of windows
     reset_at_documents: bool = True  # else memory and attention carry on into the next document
     held_out_characters: int = 500_000  # of text, so that every tokenizer is judged on the same
+
+    stage = LengthStage
+    default_stages = (LengthStage(length=1024),)
 
 
 def check_language_modelling(task: LanguageModellingSettings, text: TextSettings) -> None:
@@ -94,14 +98,10 @@ class LanguageModellingTask:
 
     # --- training ---------------------------------------------------------------------------
 
-    def batch(self, length: int, noise: float, first: int, count: int) -> Batch:
+    def batch(self, stage: LengthStage, first: int, count: int) -> Batch:
         """Rows ``first`` to ``first + count - 1``: every target counts, but for a document's
         first, the end token, which the document before says nothing about."""
-        if noise:
-            raise ValueError(
-                f"training.curriculum.stages: task=lm has no noise, so it cannot be {noise}"
-            )
-        rows = [self._row(length, index) for index in range(first, first + count)]
+        rows = [self._row(stage.length, index) for index in range(first, first + count)]
         tokens = np.stack(rows)
         end_id = self.tokenizer.end_id
         starts = tokens[:, :-1] == end_id if self.settings.reset_at_documents else None

@@ -18,6 +18,7 @@ import numpy as np
 from atlas_bench.naming import check_choice
 from atlas_bench.seeding import generator
 from atlas_bench.tasks.examples import UNLABELLED, Examples, Passes, distinct, mean_by_example
+from atlas_bench.tasks.stages import Stage
 from atlas_bench.tasks.task import Batch, Cell, Labelled, Measured, TaskSettings, check_counts
 from atlas_bench.text.settings import TextSettings
 
@@ -67,6 +68,9 @@ class MqarSettings(TaskSettings):
     train_examples: int | None = None  # a cell
     test_examples: int | None = None  # a cell
 
+    stage = Stage  # lengths are the grid's
+    default_stages = (Stage(),)
+
 
 def mqar_grid(task: MqarSettings) -> Grid:
     """The grid with the settings' own numbers in it. Raises ValueError for one that cannot be."""
@@ -115,8 +119,8 @@ class MqarTask:
         self.grid = mqar_grid(settings)
         self._split, self._scored = "test", self.grid.test
 
-    def batch(self, length: int, noise: float, first: int, count: int) -> Batch:
-        """From the training sets, whose lengths are the grid's."""
+    def batch(self, stage: Stage, first: int, count: int) -> Batch:
+        """Examples of the training sets."""
         return self._train.batch(first, count)
 
     @property

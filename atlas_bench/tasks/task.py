@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
+from atlas_bench.tasks.stages import Stage
 from atlas_bench.text.tokenizer import Tokenizer
 
 
@@ -22,6 +23,9 @@ class TaskSettings:
 
     name: str = "???"  # of the chosen file
     seed: int = 42  # of the evaluation samples; training uses the run's seed
+
+    stage: ClassVar[type[Stage] | None] = None  # None: the task trains nothing
+    default_stages: ClassVar[tuple[Stage, ...]] = ()  # where training.curriculum.stages is null
 
 
 def check_named(task: TaskSettings, *keys: str) -> None:
@@ -115,9 +119,9 @@ class Task(Protocol):
     tokenizer: Tokenizer | None
     vocab_size: int
 
-    def batch(self, length: int, noise: float, first: int, count: int) -> Batch:
-        """Training sequences ``first`` to ``first + count - 1`` of ``length`` tokens, decided by
-        the run's seed and these arguments alone."""
+    def batch(self, stage: Stage, first: int, count: int) -> Batch:
+        """Training sequences ``first`` to ``first + count - 1`` of a stage of `settings.stage`.
+        The run's seed and these arguments alone decide them."""
 
     def cells(self) -> list[Cell]:
         """What is evaluated, in the order of the table."""

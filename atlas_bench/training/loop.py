@@ -24,6 +24,7 @@ from atlas_bench.artifacts.folder import RunFolder, truncate_metrics
 from atlas_bench.interrupts import Interrupted
 from atlas_bench.models.language_model import LanguageModel, ModelState
 from atlas_bench.models.packing import packed_forward
+from atlas_bench.tasks.stages import Stage
 from atlas_bench.text.tokenizer import Tokenizer
 from atlas_bench.training.errors import TrainingError
 from atlas_bench.training.monitor import change_of_memory, memory_metrics
@@ -43,8 +44,8 @@ class Batch(Protocol):
     starts: np.ndarray | None
 
 
-# (length_tokens, noise_share, first stream, number of streams) -> Batch
-Streams = Callable[[int, float, int, int], Batch]
+# (stage, first sequence, number of sequences) -> Batch
+Streams = Callable[[Stage, int, int], Batch]
 
 
 @dataclass
@@ -170,18 +171,17 @@ class Trainer:
         progress, settings = self.progress, self.settings
         started = time.perf_counter()
         stage = self.stages[progress.stage]
-        length, noise = stage.length, stage.noise
         self.model.set_coarse(stage.coarse)
         rate = learning_rate(settings, progress.step, progress.tokens / settings.tokens)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        streams = max(settings.min_streams, settings.batch_tokens // length)
-        micro = max(1, streams // settings.accumulate)
+        sequences = max(settings.min_sequences, stage.sequences(settings.batch_tokens))
+        micro = max(1, sequences // settings.accumulate)
         sums: dict[str, float] = {}
         before = progress.tokens
         self.optimizer.zero_grad(set_to_none=True)
         for _ in range(settings.accumulate):
-            batch = self.streams(length, noise, progress.streams, micro)
+            batch = self.streams(stage, progress.streams, micro)
             progress.streams += micro
             progress.tokens += batch.answer_mask.size
             progress.stage_tokens += batch.answer_mask.size
@@ -206,7 +206,7 @@ class Trainer:
             "gradient_norm": float(norm),
             "learning_rate": rate,
             "length_tokens": batch.inputs.shape[1],
-            "noise_share": noise,
+            **stage.facts(),
             "tokens_per_second": (progress.tokens - before) / (time.perf_counter() - started),
         }
 
@@ -230,9 +230,9 @@ class Trainer:
                 )
                 loss = loss + settings.language_modelling_weight * modelling
         change = change_of_memory(self.model)
-        price = settings.change_penalty * self.stages[self.progress.stage].price
-        if price and self.progress.passed:
-            loss = loss + price * change
+        penalty = settings.change_penalty * self.stages[self.progress.stage].penalty_scale
+        if penalty and self.progress.passed:
+            loss = loss + penalty * change
         correct = likely == wanted
         if self.tokenizer is not None:  # the end of an answer is easy and says nothing
             correct = correct[wanted != self.tokenizer.end_id]
@@ -288,7 +288,7 @@ class Trainer:
     def _first_broken_layer(self) -> str:
         """The first block whose output is not finite on the batch that failed."""
         stage = self.stages[self.progress.stage]
-        batch = self.streams(stage.length, stage.noise, self.progress.streams - 1, 1)
+        batch = self.streams(stage, self.progress.streams - 1, 1)
         x = self.model.embedding(torch.from_numpy(batch.inputs).to(self.device, torch.long))
         state = self.model.init_state(1)
         for index, (block, layer) in enumerate(zip(self.model.blocks, state.layers, strict=True)):

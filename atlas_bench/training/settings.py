@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-@dataclass
-class Stage:
-    """Streams of ``length`` tokens, a share ``noise`` of which is noise."""
+from atlas_bench.config.renamed import rename_message
+from atlas_bench.naming import nearest
+from atlas_bench.tasks.stages import Stage
+from atlas_bench.tasks.task import TaskSettings
 
-    length: int = 64  # tokens
-    noise: float = 0.0  # share of them, from 0 to 1
-    coarse: bool = False  # gradients at chunks model.coarse_factor times the memory's
-    price: float = 1.0  # share of the change penalty; none to a model that did not pass before
-    longest: float | None = None  # share of training.tokens; null: the curriculum's
-
-
-def default_stages() -> list[Stage]:
-    """Facts alone until they are answered: with coarse chunks, in which nothing that is written is
-    overwritten, then with the model's own. Then noise and its price, then length."""
-    return [
-        Stage(64, 0.0, coarse=True, price=0.0, longest=0.35),
-        Stage(128, 0.0, price=0.0),
-        Stage(256, 0.5),
-        Stage(512, 0.8, price=3.0),
-        Stage(1024, 0.9, price=10.0),
-    ]
+STAGES = "training.curriculum.stages"
 
 
 @dataclass
@@ -33,7 +21,7 @@ class CurriculumSettings:
     """Streams get noisier, then longer, whenever the answers' accuracy passes the threshold, or
     when a stage has had its share: a model that does not get there still meets every length."""
 
-    stages: list[Stage] = field(default_factory=default_stages)  # in turn
+    stages: Any = None  # null: the task's own; or a list of stages, in turn
     threshold: float = 0.92  # running accuracy on answers that ends a stage
     patience: int = 40  # steps a stage lasts at least
     longest: float = 0.2  # share of training.tokens after which a stage ends all the same
@@ -47,7 +35,7 @@ class TrainingSettings:
     # Passes over a task's fixed training set, instead of tokens; for tasks that have one.
     epochs: float | None = None
     batch_tokens: int = 512  # tokens a step
-    min_streams: int = 2  # streams a step, however long they are: fewer would be noise
+    min_sequences: int = 2  # sequences a step at least, however long they are
     accumulate: int = 1  # micro-batches a step; the same gradient with less memory
     learning_rate: float = 4e-3  # the highest; of AdamW
     final_rate: float = 0.1  # share of the learning rate that the cosine ends at
@@ -71,7 +59,7 @@ def check_training(settings: TrainingSettings) -> None:
     for name in (
         "tokens",
         "batch_tokens",
-        "min_streams",
+        "min_sequences",
         "accumulate",
         "question_every",
         "checkpoint_every",
@@ -93,23 +81,54 @@ def check_training(settings: TrainingSettings) -> None:
         raise ValueError(f"training.final_rate={settings.final_rate} must lie in 0..1")
     if len(settings.betas) != 2 or not all(0 <= beta < 1 for beta in settings.betas):
         raise ValueError(f"training.betas={settings.betas} must be two numbers in 0..1, 1 excluded")
-    stages = settings.curriculum.stages
-    shares = {"": settings.curriculum.longest}
-    shares |= {f"stages[{index}].": stage.longest for index, stage in enumerate(stages)}
-    for name, share in shares.items():
-        if share is not None and share <= 0:
-            raise ValueError(f"training.curriculum.{name}longest={share} must be above 0")
-    for index, stage in enumerate(stages):
-        if stage.length < 64 or not 0 <= stage.noise < 1:
-            raise ValueError(
-                f"training.curriculum.stages[{index}]={stage.length} tokens, {stage.noise} noise "
-                f"must have 64 tokens or more and a share in 0..1, 1 excluded"
-            )
-        if stage.price < 0:
-            raise ValueError(
-                f"training.curriculum.stages[{index}].price={stage.price} must not be negative"
-            )
-    if not stages:
+    if settings.curriculum.longest <= 0:
         raise ValueError(
-            "training.curriculum.stages is empty; name at least one, as {length: 64, noise: 0.0}"
+            f"training.curriculum.longest={settings.curriculum.longest} must be above 0"
         )
+
+
+def with_stages(settings: TrainingSettings, task: TaskSettings) -> TrainingSettings:
+    """The settings with the task's own stages where they name none, and every stage checked.
+
+    Raises ValueError in one sentence, naming the key, for a stage that the task does not have.
+    """
+    given = settings.curriculum.stages
+    if task.stage is None:  # nothing is trained
+        return settings
+    if given is None:
+        stages = list(task.default_stages)
+    elif isinstance(given, list) and given:
+        stages = [_stage(f"{STAGES}[{i}]", each, task) for i, each in enumerate(given)]
+    else:
+        raise ValueError(
+            f"{STAGES}={given} must be null or a list of stages, each of them "
+            f"{{{_keys(task.stage)}}} with any of these keys"
+        )
+    return replace(settings, curriculum=replace(settings.curriculum, stages=stages))
+
+
+def _stage(key: str, given: Any, task: TaskSettings) -> Stage:
+    """One stage of the config as the task's stage class."""
+    if not isinstance(given, dict):
+        raise ValueError(f"{key}={given} must be a mapping with the keys {_keys(task.stage)}")
+    valid = [each.name for each in fields(task.stage)]
+    for name in given:
+        if name in valid:
+            continue
+        renamed = rename_message(f"{STAGES}[].{name}")
+        if renamed is not None:
+            raise ValueError(renamed.replace(f"{STAGES}[]", key))
+        raise ValueError(
+            f"{key}.{name} is not a key of a stage of task={task.name}"
+            f"{nearest(name, valid)}; valid are {_keys(task.stage)}"
+        )
+    try:
+        stage = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(task.stage), given))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{key}.{error.full_key}: {str(error).splitlines()[0]}") from error
+    stage.check(key)
+    return stage
+
+
+def _keys(stage: type[Stage]) -> str:
+    return ", ".join(each.name for each in fields(stage))

@@ -222,7 +222,7 @@ def test_a_budget_is_a_word_of_experiments() -> None:
 
 SMALL = [
     "logger=none", "hardware.device=cpu", "hardware.threads=1", "training.tokens=512",
-    "training.batch_tokens=256", "training.min_streams=2", "model=deltanet",
+    "training.batch_tokens=256", "training.min_sequences=2", "model=deltanet",
 ]  # fmt: skip
 FEW = {
     "table2_760m": ["evaluations.commonsense.limit=1", "task.held_out_characters=4000"],

@@ -29,13 +29,45 @@ DIFFERENCES_SHOWN = 10
 
 
 def comparable_config(config: dict[str, Any]) -> dict[str, Any]:
-    """A config, frozen or new, in the form in which the two are compared."""
-    return config
+    """A config, frozen or new, in the form in which the two are compared.
+
+    At the freeze some keys had other names, the stages of every task had a length and a noise
+    share, and mqar and mad had placeholders for what the task decides.
+    """
+    training = dict(config["training"])
+    training["min_sequences"] = training.pop("min_streams", training.get("min_sequences"))
+    stages = training["curriculum"]["stages"] or []
+    task = config.get("trained_on", config)["task"]["name"]
+    without = {"lm": {"noise"}, "mqar": {"noise", "length"}, "mad": {"noise", "length"}}
+    trains = task not in ("commonsense", "recall", "learnability")
+    training["curriculum"] = {
+        **training["curriculum"],
+        "stages": [
+            {
+                {"price": "penalty_scale"}.get(key, key): value
+                for key, value in stage.items()
+                if key not in without.get(task, ())
+            }
+            for stage in stages
+            if trains
+        ],
+    }
+    if task in ("mqar", "mad"):
+        del training["batch_tokens"]
+    return {**config, "training": training}
 
 
 def comparable_protocol(protocol: dict[str, Any]) -> dict[str, Any]:
     """A record's protocol, frozen or new, in the form in which the two are compared."""
     return protocol
+
+
+def comparable_metrics(line: dict[str, Any]) -> dict[str, Any]:
+    """A line of metrics.jsonl, frozen or new, in the form in which the two are compared.
+
+    At the freeze tasks without noise logged a noise share of 0.0, now they log none.
+    """
+    return {key: value for key, value in line.items() if (key, value) != ("noise_share", 0.0)}
 
 
 def comparable_index(index: dict[str, Any]) -> dict[str, Any]:
@@ -107,6 +139,8 @@ def _comparable(name: str, text: str, resumed: bool) -> list[Any]:
     parsed = _parsed(name, text)
     if name.endswith(INDEX):
         return [comparable_index(parsed[0])]
+    if name.endswith("metrics.jsonl"):
+        return [comparable_metrics(line) for line in parsed]
     if not name.endswith("record.json"):
         return parsed
     record = parsed[0]

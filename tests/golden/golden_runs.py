@@ -38,16 +38,16 @@ NEEDLES = [
 MQAR = [
     "task=mqar", "task.grid=[{length:32,pairs:4},{length:64,pairs:8}]", "task.vocab_size=64",
     "task.train_examples=32", "task.test_examples=20", "scale=zoology_32", "training.epochs=2",
-    "training.min_streams=8", "training.validate_every=3", "training.warmup_steps=2",
+    "training.min_sequences=8", "training.validate_every=3", "training.warmup_steps=2",
 ]  # fmt: skip
 MAD = [
     "task=mad", "task.train_examples=32", "task.test_examples=20", "scale.width=32",
-    "training.epochs=2", "training.min_streams=16", "training.validate_every=2",
+    "training.epochs=2", "training.min_sequences=16", "training.validate_every=2",
 ]  # fmt: skip
 LM = [
     "task=lm", "task.lengths=[64,256]", "task.held_out_characters=3000", "validation_samples=3",
     "training.tokens=2048", "training.batch_tokens=512", "training.warmup_steps=2",
-    "training.curriculum.stages=[{length:256,noise:0.0}]",
+    "training.curriculum.stages=[{length:256}]",
 ]  # fmt: skip
 SUITES = [
     "+task@evaluations.commonsense=commonsense", "evaluations.commonsense.limit=2",

@@ -17,7 +17,7 @@ from atlas_bench.runs.checks import to_settings
 from atlas_bench.runs.settings import RunSettings, register_schema
 from atlas_bench.training.loop import Trainer
 
-QUICK = ["logger=none", "hardware.device=cpu", "hardware.threads=1", "training.min_streams=16"]
+QUICK = ["logger=none", "hardware.device=cpu", "hardware.threads=1", "training.min_sequences=16"]
 MQAR = ["task=mqar", "task.grid=[{length:32,pairs:4}]", "task.vocab_size=64", "model=deltanet"]
 SIZES = ["task.train_examples=64", "task.test_examples=20"]
 

@@ -19,6 +19,7 @@ from atlas_bench.tasks.language_modelling import (
     unigram_perplexity,
 )
 from atlas_bench.tasks.registry import check_task, make_task
+from atlas_bench.tasks.stages import LengthStage
 from atlas_bench.tasks.task import Labelled, LabelledTask
 from atlas_bench.text import documents
 from atlas_bench.text.corpora import load_corpus, split_training
@@ -26,6 +27,7 @@ from atlas_bench.text.settings import TextSettings
 from atlas_bench.text.tokenizer import Tokenizer
 
 LENGTH = 64
+STAGE = LengthStage(length=LENGTH)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,7 @@ def test_rows_follow_the_stream_and_reset_where_documents_start(
     task = make(folder, tokenizer)
     assert isinstance(task, LabelledTask)
     rows = task._stream.mixed_tokens // LENGTH
-    batch = task.batch(LENGTH, 0.0, 0, rows)
+    batch = task.batch(STAGE, 0, rows)
     assert {batch.inputs.dtype, batch.targets.dtype} == {np.dtype(np.int32)}
     assert np.array_equal(batch.inputs[:, 1:], batch.targets[:, :-1])
     end = tokenizer.end_id
@@ -71,20 +73,20 @@ def test_rows_follow_the_stream_and_reset_where_documents_start(
 
 
 def test_a_row_is_a_function_of_seed_and_index(folder: Path, tokenizer: Tokenizer) -> None:
-    whole = make(folder, tokenizer).batch(LENGTH, 0.0, 0, 400)  # more than two passes
+    whole = make(folder, tokenizer).batch(STAGE, 0, 400)  # more than two passes
     task = make(folder, tokenizer)
     for first, count in ((390, 10), (3, 1), (77, 30)):  # in any order, by a task that is new
-        part = task.batch(LENGTH, 0.0, first, count)
+        part = task.batch(STAGE, first, count)
         assert np.array_equal(part.inputs, whole.inputs[first : first + count])
         assert np.array_equal(part.starts, whole.starts[first : first + count])
-    other = make(folder, tokenizer, seed=1).batch(LENGTH, 0.0, 0, 400)
+    other = make(folder, tokenizer, seed=1).batch(STAGE, 0, 400)
     assert not np.array_equal(other.inputs, whole.inputs)
     assert len({row.tobytes() for row in whole.inputs}) > 300
 
 
 def test_memory_may_carry_on(folder: Path, tokenizer: Tokenizer) -> None:
     reset, carried = (
-        make(folder, tokenizer, reset_at_documents=value).batch(LENGTH, 0.0, 0, 9)
+        make(folder, tokenizer, reset_at_documents=value).batch(STAGE, 0, 9)
         for value in (True, False)
     )
     assert carried.starts is None
@@ -99,7 +101,7 @@ def test_every_held_out_token_is_predicted_once_at_every_length(
     task = make(folder, tokenizer, reset_at_documents=reset)
     texts = [(folder / f"{number:02d}.txt").read_text() for number in range(7, 40, 8)]
     wanted = sorted(token for text in texts for token in tokenizer.encode(text))
-    train = {token.tobytes() for token in task.batch(LENGTH, 0.0, 0, 500).inputs[:, 1:9]}
+    train = {token.tobytes() for token in task.batch(STAGE, 0, 500).inputs[:, 1:9]}
     for cell in task.cells():
         targets = []
         for batch in task.labelled_batches(cell):
@@ -129,7 +131,7 @@ def test_no_document_is_in_two_of_the_three_splits(
         (batch,) = scored.labelled_batches(scored.cells()[1])
         return set().union(*map(numbers, batch.targets))
 
-    rows = task.batch(LENGTH, 0.0, 0, 2 * task._stream.mixed_tokens // LENGTH)
+    rows = task.batch(STAGE, 0, 2 * task._stream.mixed_tokens // LENGTH)
     trained = set().union(*map(numbers, rows.inputs))
     tested, validated = held_out(task), held_out(task.validation(documents))
     # Every eighth of all to test on; of the 35 others every eighth to validate by.
@@ -265,7 +267,7 @@ def test_a_stream_gives_the_same_rows_after_a_restart(
         monkeypatch.setitem(sys.modules, "datasets", hub)
         monkeypatch.setenv("ATLAS_BENCH_CACHE", str(tmp_path / cache))
         task = make_task(settings, text, seed=0, question_every=1)
-        return task.batch(LENGTH, 0.0, first, count).inputs, hub.read, task
+        return task.batch(STAGE, first, count).inputs, hub.read, task
 
     whole, read, task = rows("one", 0, 40)
     assert read == list(range(8, 60))
@@ -296,8 +298,3 @@ def test_a_stream_gives_the_same_rows_after_a_restart(
 def test_what_cannot_be_names_the_key(task: dict, text: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         check_task(LanguageModellingSettings(**task), TextSettings(**text))
-
-
-def test_there_is_no_noise(folder: Path, tokenizer: Tokenizer) -> None:
-    with pytest.raises(ValueError, match=r"training.curriculum.stages: task=lm has no noise"):
-        make(folder, tokenizer).batch(LENGTH, 0.5, 0, 1)

@@ -20,6 +20,7 @@ from atlas_bench.tasks.mad import (
     make_case,
     subtask_score,
 )
+from atlas_bench.tasks.stages import Stage
 from atlas_bench.tasks.task import Labelled
 from atlas_bench.text.settings import TextSettings
 
@@ -206,7 +207,7 @@ def test_splits_share_no_example() -> None:
         MadSettings(train_examples=500, test_examples=200), TextSettings(), seed=0,
         question_every=10,
     )  # fmt: skip
-    train = {row.tobytes() for i in range(5) for row in task.batch(0, 0, 100 * i, 100).inputs}
+    train = {row.tobytes() for i in range(5) for row in task.batch(Stage(), 100 * i, 100).inputs}
     test = [row.tobytes() for b in task.labelled_batches(task.cells()[0]) for row in b.inputs]
     validation = task.validation(0)
     batches = list(validation.labelled_batches(validation.cells()[0]))

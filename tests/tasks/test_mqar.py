@@ -15,6 +15,7 @@ from atlas_bench.tasks.mqar import (
     check_mqar,
     mqar_examples,
 )
+from atlas_bench.tasks.stages import Stage
 from atlas_bench.tasks.task import Labelled
 from atlas_bench.text.settings import TextSettings
 
@@ -90,7 +91,7 @@ def test_splits_share_no_example_and_only_training_follows_the_run_s_seed() -> N
     def rows(batches) -> set[bytes]:
         return {row.tobytes() for batch in batches for row in batch.inputs}
 
-    train = rows(one.batch(0, 0.0, i * 50, 50) for i in range(6))
+    train = rows(one.batch(Stage(), i * 50, 50) for i in range(6))
 
     def validated(task: MqarTask) -> set[bytes]:
         return rows(task.validation(0).labelled_batches(cell))
@@ -101,7 +102,7 @@ def test_splits_share_no_example_and_only_training_follows_the_run_s_seed() -> N
     assert not valid & test
     assert rows(other.labelled_batches(cell)) == test
     assert validated(other) == valid
-    assert not rows(other.batch(0, 0.0, i * 50, 50) for i in range(6)) & train
+    assert not rows(other.batch(Stage(), i * 50, 50) for i in range(6)) & train
 
 
 def test_validation_is_on_the_cells_that_are_trained_on() -> None:
@@ -124,7 +125,7 @@ def test_grids_are_the_protocol_s() -> None:
         ("2 pairs", "16", 16), ("8 pairs", "32", 32),
     ]  # fmt: skip
     assert own.epoch_tokens == 300 * 48
-    assert {own.batch(0, 0.0, i * 10, 10).inputs.shape[1] for i in range(20)} == {16, 32}
+    assert {own.batch(Stage(), i * 10, 10).inputs.shape[1] for i in range(20)} == {16, 32}
     random = task(grid="based", random_non_queries=False).protocol()
     assert not random["random_non_queries"]
     assert random["tested_on"]["64 tokens, 16 pairs"] == 50

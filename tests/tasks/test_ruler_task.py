@@ -22,6 +22,7 @@ from atlas_bench.tasks.ruler.task import (
     check_ruler,
 )
 from atlas_bench.tasks.ruler.words import KEYS
+from atlas_bench.tasks.stages import NoiseStage
 from atlas_bench.tasks.task import QuestionTask
 from atlas_bench.text.settings import TextSettings
 
@@ -38,6 +39,10 @@ def with_settings(task: RulerTask, **changes: object) -> RulerTask:
     other.settings = replace(task.settings, **changes)
     other.max_new_tokens = max(NEW_TOKENS[subtask] for subtask in other.settings.subtasks)
     return other
+
+
+def stage(length: int, noise: float) -> NoiseStage:
+    return NoiseStage(length=length, noise=noise)
 
 
 # names, protocol, judging ---------------------------------------------------------------------
@@ -67,7 +72,7 @@ def test_a_pretrained_model_is_asked_without_the_answer_token(ruler: RulerTask) 
     assert text.protocol()["trained_on"].startswith("paper")
     assert "held_out" not in text.protocol()
     with pytest.raises(ValueError, match=r"task\.trained_on=text is for mode=eval"):
-        text.batch(256, 0.0, 0, 1)
+        text.batch(stage(256, 0.0), 0, 1)
 
 
 def test_protocol_never_calls_our_documents_squad(ruler: RulerTask) -> None:
@@ -153,7 +158,7 @@ def read_stream(task: RulerTask, row: np.ndarray) -> str:
 @pytest.mark.parametrize("noise", [0.0, 0.6])
 def test_streams_ask_what_was_told(subtask: str, noise: float, ruler: RulerTask) -> None:
     task = with_settings(ruler, subtasks=[subtask])
-    batch = task.batch(1024, noise, 0, 3)
+    batch = task.batch(stage(1024, noise), 0, 3)
     assert batch.inputs.shape == batch.targets.shape == batch.answer_mask.shape == (3, 1024)
     assert batch.inputs.dtype == np.int32
     assert np.array_equal(batch.inputs[:, 1:], batch.targets[:, :-1])
@@ -183,7 +188,7 @@ def test_streams_ask_what_was_told(subtask: str, noise: float, ruler: RulerTask)
 
 
 def test_streams_never_show_what_evaluation_asks(ruler: RulerTask) -> None:
-    batch = ruler.batch(1024, 0.3, 0, 24)
+    batch = ruler.batch(stage(1024, 0.3), 0, 24)
     keys, values = set(), set()
     for row in batch.inputs:
         for key, value in NEEDLE.findall(read_stream(ruler, row)):
@@ -200,37 +205,37 @@ def test_streams_hold_the_wished_noise_and_questions(subtask: str, ruler: RulerT
     task = with_settings(ruler, subtasks=[subtask])
     ends = {}
     for noise in (0.0, 0.5, 0.9):
-        batch = task.batch(2048, noise, 0, 4)
+        batch = task.batch(stage(2048, noise), 0, 4)
         ends[noise] = (batch.targets == task.tokenizer.end_id).sum(1).mean()
     assert ends[0.0] > 20
     assert ends[0.5] == pytest.approx(ends[0.0] / 2, rel=0.2)
     assert 2 <= ends[0.9] <= 6
     rare = with_settings(task)
     rare.question_every = 512
-    assert (rare.batch(2048, 0.0, 0, 4).targets == task.tokenizer.end_id).sum(1).max() <= 4
-    text = read_stream(task, task.batch(2048, 0.9, 0, 1).inputs[0])
+    assert (rare.batch(stage(2048, 0.0), 0, 4).targets == task.tokenizer.end_id).sum(1).max() <= 4
+    text = read_stream(task, task.batch(stage(2048, 0.9), 0, 1).inputs[0])
     if subtask == "niah_single_1":
         assert text.count(REPEATED) > 40
 
 
 def test_streams_depend_on_seed_and_number_alone(ruler: RulerTask) -> None:
-    straight = ruler.batch(600, 0.5, 0, 5)
-    again = with_settings(ruler).batch(600, 0.5, 3, 2)
+    straight = ruler.batch(stage(600, 0.5), 0, 5)
+    again = with_settings(ruler).batch(stage(600, 0.5), 3, 2)
     assert np.array_equal(straight.inputs[3:], again.inputs)
     assert len({row.tobytes() for row in straight.inputs}) == 5
     other = with_settings(ruler)
     other.seed = 1
-    assert not np.array_equal(other.batch(600, 0.5, 0, 5).inputs, straight.inputs)
+    assert not np.array_equal(other.batch(stage(600, 0.5), 0, 5).inputs, straight.inputs)
 
 
 def test_short_streams_are_of_tasks_that_fit(ruler: RulerTask) -> None:
-    assert ruler.batch(128, 0.0, 0, 30).answer_mask.any(1).all()
-    assert ruler.batch(128, 0.0, 0, 1).inputs.shape == (1, 128)
-    longer = with_settings(ruler, subtasks=["niah_multiquery"]).batch(128, 0.0, 0, 2)
+    assert ruler.batch(stage(128, 0.0), 0, 30).answer_mask.any(1).all()
+    assert ruler.batch(stage(128, 0.0), 0, 1).inputs.shape == (1, 128)
+    longer = with_settings(ruler, subtasks=["niah_multiquery"]).batch(stage(128, 0.0), 0, 2)
     assert longer.inputs.shape == (2, 256)
     assert longer.answer_mask.any(1).all()
     with pytest.raises(ValueError, match=r"task\.subtasks: only niah_single_1, .*mode=eval"):
-        with_settings(ruler, subtasks=["ruler_vt"]).batch(1024, 0.0, 0, 1)
+        with_settings(ruler, subtasks=["ruler_vt"]).batch(stage(1024, 0.0), 0, 1)
 
 
 # from the hub -----------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from atlas_bench.tasks.babilong.questions import QUESTIONS, questions_file, real
 from atlas_bench.tasks.babilong.samples import SOURCES, evaluation_samples, load_noise
 from atlas_bench.tasks.babilong.streams import StreamGenerator
 from atlas_bench.tasks.lengths import CONVENTIONS, context_tokens, parse_length
+from atlas_bench.tasks.stages import NoiseStage
 from atlas_bench.tasks.task import Asked, Batch, Cell, TaskSettings, check_counts, check_named
 from atlas_bench.tasks.vocabulary import babilong_tokenizer
 from atlas_bench.text.noise import NoisePool
@@ -36,6 +37,17 @@ class BabilongSettings(TaskSettings):
     questions: str = "generated"  # generated | real (in file order, as in the published sets)
     questions_folder: str | None = None  # of the bAbI v1.2 files, for real questions
     max_new_tokens: int = 10  # of an answer
+
+    stage = NoiseStage
+    # Facts alone until they are answered: first with coarse chunks, in which nothing that is
+    # written is overwritten, then with the model's own. Then noise with its penalty, then length.
+    default_stages = (
+        NoiseStage(length=64, coarse=True, penalty_scale=0.0, longest=0.35),
+        NoiseStage(length=128, penalty_scale=0.0),
+        NoiseStage(length=256, noise=0.5),
+        NoiseStage(length=512, noise=0.8, penalty_scale=3.0),
+        NoiseStage(length=1024, noise=0.9, penalty_scale=10.0),
+    )
 
 
 def check_babilong(task: BabilongSettings, text: TextSettings) -> None:
@@ -85,8 +97,9 @@ class BabilongTask:
         self.max_new_tokens, self.samples = settings.max_new_tokens, settings.samples
         self._generators: dict[tuple[int, float], StreamGenerator] = {}
 
-    def batch(self, length: int, noise: float, first: int, count: int) -> Batch:
+    def batch(self, stage: NoiseStage, first: int, count: int) -> Batch:
         """Streams with questions all along the way."""
+        length, noise = stage.length, stage.noise
         if (length, noise) not in self._generators:
             self._generators[length, noise] = StreamGenerator(
                 self.settings.subtasks,

@@ -23,6 +23,7 @@ from atlas_bench.tasks.mad.cases import (
     subtask_score,
 )
 from atlas_bench.tasks.mad.generators import Case, mad_examples
+from atlas_bench.tasks.stages import Stage
 from atlas_bench.tasks.task import Batch, Cell, Labelled, Measured, TaskSettings, check_counts
 from atlas_bench.text.settings import TextSettings
 
@@ -53,6 +54,9 @@ class MadSettings(TaskSettings):
     )
     train_examples: int | None = None  # null: 12,800, or what the case says
     test_examples: int = 1280  # and as many to validate by
+
+    stage = Stage  # length and noise are the case's
+    default_stages = (Stage(),)
 
     @property
     def vocab_size(self) -> int:
@@ -89,8 +93,8 @@ class MadTask:
         self.train_examples = settings.train_examples or self.case.train_size
         self._split, self._scored = "test", settings.test_examples
 
-    def batch(self, length: int, noise: float, first: int, count: int) -> Batch:
-        """From the training set, whose length and noise are the case's."""
+    def batch(self, stage: Stage, first: int, count: int) -> Batch:
+        """Examples of the training set."""
         return self._train.batch(first, count)
 
     @property

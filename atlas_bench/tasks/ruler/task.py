@@ -18,6 +18,7 @@ from atlas_bench.tasks.ruler.needles import NIAH, niah_sample
 from atlas_bench.tasks.ruler.streams import NeedleStreams
 from atlas_bench.tasks.ruler.words import ADJECTIVES, HELD_OUT_EVERY, KEYS, NOUNS
 from atlas_bench.tasks.ruler.writing import Frame
+from atlas_bench.tasks.stages import NoiseStage
 from atlas_bench.tasks.task import Asked, Batch, Cell, TaskSettings, check_counts, check_named
 from atlas_bench.text.corpora import load_corpus, sentences
 from atlas_bench.text.noise import NoisePool
@@ -67,6 +68,17 @@ class RulerSettings(TaskSettings):
     trained_on: str = "generator"  # generator | text (a pretrained language model is evaluated)
     names: str = "ruler"  # of the scores: ruler | paper (S-NIAH-PK, -N, -W)
 
+    stage = NoiseStage
+    # First nothing but needles and questions, then ever more haystack. 128 tokens hold two numbers
+    # and the questions about them: begun at 256 tokens, which key has which number took three
+    # times as many tokens to learn.
+    default_stages = (
+        NoiseStage(length=128, penalty_scale=0.0),
+        NoiseStage(length=256, noise=0.3, penalty_scale=0.0),
+        NoiseStage(length=512, noise=0.7),
+        NoiseStage(length=1024, noise=0.9),
+    )
+
 
 def check_ruler(task: RulerSettings, text: TextSettings) -> None:
     """Raise ValueError in one sentence for a task that cannot be asked.
@@ -103,10 +115,10 @@ class RulerTask:
         self._loaded_essays: dict[str, NoisePool] = {}  # by split
         self._loaded_problems: dict[str, Problems] = {}  # by subtask
 
-    def batch(self, length: int, noise: float, first: int, count: int) -> Batch:
+    def batch(self, stage: NoiseStage, first: int, count: int) -> Batch:
         """Streams of needles with questions all along the way. Raises ValueError for a model that
         is not to be trained here, and where no subtask has streams."""
-        return self._streams.batch(length, noise, first, count)
+        return self._streams.batch(stage.length, stage.noise, first, count)
 
     def cells(self) -> list[Cell]:
         """Every subtask at every length."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from atlas_bench.naming import check_choice
 from atlas_bench.tasks.suites.recall import ANSWER_TOKENS, CONTEXT_TOKENS
-from atlas_bench.tasks.task import Batch, Cell, TaskSettings, check_named
+from atlas_bench.tasks.task import Cell, TaskSettings, check_named
 from atlas_bench.tasks.vocabulary import babilong_tokenizer
 from atlas_bench.text.settings import TextSettings
 
@@ -95,10 +95,6 @@ class SuiteTask:
         self.tokenizer = babilong_tokenizer(text.tokenizer, text.vocab_size)
         self.vocab_size = self.tokenizer.vocab_size
         self.versions: dict[str, str] = {}  # of lm-eval's definitions, once they are loaded
-
-    def batch(self, length: int, noise: float, first: int, count: int) -> Batch:
-        """Raises ValueError: there is nothing to train on."""
-        raise ValueError(f"task={self.settings.name} has no training data; use mode=eval")
 
     def cells(self) -> list[Cell]:
         """Every subtask once."""
