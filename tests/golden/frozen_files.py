@@ -71,11 +71,17 @@ def comparable_metrics(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def comparable_index(index: dict[str, Any]) -> dict[str, Any]:
-    """A sweep's index without its hashes, which change with the keys of the config."""
+    """A sweep's index with the present keys, and without its hashes, which change with them."""
+
+    def words(given: list[str]) -> list[str]:
+        return [word.replace("training.min_streams=", "training.min_sequences=") for word in given]
+
     jobs = [
-        {key: value for key, value in job.items() if key != "identity"} for job in index["jobs"]
+        {key: value for key, value in job.items() if key != "identity"}
+        | {"overrides": words(job["overrides"])}
+        for job in index["jobs"]
     ]
-    return {"command": index["command"], "jobs": jobs}
+    return {"command": words(index["command"]), "jobs": jobs}
 
 
 def collect(folder: Path) -> dict[str, str]:
@@ -146,6 +152,8 @@ def _comparable(name: str, text: str, resumed: bool) -> list[Any]:
     record = parsed[0]
     record["config"] = comparable_config(record["config"])
     record["protocol"] = comparable_protocol(record["protocol"])
+    for key in ("format", "metrics"):  # which records did not have at the freeze
+        record.pop(key, None)
     if resumed:
         record["config"].pop("resume")
     return [record]
