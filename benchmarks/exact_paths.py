@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from atlas_bench.config.locations import folder_of
 from atlas_bench.models.accounting import account
-from atlas_bench.models.language_model import build_model
+from atlas_bench.models.build import build_model
 from atlas_bench.runs.checks import to_settings
 from atlas_bench.runs.settings import RunSettings, register_schema
 

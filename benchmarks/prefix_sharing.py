@@ -18,7 +18,8 @@ from hydra import compose, initialize_config_dir
 from atlas_bench.config.locations import folder_of
 from atlas_bench.evaluation.lm_eval.likelihood import Continuation, score
 from atlas_bench.evaluation.lm_eval.prefixes import PrefixReader
-from atlas_bench.models.language_model import LanguageModel, build_model
+from atlas_bench.models.build import build_model
+from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.runs.checks import to_settings
 from atlas_bench.runs.settings import register_schema
 

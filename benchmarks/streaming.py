@@ -22,7 +22,7 @@ def measure(model: str, length: str) -> dict:
 
     from atlas_bench.config.locations import folder_of
     from atlas_bench.evaluation.streaming import Prompt, generate
-    from atlas_bench.models.language_model import build_model
+    from atlas_bench.models.build import build_model
     from atlas_bench.runs.checks import to_settings
     from atlas_bench.runs.settings import register_schema
     from atlas_bench.tasks.babilong.samples import evaluation_samples, load_noise

@@ -29,7 +29,8 @@ def measure(model: str, tokens: int) -> dict[str, float]:
     from hydra import compose, initialize_config_dir
 
     from atlas_bench.config.locations import folder_of
-    from atlas_bench.models.language_model import build_model, count_parameters
+    from atlas_bench.models.build import build_model
+    from atlas_bench.models.language_model import count_parameters
     from atlas_bench.runs.checks import to_settings
     from atlas_bench.runs.settings import register_schema
 

@@ -21,6 +21,7 @@ from atlas_bench.config import schema
 from atlas_bench.config.locations import folder_of
 from atlas_bench.memory import spec
 from atlas_bench.models import settings as models
+from atlas_bench.models.mixer import MIXERS
 from atlas_bench.runs import checks
 from atlas_bench.runs import settings as config
 from atlas_bench.tasks.learnability import online
@@ -41,7 +42,7 @@ VALID = {
     "hardware.device": schema.DEVICES,
     "hardware.precision": schema.PRECISIONS,
     "logger.mode": schema.LOGGER_MODES,
-    "model.mixers": models.MIXERS,
+    "model.mixers": MIXERS,
     "model.match": models.MATCH,
     "task.target": learnability_targets.TARGETS,
     "task.learner.activation": online.ACTIVATIONS,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from atlas_bench.config.locations import folder_of
 from atlas_bench.models.language_model import LanguageModel
-from atlas_bench.models.settings import ModelSettings, needs_library
+from atlas_bench.models.mixer import mixer_class
 
 _FILES = {
     path.stem: path
@@ -18,7 +18,7 @@ _FILES = {
 
 def _needs_gpu(name: str) -> bool:
     mixers = OmegaConf.load(_FILES[name]).get("mixers", [])
-    return needs_library(ModelSettings(mixers=list(mixers)))
+    return any(mixer_class(mixer).needs_gpu for mixer in mixers)
 
 
 NEED_GPU = [name for name in _FILES if _needs_gpu(name)]

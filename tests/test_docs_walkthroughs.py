@@ -15,7 +15,8 @@ import atlas_bench.runs.execute
 import atlas_bench.runs.outcome
 from atlas_bench.cli import run as cli
 from atlas_bench.config.errors import ConfigError
-from atlas_bench.models.language_model import build_model, count_parameters
+from atlas_bench.models.build import build_model
+from atlas_bench.models.language_model import count_parameters
 from atlas_bench.runs.checks import to_settings
 from atlas_bench.tasks.stages import LengthStage
 

@@ -16,7 +16,8 @@ from atlas_bench.artifacts.checkpoint import (
     find_upwards,
     load_model,
 )
-from atlas_bench.models.language_model import LanguageModel, build_model
+from atlas_bench.models.build import build_model
+from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
 from atlas_bench.tasks.vocabulary import babilong_tokenizer
 from atlas_bench.text.settings import TextSettings

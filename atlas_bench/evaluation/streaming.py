@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from atlas_bench.interrupts import Interrupted
-from atlas_bench.models.language_model import LanguageModel, ModelState
+from atlas_bench.models.language_model import LanguageModel
+from atlas_bench.models.state import ModelState
 
 
 class DoesNotFit(ValueError):

@@ -43,7 +43,7 @@ SIZES = range(16, 257, 2)  # of keys and values that every kernel takes in 16-bi
 
 
 @cache
-def why_not() -> str | None:
+def unavailable_reason() -> str | None:
     """Why the kernels cannot run here, to be said after "flash-linear-attention's kernels"."""
     if not torch.cuda.is_available():
         return "which need a GPU, and torch sees none; use a machine that has one, or another model"
@@ -92,7 +92,7 @@ def applies(spec: MemorySpec, params: MemoryParameters, v: Tensor) -> bool:
         and v.shape[2] > 0
         and operation(spec) is not None
         and all(size in SIZES for size in params.weights["W1"].shape[1:])
-        and why_not() is None
+        and unavailable_reason() is None
     )
 
 

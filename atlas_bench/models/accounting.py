@@ -1,7 +1,7 @@
-"""What a model costs: parameters by part, state by length, floating-point operations a token.
+"""What a model costs: parameters by part, state by length, floating-point operations per token.
 
-Everything is counted on the model itself, built without memory for its numbers (torch's meta
-device), not by formulas beside it.
+Everything is counted on the model itself, built on torch's meta device, which stores no numbers.
+There are no separate formulas.
 """
 
 from __future__ import annotations
@@ -11,17 +11,22 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from atlas_bench.models.language_model import LanguageModel, build_model, count_parameters
+from atlas_bench.models.build import build_model
+from atlas_bench.models.language_model import LanguageModel, count_parameters
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
 
 LENGTHS = {"4k": 4096, "128k": 131072, "10M": 10_000_000}
-COUNTED_TOKENS = 512  # of one sequence, over which operations are counted
+COUNTED_TOKENS = 512  # tokens of the sequence over which operations are counted
 
 
 @dataclass(frozen=True)
 class Account:
-    """Of one model. ``state_bytes``: of one sequence in float32, by length; ``operations``: matrix
-    products' FLOPs a token over COUNTED_TOKENS, in the forward pass and in a training step."""
+    """The costs of one model.
+
+    ``state_bytes``: bytes of one sequence's state in float32, by length. ``grows``: whether they
+    grow with the length. ``..._operations``: FLOPs of matrix products per token, mean over
+    COUNTED_TOKENS, in the forward pass and in a training step.
+    """
 
     parameters: dict[str, int]
     state_bytes: dict[str, int]
@@ -52,8 +57,8 @@ def account(
 
 
 def parameters_by_part(model: LanguageModel) -> dict[str, int]:
-    """Parameters of the embedding, the head (0 where it is the embedding), the feed-forwards,
-    the mixers less their initial memories, the initial memories, a readout, and the norms."""
+    """Parameters of the embedding, the mixers without their initial memories, the initial memories,
+    the feed-forwards, the head (0 if it is the embedding), a readout, and the norms."""
     memories = sum(p.numel() for n, p in model.named_parameters() if ".initial." in n)
     feed_forwards = [block.feed_forward for block in model.blocks if block.feed_forward is not None]
     parts = {
@@ -69,28 +74,28 @@ def parameters_by_part(model: LanguageModel) -> dict[str, int]:
 
 
 def _operations(model: LanguageModel) -> tuple[float, float]:
-    """FLOPs of matrix products a token: forward with logits, and with the backward pass."""
+    """FLOPs of matrix products per token: the forward pass with logits, and a training step."""
     tokens = torch.zeros(1, COUNTED_TOKENS, dtype=torch.long, device="meta")
-    found = []
+    flops = []
     for training in (False, True):
         with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(training):
             hidden, _ = model(tokens)
             logits = model.logits(hidden)
             if training:
                 logits.sum().backward()
-        found.append(counter.get_total_flops() / COUNTED_TOKENS)
-    return found[0], found[1]
+        flops.append(counter.get_total_flops() / COUNTED_TOKENS)
+    return flops[0], flops[1]
 
 
-def as_text(name: str, found: Account) -> str:
-    """The account in a few lines, for people."""
-    parts = ", ".join(f"{part} {count:,}" for part, count in found.parameters.items() if count)
-    kind = "cache and state" if found.grows else "state"
-    states = ", ".join(f"{length} {size:,}" for length, size in found.state_bytes.items())
+def as_text(name: str, costs: Account) -> str:
+    """The costs in a few lines of text."""
+    parts = ", ".join(f"{part} {count:,}" for part, count in costs.parameters.items() if count)
+    kind = "cache and state" if costs.grows else "state"
+    states = ", ".join(f"{length} {size:,}" for length, size in costs.state_bytes.items())
     return (
-        f"{name}: {found.total:,} parameters\n"
+        f"{name}: {costs.total:,} parameters\n"
         f"  {parts}\n"
         f"  {kind} of one sequence in float32, bytes: {states}\n"
         f"  matrix products, FLOPs a token over {COUNTED_TOKENS} tokens: forward "
-        f"{found.forward_operations:,.0f}, training {found.training_operations:,.0f}"
+        f"{costs.forward_operations:,.0f}, training {costs.training_operations:,.0f}"
     )

@@ -1,25 +1,26 @@
 """Softmax attention as a sequence mixer: full or sliding window, with its key-value cache.
 
-Legend: B batch, T tokens of this call, C cached tokens, H heads, E head size, W window, P
-persistent tokens.
+Legend: B batch, T tokens of this call, C cached tokens, S = C + T, H heads, E head size, W window,
+P persistent tokens.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atlas_bench.models.convolution import CONVOLUTION, convolve
+from atlas_bench.models.mixer import Mixer
 from atlas_bench.models.settings import ModelSettings, ScaleSettings, has_convolution
 
 
 @dataclass(frozen=True)
 class AttentionState:
-    """Keys and values of the past, (B, H, C, E), the tokens read so far, and the last inputs of
-    the convolution, (B, CONVOLUTION - 1, 3 width), where there is one."""
+    """Keys and values of the past, (B, H, C, E), the number of tokens read so far and, with a
+    convolution, its last inputs (B, CONVOLUTION - 1, 3 width)."""
 
     keys: Tensor | None = None
     values: Tensor | None = None
@@ -32,12 +33,39 @@ class AttentionState:
         return AttentionState(keys, values, self.position, tail)
 
 
-class Attention(nn.Module):
+class Attention(Mixer):
     """Causal multi-head attention with RoPE (2104.09864).
 
     ``inner`` is for hybrids, which project the output themselves. Persistent tokens (Titans
     section 3.3) are learnt keys and values without a position that every query sees.
     """
+
+    @classmethod
+    def check(cls, model: ModelSettings, scale: ScaleSettings) -> None:
+        """Rotary positions rotate pairs, so heads must have an even size."""
+        if (scale.width // scale.heads) % 2:
+            raise ValueError(
+                f"scale.heads={scale.heads} gives heads of odd size {scale.width // scale.heads}, "
+                f"which rotary positions cannot rotate in pairs; use fewer or more heads"
+            )
+
+    @classmethod
+    def match_state(
+        cls, model: ModelSettings, scale: ScaleSettings
+    ) -> tuple[ModelSettings, ScaleSettings]:
+        """A window whose keys and values are width^2 numbers.
+
+        Attention beside other mixers stays as it is: there the memories are matched.
+        """
+        if len(set(model.mixers)) > 1:
+            return model, scale
+        if model.attention.window is None:
+            raise ValueError(
+                f"model.match=state cannot match {model.name}, whose state grows with the length; "
+                f"use model=sliding_window_transformer"
+            )
+        attention = replace(model.attention, window=max(2, scale.width // 2 + 1))
+        return replace(model, attention=attention), scale
 
     def __init__(self, model: ModelSettings, scale: ScaleSettings, *, inner: bool = False) -> None:
         super().__init__()
@@ -124,7 +152,7 @@ def attend(
     window: int | None,
     always: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Causal attention where the last query stands at the last key; S = cached + T.
+    """Causal attention; the last query stands at the last key.
 
     ``always``: keys and values (B, H, P, E) that every query sees, besides the window.
     """
@@ -147,7 +175,7 @@ def attend(
 def _attend_in_blocks(
     q: Tensor, k: Tensor, v: Tensor, window: int, always: tuple[Tensor, Tensor] | None
 ) -> Tensor:
-    """Sliding window at cost T x W: each block of W queries sees its own keys and the W before."""
+    """A sliding window at cost T x W: a block of W queries sees its own keys and the W before."""
     length, cached = q.shape[2], k.shape[2] - q.shape[2]
     blocks = -(-length // window)
     tail = blocks * window - length

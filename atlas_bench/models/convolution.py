@@ -1,4 +1,7 @@
-"""The short causal convolution in front of memories and, where asked for, of attention."""
+"""The short causal convolution in front of memories and, if configured, of attention.
+
+Legend: B batch, T tokens of this call, C channels, K = CONVOLUTION.
+"""
 
 from __future__ import annotations
 
@@ -9,35 +12,38 @@ CONVOLUTION = 4  # tokens, as in Titans and Miras
 
 
 class _Convolution(torch.autograd.Function):
-    """Causal depthwise convolution of (B, CONVOLUTION - 1 + T, C) with (C, CONVOLUTION): (B, T, C).
+    """Causal depthwise convolution of (B, K - 1 + T, C) with (C, K): (B, T, C).
 
-    Shifted products, added in place: on a CPU faster than a grouped convolution, and by hand
-    because autograd makes a padded copy of the gradient for every shift.
+    It adds shifted products in place, which on a CPU is faster than a grouped convolution. The
+    backward pass is by hand, because autograd makes a padded copy of the gradient for every shift.
     """
 
     @staticmethod
-    def forward(ctx, known: Tensor, taps: Tensor) -> Tensor:
-        ctx.save_for_backward(known, taps)
-        length = known.shape[1] - CONVOLUTION + 1
-        y = known[:, :length] * taps[:, 0]
+    def forward(ctx, inputs: Tensor, taps: Tensor) -> Tensor:
+        ctx.save_for_backward(inputs, taps)
+        length = inputs.shape[1] - CONVOLUTION + 1
+        y = inputs[:, :length] * taps[:, 0]
         for i in range(1, CONVOLUTION):
-            y.addcmul_(known[:, i : i + length], taps[:, i])
+            y.addcmul_(inputs[:, i : i + length], taps[:, i])
         return y
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
-        known, taps = ctx.saved_tensors
+        inputs, taps = ctx.saved_tensors
         length = grad.shape[1]
-        to_known = torch.zeros_like(known)
-        to_taps = torch.empty_like(taps)
+        grad_inputs = torch.zeros_like(inputs)
+        grad_taps = torch.empty_like(taps)
         for i in range(CONVOLUTION):
-            to_known[:, i : i + length].addcmul_(grad, taps[:, i])
-            to_taps[:, i] = (grad * known[:, i : i + length]).sum((0, 1))
-        return to_known, to_taps
+            grad_inputs[:, i : i + length].addcmul_(grad, taps[:, i])
+            grad_taps[:, i] = (grad * inputs[:, i : i + length]).sum((0, 1))
+        return grad_inputs, grad_taps
 
 
-def convolve(weights_CL: Tensor, x_BTC: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
-    """The causal convolution of every channel by itself, and the last inputs, its next tail."""
-    known = torch.cat([tail.to(x_BTC.dtype), x_BTC], 1)
-    y = _Convolution.apply(known, weights_CL.to(x_BTC.dtype))
-    return y, known[:, x_BTC.shape[1] :]
+def convolve(weights_CK: Tensor, x_BTC: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
+    """Convolve each channel by itself: y (B, T, C) and the next tail, the last K - 1 inputs.
+
+    ``tail`` (B, K - 1, C) holds the inputs before these tokens.
+    """
+    inputs = torch.cat([tail.to(x_BTC.dtype), x_BTC], 1)
+    y = _Convolution.apply(inputs, weights_CK.to(x_BTC.dtype))
+    return y, inputs[:, x_BTC.shape[1] :]

@@ -1,14 +1,16 @@
 """Memory and attention in one layer (Titans section 4): as a context, as a gate, as a layer.
 
-The parts share one output projection, and the memory inside has no output gate of its own, so that
-a hybrid costs little more than the two. Persistent tokens (Titans section 3.3) are keys and values
-of the attention.
+The two parts share one output projection, and the memory has no output gate of its own, so a hybrid
+costs little more than its parts. Persistent tokens (Titans section 3.3) are keys and values of the
+attention.
 
-Legend: B batch, T tokens of this call, H heads, E head size, S tokens of a segment, P persistent.
+Legend: B batch, T tokens of this call, H heads, E head size, S tokens of a segment, C tokens of the
+segment so far, P persistent tokens.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,6 +19,7 @@ from torch.nn import functional as F
 
 from atlas_bench.memory import MemoryState
 from atlas_bench.models.attention import Attention, AttentionState, rotate
+from atlas_bench.models.mixer import Mixer, TrainingStage
 from atlas_bench.models.neural_memory import NeuralMemory, NeuralMemoryState
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
 
@@ -32,8 +35,20 @@ class HybridState:
         return HybridState(self.attention.detach(), self.memory.detach())
 
 
-class _Hybrid(nn.Module):
-    """An attention and a memory without output projections, and one for both."""
+class _Hybrid(Mixer):
+    """An attention and a memory without output projections, and one projection for both."""
+
+    @classmethod
+    def check(cls, model: ModelSettings, scale: ScaleSettings) -> None:
+        """What the attention asks of its heads."""
+        Attention.check(model, scale)
+
+    @classmethod
+    def match_state(
+        cls, model: ModelSettings, scale: ScaleSettings
+    ) -> tuple[ModelSettings, ScaleSettings]:
+        """The memory is matched; the attention's window stays as it is."""
+        return NeuralMemory.match_state(model, scale)
 
     def __init__(self, model: ModelSettings, scale: ScaleSettings) -> None:
         super().__init__()
@@ -41,44 +56,70 @@ class _Hybrid(nn.Module):
         self.memory = NeuralMemory(model, scale, inner=True)
         self.out = nn.Linear(scale.width, scale.width, bias=False)
 
+    def initialise(self) -> None:
+        """The memory's own start."""
+        self.memory.initialise()
+
     def init_state(self, batch: int) -> HybridState:
         return HybridState(self.attention.init_state(batch), self.memory.init_state(batch))
 
     def state_bytes(self, batch: int, length: int) -> int:
         return self.attention.state_bytes(batch, length) + self.memory.state_bytes(batch, length)
 
+    def enter_stage(self, stage: TrainingStage | None) -> None:
+        self.memory.enter_stage(stage)
+
+    @property
+    def observed(self) -> Mapping[str, Tensor]:
+        """The memory's gates."""
+        return self.memory.observed
+
+    @observed.setter
+    def observed(self, gates: Mapping[str, Tensor]) -> None:
+        self.memory.observed = gates
+
+    def auxiliary_losses(self) -> dict[str, Tensor]:
+        return self.memory.auxiliary_losses()
+
+    def metrics(self, state: HybridState | MemoryAsContextState | None) -> dict[str, Tensor]:
+        return self.memory.metrics(None if state is None else state.memory)
+
 
 class MemoryAsGate(_Hybrid):
     """MAG (Titans Eq 26-28): y sigmoid(norm(M(x))), y the sliding-window attention of x.
 
-    The paper normalises both and leaves the non-linearity open; here the memory's output, which is
-    normalised already, gates through a sigmoid.
+    The paper normalises both and leaves the non-linearity open. Here the memory's output, which is
+    already normalised, gates through a sigmoid.
     """
 
-    def forward(self, x: Tensor, state: HybridState) -> tuple[Tensor, HybridState, dict]:
-        """(B, T, width) and the past -> (B, T, width), the past with these tokens, the gates."""
+    def forward(self, x: Tensor, state: HybridState) -> tuple[Tensor, HybridState]:
+        """(B, T, width) and the past -> (B, T, width) and the past with these tokens."""
         attended, attention = self.attention(x, state.attention)
-        read, memory, gates = self.memory(x, state.memory)
-        return self.out(attended * torch.sigmoid(read)), HybridState(attention, memory), gates
+        read, memory = self.memory(x, state.memory)
+        return self.out(attended * torch.sigmoid(read)), HybridState(attention, memory)
 
 
 class MemoryAsLayer(_Hybrid):
-    """MAL (Titans Eq 29-31): sliding-window attention over what the memory gives."""
+    """MAL (Titans Eq 29-31): sliding-window attention over the memory's output."""
 
-    def forward(self, x: Tensor, state: HybridState) -> tuple[Tensor, HybridState, dict]:
-        """(B, T, width) and the past -> (B, T, width), the past with these tokens, the gates."""
-        read, memory, gates = self.memory(x, state.memory)
+    def forward(self, x: Tensor, state: HybridState) -> tuple[Tensor, HybridState]:
+        """(B, T, width) and the past -> (B, T, width) and the past with these tokens."""
+        read, memory = self.memory(x, state.memory)
         attended, attention = self.attention(read, state.attention)
-        return self.out(attended), HybridState(attention, memory), gates
+        return self.out(attended), HybridState(attention, memory)
 
 
 @dataclass(frozen=True)
 class MemoryAsContextState:
-    """The segment's keys and values so far, of the retrieved (first) and of its own tokens
-    (B, H, C, E); the memory; its weights where the segment began, {} for the initial ones."""
+    """The memory, and the segment so far.
+
+    ``segment_start_weights`` are the memory's weights where the segment began, {} for the initial
+    ones. ``retrieved`` and ``own`` hold keys and values (B, H, C, E) of the retrieved tokens and of
+    the segment's own.
+    """
 
     memory: NeuralMemoryState
-    start: dict[str, Tensor]
+    segment_start_weights: dict[str, Tensor]
     retrieved: tuple[Tensor, Tensor] | None = None
     own: tuple[Tensor, Tensor] | None = None
 
@@ -86,9 +127,9 @@ class MemoryAsContextState:
         def cut(pair: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
             return None if pair is None else (pair[0].detach(), pair[1].detach())
 
-        start = {name: weight.detach() for name, weight in self.start.items()}
+        weights = {name: weight.detach() for name, weight in self.segment_start_weights.items()}
         return replace(
-            self, memory=self.memory.detach(), start=start,
+            self, memory=self.memory.detach(), segment_start_weights=weights,
             retrieved=cut(self.retrieved), own=cut(self.own),
         )  # fmt: skip
 
@@ -96,10 +137,25 @@ class MemoryAsContextState:
 class MemoryAsContext(_Hybrid):
     """MAC (Titans Eq 21-25), in segments of S tokens: retrieve, attend, write.
 
-    h_t is read from the memory as it stood before the segment; token t attends to the persistent
-    tokens, h_1..h_t and the segment up to itself, in this order; what it gets is written to the
-    memory, and gated by what the memory then gives: y_t sigmoid(norm(M_t(y_t))).
+    h_t is read from the memory as it was before the segment. Token t attends to the persistent
+    tokens, h_1..h_t and the segment up to itself, in this order. The result is written to the
+    memory and gated by what the memory then gives: y_t sigmoid(norm(M_t(y_t))).
     """
+
+    @classmethod
+    def check(cls, model: ModelSettings, scale: ScaleSettings) -> None:
+        """Segments end where chunks end, and attention has no convolution."""
+        super().check(model, scale)
+        if model.segment < 1 or model.segment % model.memory.chunk:
+            raise ValueError(
+                f"model.segment={model.segment} is not a multiple of model.memory.chunk="
+                f"{model.memory.chunk}: a segment reads the memory where a chunk has ended"
+            )
+        if model.attention.convolution:
+            raise ValueError(
+                "model.attention.convolution=true is not for memory_as_context, whose attention "
+                "begins anew in every segment; leave it false"
+            )
 
     def __init__(self, model: ModelSettings, scale: ScaleSettings) -> None:
         super().__init__(model, scale)
@@ -111,36 +167,36 @@ class MemoryAsContext(_Hybrid):
         return MemoryAsContextState(self.memory.init_state(batch), {})
 
     def state_bytes(self, batch: int, length: int) -> int:
-        """Two keys and values a token of a segment, and the memory with the segment's start."""
+        """Two keys and values per token of a segment, the memory, and its weights at the start."""
         cache = 2 * self.attention.state_bytes(batch, min(length, self.segment))
         return cache + self.memory.state_bytes(batch, length, copies=1)
 
     def forward(
         self, x: Tensor, state: MemoryAsContextState
-    ) -> tuple[Tensor, MemoryAsContextState, dict]:
-        """(B, T, width) and the past -> (B, T, width), the past with these tokens, the gates."""
-        outputs, opened = [], []
+    ) -> tuple[Tensor, MemoryAsContextState]:
+        """(B, T, width) and the past -> (B, T, width) and the past with these tokens."""
+        outputs, gates = [], []
         done, length = 0, x.shape[1]
         while done < length:
             position = 0 if state.memory.memory is None else state.memory.memory.position
             size = min(self.segment - position % self.segment, length - done)
-            y, state, gates = self._part(x[:, done : done + size], state, position % self.segment)
+            y, state = self._part(x[:, done : done + size], state, position % self.segment)
             outputs.append(y)
-            opened.append(gates)
+            gates.append(self.memory.observed)
             done += size
-        gates = {name: torch.cat([gates[name] for gates in opened], 1) for name in opened[0]}
-        return self.out(torch.cat(outputs, 1)), state, gates
+        self.observed = {name: torch.cat([part[name] for part in gates], 1) for name in gates[0]}
+        return self.out(torch.cat(outputs, 1)), state
 
     def _part(
         self, x: Tensor, state: MemoryAsContextState, place: int
-    ) -> tuple[Tensor, MemoryAsContextState, dict]:
-        """Tokens of one segment, the first of which is its ``place``-th."""
+    ) -> tuple[Tensor, MemoryAsContextState]:
+        """Tokens of one segment; the first of them is its token number ``place``."""
         if place == 0:
             memory = state.memory.memory
-            start = {} if memory is None else dict(memory.weights)
-            state = MemoryAsContextState(state.memory, start)
+            weights = {} if memory is None else dict(memory.weights)
+            state = MemoryAsContextState(state.memory, weights)
         attention, length = self.attention, x.shape[1]
-        retrieved = self.memory.retrieve(self.query(x), state.start)
+        retrieved = self.memory.retrieve(self.query(x), state.segment_start_weights)
         _, h_k, h_v = attention.project(retrieved)
         q, k, v = attention.project(x)
         at = torch.arange(place, place + length, device=x.device)
@@ -156,19 +212,17 @@ class MemoryAsContext(_Hybrid):
         keys, values = torch.cat([p_k, h_k, k], 2), torch.cat([p_v, h_v, v], 2)
         y = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
         y = y.transpose(1, 2).flatten(2)
-        read, memory, gates = self.memory(y, state.memory)
-        new = MemoryAsContextState(memory, state.start, (h_k, h_v), (k, v))
-        return y * torch.sigmoid(read), new, gates
+        read, memory = self.memory(y, state.memory)
+        new_state = replace(state, memory=memory, retrieved=(h_k, h_v), own=(k, v))
+        return y * torch.sigmoid(read), new_state
 
 
-def _append(
-    past: tuple[Tensor, Tensor] | None, new: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor]:
+def _append(past: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return torch.cat([past[0], new[0]], 2), torch.cat([past[1], new[1]], 2)
 
 
 def memories_of(state: object) -> list[MemoryState]:
-    """The memory in a layer's state, if it has one: a list of none or one."""
+    """The memory in a layer's state: a list of one, or empty if the layer has none."""
     inner = getattr(state, "memory", None)
     if isinstance(inner, NeuralMemoryState):
         inner = inner.memory

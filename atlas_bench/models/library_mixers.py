@@ -1,19 +1,21 @@
 """Mamba-2, Kimi Delta Attention and MesaNet: mixers around kernels of flash-linear-attention.
 
-Only the recurrences are the library's; the layers are written here, after the papers and with the
-sizes and the start of the library's own layers, because those keep their caches in place and
-Mamba-2's takes no second piece of a sequence. Queries start as keys and the convolutions as plain
-sums, as in NeuralMemory, to which these are compared. The kernels need a GPU, and have not run on
-one yet: the layers are tested around the recurrences that the library documents.
+Only the recurrences come from the library. The layers are written here, after the papers and with
+the sizes and the start of the library's own layers, because those change their caches in place and
+Mamba-2's layer does not accept a second piece of a sequence. As in NeuralMemory, to which they are
+compared, queries start as keys and the convolutions as plain sums. The kernels need a GPU and have
+not run on one yet; the layers are tested with the recurrences that the library documents.
 
-Legend: B batch, T tokens, H heads, K key size, V value size, C convolved channels, W width.
+Legend: B batch, T tokens of this call, H heads, K key size, V value size, C convolved channels, W
+width.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +24,12 @@ from torch.nn import functional as F
 from atlas_bench.memory import fla
 from atlas_bench.memory.spec import state_dtype
 from atlas_bench.models.convolution import CONVOLUTION, convolve
+from atlas_bench.models.mixer import Mixer
 from atlas_bench.models.neural_memory import unit
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
 
-# Products of a state with a vector that a token costs: a write and a read; an error besides; two
-# writes, a read and 30 steps of conjugate gradients after a first residual.
+# Products of a state with a vector per token. simple_gla: a write and a read. kda: also an error.
+# mesa_net: two writes, a read, a first residual and 30 steps of conjugate gradients.
 PRODUCTS = {"simple_gla": 2, "kda": 3, "mesa_net": 34}
 
 
@@ -41,11 +44,43 @@ class LibraryState:
         return LibraryState(self.tail.detach(), tuple(s.detach() for s in self.recurrent))
 
 
-class LibraryMixer(nn.Module, ABC):
-    """x -> projections, of which the first are convolved -> kernel -> out.
+class LibraryMixer(Mixer):
+    """x -> projections, the first of them convolved -> kernel -> out.
 
-    ``convolved``, ``plain``: the sizes of the projections. ``states``: (H, K, V) of each state.
+    ``convolved`` and ``plain`` are the sizes of the projections, ``states`` is (H, K, V) of each
+    state, ``largest_head`` the largest head size that the kernel accepts.
     """
+
+    needs_gpu = True
+    largest_head: ClassVar[int] = 256
+
+    @classmethod
+    def check(cls, model: ModelSettings, scale: ScaleSettings) -> None:
+        """The kernels accept heads of even sizes up to `largest_head`."""
+        size = scale.width // scale.heads
+        if size % 2 or size > cls.largest_head:
+            raise ValueError(
+                f"scale.heads={scale.heads} gives heads of size {size}, and the kernel of "
+                f"{cls.__name__} takes even sizes up to {cls.largest_head}; use more or fewer heads"
+            )
+
+    @classmethod
+    def match_state(
+        cls, model: ModelSettings, scale: ScaleSettings
+    ) -> tuple[ModelSettings, ScaleSettings]:
+        """Raises ValueError: the papers fix the sizes."""
+        raise ValueError(
+            f"model.match=state cannot match {model.name}, whose state has the size that its paper "
+            f"gives it; use model.match=parameters"
+        )
+
+    @classmethod
+    def unavailable_reason(cls, device: str) -> str | None:
+        """The kernels need the library and a GPU."""
+        reason = fla.unavailable_reason()
+        if reason is None and device == "cpu":
+            reason = "which need a GPU; use hardware.device=auto or cuda"
+        return None if reason is None else f"runs on flash-linear-attention's kernels, {reason}"
 
     def __init__(
         self, width: int, convolved: list[int], plain: list[int], states: list[tuple[int, int, int]]
@@ -56,7 +91,7 @@ class LibraryMixer(nn.Module, ABC):
         self.convolution = nn.Parameter(torch.full((sum(convolved), CONVOLUTION), 0.5))
 
     def initialise(self) -> None:
-        """What differs from the usual start of linear layers; call it after that."""
+        """Queries start as keys."""
         with torch.no_grad():
             keys = self.convolved[1]
             self.projections.weight[:keys] = self.projections.weight[keys : 2 * keys]
@@ -88,13 +123,14 @@ class LibraryMixer(nn.Module, ABC):
     def _mix(
         self, x: Tensor, mixed: tuple, plain: tuple, recurrent: tuple
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """What goes into the output projection, and the states after these tokens."""
+        """The output projection's input, and the states after these tokens."""
 
 
 class Mamba2(LibraryMixer):
     """Mamba-2 (2405.21060 section 7): S_t = exp(-A dt) S + B (dt x)', y = C S + D x.
 
-    Twice the width, one B and C of 128 for all heads; gated linear attention with scalar decays.
+    It is gated linear attention with scalar decays, twice the width, and one B and C of size 128
+    for all heads.
     """
 
     def __init__(self, model: ModelSettings, scale: ScaleSettings) -> None:
@@ -142,7 +178,7 @@ class Mamba2(LibraryMixer):
 class KimiDeltaAttention(LibraryMixer):
     """Kimi Delta Attention (2510.26692): S_t = (I - b k k') Diag(a) S + b k v', y = q S.
 
-    a, a keep-rate for every feature, and the output gate come from low-rank maps.
+    The keep-rate a, one per feature, and the output gate come from low-rank maps.
     """
 
     def __init__(self, model: ModelSettings, scale: ScaleSettings) -> None:
@@ -179,21 +215,24 @@ class KimiDeltaAttention(LibraryMixer):
 class MesaNet(LibraryMixer):
     """MesaNet (2506.05233): the least-squares memory of all tokens so far, weighted by their decay.
 
-    R_t = a R + b k k', S_t = a S + b k v', y = q (R_t + Diag(l))^-1 S_t, the inverse by 30 steps
+    R_t = a R + b k k', S_t = a S + b k v', y = q (R_t + Diag(l))^-1 S_t; the inverse takes 30 steps
     of conjugate gradients.
     """
+
+    largest_head = 128
 
     def __init__(self, model: ModelSettings, scale: ScaleSettings) -> None:
         width, heads, size = scale.width, scale.heads, scale.width // scale.heads
         super().__init__(width, [width] * 2, [width], [(heads, size, size)] * 2)
         self.heads = heads
         self.opening = nn.Linear(width, 2 * heads)
-        # l = softplus of it + 1/4, which begins at 1.
+        # l = softplus(ridge) + 1/4 starts at 1.
         self.ridge = nn.Parameter(torch.full((heads, size), math.log(math.expm1(0.75))))
         self.norm = nn.Parameter(torch.ones(size))
         self.out = nn.Linear(width, width, bias=False)
 
     def initialise(self) -> None:
+        """Queries start as keys, and the gates half open."""
         super().initialise()
         nn.init.zeros_(self.opening.bias)
 
@@ -219,30 +258,28 @@ class MesaNet(LibraryMixer):
         return y.flatten(2), tuple(states)
 
 
-LIBRARY_CLASSES = {"kda": KimiDeltaAttention, "mamba2": Mamba2, "mesa_net": MesaNet}
-
-
 def _wide(x: Tensor) -> Tensor:
-    """In the state's type, float32 or float64: what goes through exponentials."""
+    """x in the state's type, float32 or float64, before it goes through exponentials."""
     return x.to(state_dtype(x.dtype))
 
 
 def _log_rate(count: int) -> nn.Parameter:
-    """log A, A evenly in 1..16 (Mamba-2)."""
+    """log A with A uniform in 1..16 (Mamba-2)."""
     return nn.Parameter(torch.empty(count).uniform_(1, 16).log())
 
 
 def _step_bias(count: int) -> nn.Parameter:
-    """The inverse softplus of steps that are evenly in logarithm in 0.001..0.1 (Mamba)."""
+    """The inverse softplus of steps that are log-uniform in 0.001..0.1 (Mamba)."""
     step = torch.empty(count).uniform_(math.log(0.001), math.log(0.1)).exp()
     return nn.Parameter(step + torch.log(-torch.expm1(-step)))
 
 
 def _recurrence(name: str, **arguments: object) -> tuple[Tensor, ...]:
+    """The kernel's result: y (B, T, H, V) and the states after the tokens."""
     q, k, v = arguments["q"], arguments["k"], arguments["v"]
     if not q.is_meta:
         return fla.call(name, **arguments)
-    # Where models/accounting.py counts: as many products as token by token, nothing computed.
+    # models/accounting.py counts here: as many products as token by token, without numbers.
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     state = k.mT @ v
     y = sum(q @ state for _ in range(PRODUCTS[name] - 1)).transpose(1, 2)

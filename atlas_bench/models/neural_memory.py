@@ -1,12 +1,13 @@
 """Test-time memory as a sequence mixer: projections, gates and normalisation around memory/.
 
-What the papers leave open is chosen as follows. Projections with a causal depthwise convolution
-of 4 and SiLU on q, k, v, q and k L2-normalised (Titans section 4.4); gates are scalars per head
-from one linear map and the same convolution, without which the first layer could not tell the end
-of a fact from the end of any sentence; the output is RMS-normalised per head and gated (Miras
+The papers leave some choices open. Here q, k and v have a causal depthwise convolution over 4
+tokens and SiLU, and q and k are L2-normalised (Titans section 4.4). Gates are scalars per head from
+one linear map and the same convolution; without the convolution the first layer could not tell the
+end of a fact from the end of any sentence. The output is RMS-normalised per head and gated (Miras
 section 5.4).
 
-Legend: B batch, T tokens, H memory heads, K key size, V value size.
+Legend: B batch, T tokens of this call, H memory heads, K key size, V value size, O and I the rows
+and columns of a weight.
 """
 
 from __future__ import annotations
@@ -31,17 +32,21 @@ from atlas_bench.memory.features import feature_dim
 from atlas_bench.memory.networks import forward as read
 from atlas_bench.memory.spec import state_dtype
 from atlas_bench.models.convolution import CONVOLUTION, convolve
+from atlas_bench.models.mixer import Mixer, TrainingStage
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
 
-# What the gates start at, before their squashing function: hard_sigmoid keeps 98 % a token, half of
-# what is seen is written. A memory that starts by keeping everything (4.0) learnt to bind names
-# to places in none of 470 thousand tokens, where this start needs 340 thousand (BABILong qa1).
+# The gates' first values before their squashing function: hard_sigmoid then keeps 98 % per token,
+# and half of each token is written. With this start, binding names to places is learnt within 340
+# thousand tokens; a memory that starts by keeping everything (4.0) had not learnt it after 470
+# thousand (BABILong qa1).
 INITIAL = {"retain": 2.9, "rate": 0.0, "momentum": 0.0, "weight": 0.0}
+STATE_TOLERANCE = 0.1  # a memory within this share of the wanted size counts as matched
 
 
 @dataclass(frozen=True)
 class NeuralMemoryState:
-    """The convolution's last inputs (B, CONVOLUTION - 1, channels) and the memory."""
+    """The convolution's last inputs (B, CONVOLUTION - 1, channels), and the memory; None before
+    the first token."""
 
     tail: Tensor
     memory: MemoryState | None = None
@@ -57,38 +62,73 @@ def gate_function(spec: MemorySpec, x: Tensor) -> Tensor:
 
 
 def unit(x: Tensor) -> Tensor:
-    """L2-normalised over the last dimension, in the type of x: a GPU's autocast widens it."""
+    """L2-normalised over the last dimension, in the type of x, which a GPU's autocast widens."""
     return F.normalize(x, dim=-1, eps=1e-6).to(x.dtype)
 
 
 def memory_key_dim(model: ModelSettings, scale: ScaleSettings) -> int:
-    """d_k: only an expanding phi needs small keys; without one, equal sizes give the residual."""
+    """K. Only an expanding phi needs small keys; otherwise keys have the size of values, which the
+    memory's residual needs."""
     small = scale.memory_key_dim if model.memory.features in ("polynomial", "taylor") else None
     return small or scale.width // (scale.memory_heads or scale.heads)
 
 
-class NeuralMemory(nn.Module):
-    """One memory of the family for every head of every sequence."""
+class NeuralMemory(Mixer):
+    """One memory of the family for every head of every sequence.
+
+    ``inner`` is for hybrids, which gate and project the output themselves. ``observed`` holds the
+    gates of the last forward as they opened, in 0..1, (B, T, H) or (B, T, H, ...), before the
+    learnt step scales them.
+    """
+
+    @classmethod
+    def match_state(
+        cls, model: ModelSettings, scale: ScaleSettings
+    ) -> tuple[ModelSettings, ScaleSettings]:
+        """A memory of about width^2 numbers, by its expansion; a matrix by its number of heads."""
+        wanted = scale.width**2
+        if model.memory.network == "matrix":
+            candidates = [
+                (model, replace(scale, memory_heads=heads))
+                for heads in range(1, scale.width + 1)
+                if scale.width % heads == 0
+            ]
+        else:
+            candidates = [
+                (replace(model, memory=replace(model.memory, expansion=expansion)), scale)
+                for expansion in range(1, 65)
+            ]
+        nearest = min(candidates, key=lambda pair: abs(memory_numbers(*pair) - wanted))
+        numbers = memory_numbers(*nearest)
+        if abs(numbers / wanted - 1) > STATE_TOLERANCE:
+            raise ValueError(
+                f"model.match=state cannot match {model.name} at scale.name={scale.name}: the "
+                f"nearest memory holds {numbers:,} numbers a layer, not {wanted:,}; change "
+                f"scale.memory_heads or scale.memory_key_dim, or set model.match=none"
+            )
+        return nearest
 
     def __init__(self, model: ModelSettings, scale: ScaleSettings, *, inner: bool = False) -> None:
         super().__init__()
         spec = self.spec = model.memory.spec()
-        self.write_gate, self.longest_chunk = model.write_gate, None
+        self.chunk, self.coarse_factor = spec.chunk, model.coarse_factor
+        self.longest_chunk = None  # tokens; a hybrid's segment
+        self.write_gate = model.write_gate
         heads = self.heads = scale.memory_heads or scale.heads
         self.value_dim = scale.width // heads
         self.key_dim = memory_key_dim(model, scale)
         self.splits = [heads * self.key_dim, heads * self.key_dim, scale.width]
-        if not inner:  # a hybrid gates and projects what the memory gives by itself
+        if not inner:
             self.splits.append(scale.width)
         self.projections = nn.Linear(scale.width, sum(self.splits), bias=False)
-        self.gates = self._gate_sizes()
-        opening = sum(self.gates.values()) * heads
+        self.gate_sizes = self._gate_sizes()
+        opening = sum(self.gate_sizes.values()) * heads
         self.gate = nn.Linear(scale.width, opening) if opening else None
         channels = sum(self.splits) + opening
         self.convolution = nn.Parameter(torch.zeros(channels, CONVOLUTION))
         self.norm = nn.Parameter(torch.ones(heads, self.value_dim))
         self.out = None if inner else nn.Linear(scale.width, scale.width, bias=False)
-        # Rates are a gate in [0, 1] times a learnt scale: how far one update may move.
+        # A rate is a gate in [0, 1] times a learnt scale, which says how far one update may move.
         self.log_step = None
         if self.write_gate:
             self.log_step = nn.Parameter(torch.full((heads,), math.log(model.initial_step)))
@@ -99,9 +139,9 @@ class NeuralMemory(nn.Module):
         self.register_buffer("tables", start.tables)
 
     def _gate_sizes(self) -> dict[str, int]:
-        """How many numbers per head and token every gate that the spec uses is made of.
+        """Numbers per head and token of every gate that the spec uses.
 
-        In a window of one token its weight would only be a second rate.
+        In a window of one token the weight would only be a second rate, so it is left out.
         """
         spec, sizes = self.spec, {}
         if self.write_gate and (spec.window > 1 or spec.rate_inside):
@@ -116,24 +156,25 @@ class NeuralMemory(nn.Module):
         return sizes
 
     def initialise(self) -> None:
-        """What differs from the usual start of linear layers; call it after that."""
+        """Queries start as keys, the convolution as a plain sum, the gates as `INITIAL` says."""
         with torch.no_grad():
             # A query starts as the key of the same tokens, and both as a plain sum over the
-            # convolution's reach: what is asked already resembles what was stored under it, and
-            # binding a name to a place is learnt in a third of the steps (BABILong qa1).
+            # convolution's reach. So a question already resembles the key its answer was stored
+            # under, and binding a name to a place is learnt in a third of the steps (BABILong qa1).
             self.convolution.fill_(0.5)
-            gates = self.convolution[sum(self.splits) :]  # start as the token's own
-            gates.zero_()
-            gates[:, -1] = 1.0
+            gate_taps = self.convolution[sum(self.splits) :]  # gates start as the token's own
+            gate_taps.zero_()
+            gate_taps[:, -1] = 1.0
             keys = self.splits[1]
             self.projections.weight[:keys] = self.projections.weight[keys : 2 * keys]
             if self.gate is not None:
-                bias = self.gate.bias.split([size * self.heads for size in self.gates.values()])
-                for name, part in zip(self.gates, bias, strict=True):
+                sizes = [size * self.heads for size in self.gate_sizes.values()]
+                for name, part in zip(self.gate_sizes, self.gate.bias.split(sizes), strict=True):
                     part.fill_(INITIAL[name])
 
     @property
     def parameters_of_memory(self) -> MemoryParameters:
+        """The learnt initial memory and feature scales, and the tables."""
         return MemoryParameters(dict(self.initial), self.feature_scales, self.tables)
 
     def init_state(self, batch: int) -> NeuralMemoryState:
@@ -142,21 +183,24 @@ class NeuralMemory(nn.Module):
             self.projections.weight.new_zeros(batch, CONVOLUTION - 1, channels)
         )
 
-    def scale_chunk(self, chunk: int, factor: int) -> None:
-        """Take gradients at chunks of ``factor * chunk`` tokens, at most ``longest_chunk``."""
-        longest = self.longest_chunk
-        chunk = chunk * factor
-        if longest is not None and longest % chunk:
-            chunk = longest
+    def enter_stage(self, stage: TrainingStage | None) -> None:
+        """In coarse stages gradients are taken at chunks ``coarse_factor`` times as long.
+
+        A larger chunk is a coarser and easier memory with the same parameters.
+        """
+        coarse = stage is not None and stage.coarse
+        chunk = self.chunk * (self.coarse_factor if coarse else 1)
+        if self.longest_chunk is not None and self.longest_chunk % chunk:
+            chunk = self.longest_chunk
         self.spec = replace(self.spec, chunk=chunk)
 
     def state_bytes(self, batch: int, length: int, copies: int = 0) -> int:
-        """Bytes that the state takes at most, up to ``length`` tokens, in float32; does not grow.
+        """The most bytes that the state takes up to ``length`` tokens, in float32; does not grow.
 
-        That is before the last token of a chunk, when the weights at its start are held besides.
-        ``copies``: of the weights, that a hybrid holds besides.
+        It takes most before the last token of a chunk, when it also holds the weights at the
+        chunk's start. ``copies``: copies of the weights that a hybrid holds besides.
         """
-        spec, gates = self.spec, 2  # rate and momentum, which are held whether used or not
+        spec, gates = self.spec, 2  # rate and momentum, which are kept even if unused
         weights = sum(w.numel() for w in self.initial.values())
         copies += 1 + spec.has_momentum + (spec.chunk > 1)
         gates += feature_dim(spec, self.key_dim) if spec.retain == "channel" else 1
@@ -168,13 +212,8 @@ class NeuralMemory(nn.Module):
         tail = (CONVOLUTION - 1) * self.convolution.shape[0]
         return 4 * batch * (copies * weights + self.heads * (tokens + whole) + tail)
 
-    def forward(
-        self, x: Tensor, state: NeuralMemoryState
-    ) -> tuple[Tensor, NeuralMemoryState, dict[str, Tensor]]:
-        """(B, T, width) and the past -> (B, T, width), the past with these tokens, the gates.
-
-        The gates are given back as they opened, in 0..1, before the learnt step scales them.
-        """
+    def forward(self, x: Tensor, state: NeuralMemoryState) -> tuple[Tensor, NeuralMemoryState]:
+        """(B, T, width) and the past -> (B, T, width) and the past with these tokens."""
         projected = self.projections(x)
         if self.gate is not None:
             projected = torch.cat([projected, self.gate(x)], -1)
@@ -183,17 +222,17 @@ class NeuralMemory(nn.Module):
         q, k, v, *output_gate = F.silu(mixed).split(self.splits, -1)
         q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in (q, k, v))
         q, k = unit(q), unit(k)
-        # bfloat16 has nothing between 0.996 and 1, where keep-rates decide how long a memory is.
-        opened = self._gates(opening.to(state_dtype(opening.dtype)))
-        gates = Gates(**self._stepped(opened))
+        # bfloat16 has no number between 0.996 and 1, where keep-rates decide how long a memory is.
+        self.observed = self._gates(opening.to(state_dtype(opening.dtype)))
+        gates = Gates(**self._stepped(self.observed))
         y, memory = chunk_memory(self.spec, self.parameters_of_memory, q, k, v, gates, state.memory)
         y = self._normalised(y)
         if self.out is not None:
             y = self.out(y * output_gate[0])
-        return y, NeuralMemoryState(tail, memory), opened
+        return y, NeuralMemoryState(tail, memory)
 
     def retrieve(self, queries: Tensor, weights: dict[str, Tensor]) -> Tensor:
-        """(B, T, H K) -> (B, T, width), read from weights (B, H, out, in) that do not change.
+        """(B, T, H K) -> (B, T, width), read from ``weights`` (B, H, O, I) that do not change.
 
         ``{}`` stands for the initial weights.
         """
@@ -212,11 +251,11 @@ class NeuralMemory(nn.Module):
         return y.flatten(2)
 
     def _gates(self, x: Tensor) -> dict[str, Tensor]:
-        """Every gate the spec uses, (B, T, H) or (B, T, H, c), from what it is made of."""
+        """Every gate that the spec uses, from the linear map's output (B, T, ...)."""
         parts = gate_function(self.spec, x).split(
-            [size * self.heads for size in self.gates.values()], -1
+            [size * self.heads for size in self.gate_sizes.values()], -1
         )
-        gates = dict(zip(self.gates, parts, strict=True))
+        gates = dict(zip(self.gate_sizes, parts, strict=True))
         if "weight" in gates and self.spec.window_weights == "pair":
             gates["weight"] = gates["weight"].unflatten(-1, (self.heads, self.spec.window))
         if self.spec.retain == "channel":
@@ -233,3 +272,68 @@ class NeuralMemory(nn.Module):
         name = "weight" if self.spec.rate_inside else "rate"
         step = self.log_step.exp().to(gates[name].dtype)
         return gates | {name: gates[name] * (step[:, None] if gates[name].dim() == 4 else step)}
+
+    # training ----------------------------------------------------------------------------------
+
+    def auxiliary_losses(self) -> dict[str, Tensor]:
+        """``memory_change``: mean over heads and tokens of written plus forgotten (1 - retain).
+
+        It counts the gates as they open: a penalty on the step itself would keep old values from
+        being replaced.
+        """
+        terms = []
+        written = self._written()
+        if written is not None:
+            terms.append(written.float().mean())
+        if "retain" in self.observed:
+            terms.append((1 - self.observed["retain"]).float().mean())
+        return {"memory_change": sum(terms) if terms else self.norm.new_zeros(())}
+
+    def _written(self) -> Tensor | None:
+        """How much each token writes, (B, T, H), or None if no gate decides it.
+
+        This is rate x weight. For `muon` it is the rate alone: an orthogonalised update has the
+        same norm whatever the weights of its tokens, so that a memory which sees nothing (weight 0)
+        at a rate above 0 still applies its last momentum.
+        """
+        rate, weight = self.observed.get("rate"), self.observed.get("weight")
+        if weight is None or (rate is not None and self.spec.optimizer == "muon"):
+            return rate
+        weight = weight.mean(-1) if weight.dim() == 4 else weight
+        return weight if rate is None else weight * rate
+
+    @torch.no_grad()
+    def metrics(self, state: NeuralMemoryState | None) -> dict[str, Tensor]:
+        """Means over sequences and heads.
+
+        ``memory_norm``: Frobenius norm of all weights at the end. ``memory_update``: norm of their
+        difference from the initial weights. ``pruned``: share of tokens (and heads) that write
+        exactly nothing. ``gate_*``: the gates as they open.
+        """
+        values: dict[str, Tensor] = {}
+        if state is not None:
+            squared_norm, squared_update = 0.0, 0.0
+            for name, weight in state.memory.weights.items():
+                squared_norm = squared_norm + weight.square().sum((-2, -1))
+                update = weight - self.initial[name]
+                squared_update = squared_update + update.square().sum((-2, -1))
+            values["memory_norm"] = squared_norm.sqrt().mean()
+            values["memory_update"] = squared_update.sqrt().mean()
+        written = self._written()
+        if written is not None:
+            values["pruned"] = (written == 0).float().mean()
+        for name, gate in self.observed.items():
+            values[f"gate_{name}"] = gate.float().mean()
+        return values
+
+
+def memory_numbers(model: ModelSettings, scale: ScaleSettings) -> int:
+    """The number of weights of one layer's memory, without momentum."""
+    spec = model.memory.spec()
+    heads = scale.memory_heads or scale.heads
+    values = scale.width // heads
+    inputs = feature_dim(spec, memory_key_dim(model, scale))
+    if spec.network == "matrix":
+        return heads * values * inputs
+    ups = len(spec.weight_names) - 1
+    return heads * spec.expansion * values * (values + ups * inputs)

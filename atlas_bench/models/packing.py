@@ -1,9 +1,9 @@
 """Rows that hold several documents, each read from a fresh state.
 
-A row is cut where its documents start, and every part is read as a sequence of its own. That resets
-memories, caches, convolutions and positions alike and leaves the maths of every mixer as it is.
-Parts of like length are read together, the shorter ones with more tokens behind them, which a
-causal model cannot see from where it is looked at.
+A row is cut where its documents start, and every part is read as a sequence of its own. This resets
+memories, caches, convolutions and positions alike, and leaves the maths of every mixer as it is.
+Parts of similar length are read together. The shorter ones are padded with the tokens behind them,
+which do not change a causal model's results for the part itself.
 
 Legend: B rows, T tokens of a row, N parts of a group, L tokens of its longest.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from atlas_bench.models.language_model import LanguageModel
 
-# Tokens read for nothing, at most, for each that is wanted. Fewer make more groups, each a call.
+# The most padding tokens per wanted token. Less padding needs more groups, each with its own call.
 MAX_PADDING = 0.1
 
 
@@ -30,43 +30,44 @@ def packed_forward(
 ) -> Tensor:
     """tokens (B, T) int64 and where documents start, (B, T) bool -> hidden (B, T, width).
 
-    Each row's first token starts one too, marked or not. ``forward``: a compiled ``model``, or one
-    that reads in pieces. In training mode ``model.gates`` are left as after one call over the whole
-    rows.
+    The first token of a row always starts a document. ``forward``: a compiled ``model``, or one
+    that reads in pieces. In training mode each mixer's ``observed`` is left as after one call on
+    the whole rows.
     """
     forward = forward or model
     flat = tokens.flatten()
     hidden, places = [], []
-    gates: list[list[dict[str, Tensor]]] = []
+    observed: list[list[dict[str, Tensor]]] = []  # by group and layer
     for first, lengths in part_groups(starts):
         steps = np.arange(lengths.max())
         place_NL = first[:, None] + steps
-        # Behind a part stands what follows it in the rows; behind the very last, its last token.
+        # The padding is what follows the part in the rows; after the last part, the last token.
         index = torch.from_numpy(np.minimum(place_NL, len(flat) - 1)).to(flat.device)
-        found, _ = forward(flat[index])
+        group_hidden, _ = forward(flat[index])
         inside = steps < lengths[:, None]
         kept = torch.from_numpy(inside).to(flat.device)
-        hidden.append(found[kept])
-        if model.training:
-            gates.append([{n: gate[kept] for n, gate in layer.items()} for layer in model.gates])
+        hidden.append(group_hidden[kept])
         places.append(place_NL[inside])
-    back = torch.from_numpy(np.argsort(np.concatenate(places))).to(flat.device)
+        if model.training:
+            observed.append(
+                [{n: x[kept] for n, x in mixer.observed.items()} for mixer in model.mixers]
+            )
+    order = torch.from_numpy(np.argsort(np.concatenate(places))).to(flat.device)
 
     def in_rows(parts: list[Tensor]) -> Tensor:
-        return torch.cat(parts)[back].unflatten(0, tokens.shape)
+        return torch.cat(parts)[order].unflatten(0, tokens.shape)
 
-    model.gates = [
-        {name: in_rows([layer[name] for layer in layers]) for name in layers[0]}
-        for layers in zip(*gates, strict=True)
-    ]
+    for mixer, groups in zip(model.mixers, zip(*observed, strict=True), strict=False):
+        if groups[0]:
+            mixer.observed = {name: in_rows([g[name] for g in groups]) for name in groups[0]}
     return in_rows(hidden)
 
 
 def part_groups(starts: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(B, T) bool -> groups of parts: their first tokens' places in the flat rows, their lengths.
 
-    From the longest down, a part joins a group while the group's padding stays within MAX_PADDING
-    of its tokens, so that it does so for all of them together.
+    Parts are taken from the longest down. A part joins the group while the group's padding stays
+    within MAX_PADDING of its tokens; then the padding of all groups together does as well.
     """
     starts = starts.copy()
     starts[:, 0] = True

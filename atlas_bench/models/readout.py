@@ -1,8 +1,10 @@
-"""A whole sequence read from the hidden state at its last position.
+"""Read a whole sequence from the hidden state at its last position.
 
-For MAD's compression (2403.17844): what the blocks kept of the tokens in their state is all that
-there is to name them from. An encoder (the blocks) and a decoder of two layers that is told, by
-sinusoids, which position to name.
+For MAD's compression task (2403.17844): the blocks are the encoder, and all that is known of the
+tokens is what the blocks kept in their state. The decoder has two layers; sinusoids tell it which
+position to name.
+
+Legend: B batch, T tokens, D width.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ class LastReadout(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """(B, T, width) -> (B, T, width), of which only ``x_BTD[:, -1]`` is looked at."""
+        """(B, T, D) -> (B, T, D); the result depends on ``x_BTD[:, -1]`` alone."""
         _, length, width = x_BTD.shape
         y = x_BTD[:, -1:] + positions(length, width).to(x_BTD)
         for norm, layer in zip(self.norms, self.layers, strict=True):

@@ -14,13 +14,9 @@ from atlas_bench.config.schema import (
     LOGGER_MODES,
     PRECISIONS,
 )
-from atlas_bench.memory.fla import why_not
-from atlas_bench.models.settings import (
-    ModelSettings,
-    ScaleSettings,
-    check_settings,
-    needs_library,
-)
+from atlas_bench.models.checks import check_settings
+from atlas_bench.models.mixer import unavailable_reason
+from atlas_bench.models.settings import ModelSettings, ScaleSettings
 from atlas_bench.naming import check_choice
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.tasks.learnability.online import OnlineSettings
@@ -116,7 +112,6 @@ def _check_model(settings: RunSettings) -> None:
             f"model={settings.model.name} is pretrained, leave it 0"
         )
     check_settings(settings.model, settings.scale)
-    settings.model.memory.spec()
     check_training(settings.training)
 
 
@@ -163,12 +158,6 @@ def check_machine(settings: RunSettings) -> None:
             f"torchrun started {processes} processes, but a run trains in one; use "
             f"--nproc-per-node=1 --nnodes=1, or hardware=slurm or ray for several runs at once"
         )
-    if not needs_library(settings.model):
-        return
-    reason = why_not()
-    if reason is None and settings.hardware.device == "cpu":
-        reason = "which need a GPU; use hardware.device=auto or cuda"
+    reason = unavailable_reason(settings.model, settings.hardware.device)
     if reason is not None:
-        raise ConfigError(
-            f"model={settings.model.name} runs on flash-linear-attention's kernels, {reason}"
-        )
+        raise ConfigError(f"model={settings.model.name} {reason}")

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from atlas_bench.config.errors import ConfigError
-from atlas_bench.memory.fla import why_not
 from atlas_bench.models.accounting import COUNTED_TOKENS, account
 from atlas_bench.models.accounting import as_text as account_text
 from atlas_bench.models.language_model import count_parameters
-from atlas_bench.models.settings import ScaleSettings, needs_library
+from atlas_bench.models.mixer import unavailable_reason
+from atlas_bench.models.settings import ScaleSettings
 from atlas_bench.runs.checks import check_machine
 from atlas_bench.runs.settings import RunSettings, model_name, scale_name
 from atlas_bench.tasks.learnability.online import OnlineSettings
@@ -66,7 +66,7 @@ def estimate_jobs(jobs: Sequence[RunSettings]) -> Iterator[Estimate]:
         if key not in tokens:
             tokens[key] = _tokens(settings)
         spent = tokens[key]
-        reason = why_not() if needs_library(settings.model) else None
+        reason = unavailable_reason(settings.model, settings.hardware.device)
         if settings.model.hub is not None:
             reason = "a pretrained model is not looked at"
         if reason is not None:

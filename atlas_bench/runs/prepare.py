@@ -15,7 +15,8 @@ from atlas_bench.config.identity import as_dict
 from atlas_bench.console import plain_console
 from atlas_bench.evaluation.context import Run
 from atlas_bench.interrupts import StopSignal
-from atlas_bench.models.language_model import LanguageModel, build_model, count_parameters
+from atlas_bench.models.build import build_model
+from atlas_bench.models.language_model import LanguageModel, count_parameters
 from atlas_bench.runs.provenance import git_commit
 from atlas_bench.runs.settings import RunSettings, model_name, scale_name
 from atlas_bench.tasks.babilong.task import BabilongTask

@@ -22,12 +22,12 @@ from torch.nn import functional as F
 from atlas_bench.artifacts import checkpoint
 from atlas_bench.artifacts.folder import RunFolder, truncate_metrics
 from atlas_bench.interrupts import Interrupted
-from atlas_bench.models.language_model import LanguageModel, ModelState
+from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.models.packing import packed_forward
+from atlas_bench.models.state import ModelState
 from atlas_bench.tasks.stages import Stage
 from atlas_bench.text.tokenizer import Tokenizer
 from atlas_bench.training.errors import TrainingError
-from atlas_bench.training.monitor import change_of_memory, memory_metrics
 from atlas_bench.training.settings import TrainingSettings
 
 LM_STRIDE = 8  # the language-modelling term looks at every eighth token: cheaper, same direction
@@ -126,7 +126,7 @@ class Trainer:
                 if stop and self._goes_on:
                     raise Interrupted
         self.save()
-        self.model.set_coarse(False)
+        self.model.enter_stage(None)
         self.model.eval()
         return progress
 
@@ -171,7 +171,7 @@ class Trainer:
         progress, settings = self.progress, self.settings
         started = time.perf_counter()
         stage = self.stages[progress.stage]
-        self.model.set_coarse(stage.coarse)
+        self.model.enter_stage(stage)
         rate = learning_rate(settings, progress.step, progress.tokens / settings.tokens)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -229,10 +229,11 @@ class Trainer:
                     others.flatten(0, 1), targets[:, first::LM_STRIDE].flatten()
                 )
                 loss = loss + settings.language_modelling_weight * modelling
-        change = change_of_memory(self.model)
+        auxiliary = self.model.auxiliary_losses()
         penalty = settings.change_penalty * self.stages[self.progress.stage].penalty_scale
         if penalty and self.progress.passed:
-            loss = loss + penalty * change
+            for value in auxiliary.values():
+                loss = loss + penalty * value
         correct = likely == wanted
         if self.tokenizer is not None:  # the end of an answer is easy and says nothing
             correct = correct[wanted != self.tokenizer.end_id]
@@ -240,8 +241,9 @@ class Trainer:
             "loss": loss.detach(),
             "answer_loss": answer_loss.detach(),
             "answer_accuracy": correct.float().mean(),
-            "memory_change": change.detach(),
-        } | memory_metrics(self.model, state)
+            **{name: value.detach() for name, value in auxiliary.items()},
+            **self.model.metrics(state),
+        }
 
     def _read(self, inputs: Tensor, starts: np.ndarray | None) -> tuple[Tensor, ModelState | None]:
         """Hidden states (B, T, width); and the last state, of which packed documents have many."""
@@ -292,7 +294,7 @@ class Trainer:
         x = self.model.embedding(torch.from_numpy(batch.inputs).to(self.device, torch.long))
         state = self.model.init_state(1)
         for index, (block, layer) in enumerate(zip(self.model.blocks, state.layers, strict=True)):
-            x, _, _ = block(x, layer)
+            x, _ = block(x, layer)
             if not torch.isfinite(x).all():
                 return f"the output of blocks.{index}"
         return "the logits"

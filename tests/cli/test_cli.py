@@ -115,14 +115,14 @@ def test_a_model_that_needs_a_gpu_says_so(
 @contextmanager
 def without_gpu(*, but_one: bool = False, installed: bool = False) -> Iterator[None]:
     """What torch sees, and whether Python finds the kernels."""
-    fla.why_not.cache_clear()
+    fla.unavailable_reason.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "is_available", lambda: but_one)
         patch.setattr(fla, "find_spec", lambda name: installed or None)
         patch.setattr(fla.importlib.metadata, "version", lambda name: "3.6.0+git1")
         patch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
         yield
-    fla.why_not.cache_clear()
+    fla.unavailable_reason.cache_clear()
 
 
 def test_what_else_the_kernels_need() -> None:

@@ -16,7 +16,8 @@ from atlas_bench.cli import run as cli
 from atlas_bench.cli.experiments import BUDGETS, experiment_names, with_budget
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.models.accounting import account
-from atlas_bench.models.language_model import build_model, count_parameters
+from atlas_bench.models.build import build_model
+from atlas_bench.models.language_model import count_parameters
 from atlas_bench.report.published import published_names, published_table
 from atlas_bench.runs import estimate as dry_run
 from atlas_bench.runs.checks import to_settings

@@ -11,7 +11,7 @@ from atlas_bench.artifacts.checkpoint import save_checkpoint
 from atlas_bench.artifacts.folder import write_json
 from atlas_bench.config.identity import as_dict
 from atlas_bench.config.locations import folder_of
-from atlas_bench.models.language_model import build_model
+from atlas_bench.models.build import build_model
 from atlas_bench.runs.checks import to_settings
 from atlas_bench.runs.settings import register_schema
 from atlas_bench.tasks.vocabulary import babilong_tokenizer

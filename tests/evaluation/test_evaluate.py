@@ -18,7 +18,7 @@ from atlas_bench.config.schema import HardwareSettings
 from atlas_bench.console import Console
 from atlas_bench.evaluation.evaluate import evaluate
 from atlas_bench.evaluation.labelled import predict
-from atlas_bench.models.language_model import build_model
+from atlas_bench.models.build import build_model
 from atlas_bench.models.settings import MemorySettings, ModelSettings, ScaleSettings
 from atlas_bench.tasks.task import Asked, Batch, Cell, Labelled, Measured, TaskSettings
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from atlas_bench.config.locations import folder_of
 from atlas_bench.config.schema import HardwareSettings
 from atlas_bench.evaluation.labelled import predict
-from atlas_bench.models.language_model import build_model
+from atlas_bench.models.build import build_model
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
 from atlas_bench.runs.checks import to_settings
 from atlas_bench.runs.execute import execute

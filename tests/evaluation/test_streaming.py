@@ -9,7 +9,8 @@ import torch
 from atlas_bench.evaluation import streaming
 from atlas_bench.evaluation.streaming import DoesNotFit, PeakMemory, Prompt, complete, generate
 from atlas_bench.interrupts import Interrupted
-from atlas_bench.models.language_model import LanguageModel, build_model
+from atlas_bench.models.build import build_model
+from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.models.settings import MemorySettings, ModelSettings, ScaleSettings
 
 SCALE = ScaleSettings(width=16, layers=2, heads=2)

@@ -179,7 +179,10 @@ class Rounded:
         return chunk_memory(self.spec, params, q, k, v, Gates(retain, rate), state)
 
 
-@pytest.mark.skipif(fla.why_not() is not None, reason=f"flash-linear-attention, {fla.why_not()}")
+@pytest.mark.skipif(
+    fla.unavailable_reason() is not None,
+    reason=f"flash-linear-attention, {fla.unavailable_reason()}",
+)
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("cuts", [[], [70, 71]], ids=["whole", "parts"])
 def test_the_kernels_equal_our_form(

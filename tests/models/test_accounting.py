@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from atlas_bench.models.accounting import COUNTED_TOKENS, account, as_text
-from atlas_bench.models.language_model import build_model, count_parameters
+from atlas_bench.models.build import build_model
+from atlas_bench.models.language_model import count_parameters
 from atlas_bench.models.settings import MemorySettings, ModelSettings, ScaleSettings
 
 SCALE = ScaleSettings(width=32, layers=3, heads=4, tie_embeddings=False, feed_forward=80)

@@ -9,7 +9,8 @@ import torch
 
 from atlas_bench.models import language_model
 from atlas_bench.models.attention import attend
-from atlas_bench.models.language_model import LanguageModel, build_model, count_parameters
+from atlas_bench.models.build import build_model
+from atlas_bench.models.language_model import LanguageModel, count_parameters
 from atlas_bench.models.settings import (
     AttentionSettings,
     MemorySettings,

@@ -12,11 +12,13 @@ from presets import NEED_GPU, assert_every_parameter_learns
 from torch import Tensor
 
 from atlas_bench.memory import fla
-from atlas_bench.models import library_mixers
 from atlas_bench.models.accounting import account
-from atlas_bench.models.language_model import LanguageModel, build_model, count_parameters
-from atlas_bench.models.settings import LIBRARY_MIXERS, ModelSettings, ScaleSettings
+from atlas_bench.models.build import build_model
+from atlas_bench.models.language_model import LanguageModel, count_parameters
+from atlas_bench.models.mixer import MIXERS, mixer_class
+from atlas_bench.models.settings import ModelSettings, ScaleSettings
 
+LIBRARY_MIXERS = [name for name in MIXERS if mixer_class(name).needs_gpu]
 SCALE = ScaleSettings(width=32, layers=2, heads=2)
 LENGTH = 12
 DEVICE = "cuda"
@@ -122,7 +124,7 @@ def _written(name: str, mixer, x: Tensor, k: Tensor, v: Tensor, projected: tuple
 def test_what_cannot_be_built_says_so() -> None:
     with pytest.raises(ValueError, match="model.match=state cannot match kda"):
         build_model(replace(settings("kda"), match="state"), SCALE, vocab_size=64, seed=0)
-    with pytest.raises(ValueError, match="heads of size 256, and the kernel of model.mixers=mesa"):
+    with pytest.raises(ValueError, match="heads of size 256, and the kernel of MesaNet"):
         build_model(settings("mesa_net"), ScaleSettings(width=2048, heads=8), vocab_size=64, seed=0)
 
 
@@ -148,7 +150,10 @@ def run(name: str, kernel: Callable[[str], Callable], dtype: torch.dtype) -> lis
     ]
 
 
-@pytest.mark.skipif(fla.why_not() is not None, reason=f"flash-linear-attention, {fla.why_not()}")
+@pytest.mark.skipif(
+    fla.unavailable_reason() is not None,
+    reason=f"flash-linear-attention, {fla.unavailable_reason()}",
+)
 @pytest.mark.parametrize("name", LIBRARY_MIXERS)
 def test_the_kernels_equal_the_recurrences(name: str) -> None:
     """A layer in bfloat16 on the kernels against float32 on the plain recurrences."""
@@ -156,4 +161,4 @@ def test_the_kernels_equal_the_recurrences(name: str) -> None:
     expected = run(name, KERNELS.__getitem__, torch.float32)
     for tensor, wanted in zip(found, expected, strict=True):
         error = (tensor.float() - wanted).norm() / wanted.norm().clamp_min(1e-6)
-        assert error < 5e-2, library_mixers.LIBRARY_CLASSES[name].__name__
+        assert error < 5e-2, name

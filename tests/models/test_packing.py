@@ -11,7 +11,6 @@ from test_presets import build
 
 from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.models.packing import MAX_PADDING, packed_forward, part_groups
-from atlas_bench.training.monitor import change_of_memory
 
 ROWS, LENGTH = 2, 70
 # Longer than two chunks and two windows, shorter than a chunk, one token; the first row begins
@@ -38,7 +37,7 @@ def alone(model: LanguageModel) -> tuple[torch.Tensor, list]:
         parts = []
         for begin, end in zip(cuts, cuts[1:], strict=False):
             parts.append(model(tokens()[row : row + 1, begin:end])[0])
-            gates.append((end - begin, model.gates))
+            gates.append((end - begin, [mixer.observed for mixer in model.mixers]))
         rows.append(torch.cat(parts, 1))
     return torch.cat(rows), gates
 
@@ -60,8 +59,8 @@ def test_every_document_is_read_as_if_it_stood_alone(name: str) -> None:
     expected = gradients(model, wanted)
     found = packed_forward(model, tokens(), starts())
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-10)
-    for layer, gates in enumerate(model.gates):
-        for key, gate in gates.items():
+    for layer, mixer in enumerate(model.mixers):
+        for key, gate in mixer.observed.items():
             one_by_one = torch.cat([each[layer][key][0] for _, each in opened])
             torch.testing.assert_close(gate.flatten(0, 1), one_by_one, rtol=1e-9, atol=1e-10)
     for key, gradient in gradients(model, found).items():
@@ -76,10 +75,12 @@ def test_the_price_on_changes_is_of_all_tokens_and_no_padding() -> None:
     _, opened = alone(model)
     mean = 0.0
     for length, gates in opened:
-        model.gates = gates
-        mean += length * change_of_memory(model).item() / (ROWS * LENGTH)
+        for mixer, observed in zip(model.mixers, gates, strict=True):
+            mixer.observed = observed
+        mean += length * model.auxiliary_losses()["memory_change"].item() / (ROWS * LENGTH)
     packed_forward(model, tokens(), starts())
-    assert change_of_memory(model).item() == pytest.approx(mean, rel=1e-6)
+    change = model.auxiliary_losses()["memory_change"].item()
+    assert change == pytest.approx(mean, rel=1e-6)
 
 
 @settings(max_examples=60, deadline=None)

@@ -13,8 +13,9 @@ from presets import ANYWHERE, assert_every_parameter_learns
 from safetensors.torch import load_file, save_file
 
 from atlas_bench.config.locations import folder_of
+from atlas_bench.models.build import build_model
 from atlas_bench.models.hybrids import memories_of
-from atlas_bench.models.language_model import LanguageModel, build_model, count_parameters
+from atlas_bench.models.language_model import LanguageModel, count_parameters
 from atlas_bench.runs.checks import to_settings
 from atlas_bench.runs.settings import RunSettings, register_schema
 

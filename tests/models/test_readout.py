@@ -8,7 +8,8 @@ import pytest
 import torch
 from presets import assert_every_parameter_learns
 
-from atlas_bench.models.language_model import LanguageModel, build_model, count_parameters
+from atlas_bench.models.build import build_model
+from atlas_bench.models.language_model import LanguageModel, count_parameters
 from atlas_bench.models.readout import LastReadout, positions
 from atlas_bench.models.settings import MemorySettings, ModelSettings, ScaleSettings
 

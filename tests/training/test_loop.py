@@ -13,13 +13,13 @@ import torch
 
 from atlas_bench.artifacts import checkpoint
 from atlas_bench.interrupts import Interrupted
-from atlas_bench.models.language_model import LanguageModel, build_model
+from atlas_bench.models.build import build_model
+from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.models.settings import MemorySettings, ModelSettings, ScaleSettings
 from atlas_bench.tasks.stages import NoiseStage
 from atlas_bench.tasks.task import Batch
 from atlas_bench.training.errors import TrainingError
 from atlas_bench.training.loop import Trainer, build_optimizer, learning_rate
-from atlas_bench.training.monitor import change_of_memory, memory_metrics
 from atlas_bench.training.settings import (
     CurriculumSettings,
     TrainingSettings,
@@ -173,7 +173,7 @@ def test_documents_in_a_row_know_nothing_of_each_other(tmp_path: Path) -> None:
         )
         hidden, _ = run.model(inputs[None].long())
         losses.append(run.model.token_losses(hidden[0][answers], targets[answers].long())[0])
-        changes += [change_of_memory(run.model)] * (end - begin)
+        changes += [run.model.auxiliary_losses()["memory_change"]] * (end - begin)
     answer_loss, change = torch.cat(losses).mean(), torch.stack(changes).mean()
     assert parts["answer_loss"].item() == pytest.approx(answer_loss.item())
     assert parts["memory_change"].item() == pytest.approx(change.item())
@@ -201,16 +201,6 @@ def test_the_price_is_charged_by_the_stage_that_has_one(tmp_path: Path) -> None:
         assert metrics["memory_change"] > 0
     assert penalties[0.0] == pytest.approx(0.0, abs=1e-6)
     assert penalties[2.0] == pytest.approx(2.0 * 0.5 * metrics["memory_change"], rel=1e-4)
-
-
-@pytest.mark.parametrize(("optimizer", "written"), [("momentum", 0.5 * 0.25), ("muon", 0.5)])
-def test_change_of_memory_counts_what_moves_it(optimizer: str, written: float) -> None:
-    memory = MemorySettings(network="mlp", optimizer=optimizer, window=2)
-    scale = ScaleSettings(width=16, layers=1, heads=2)
-    network = build_model(ModelSettings(memory=memory), scale, vocab_size=32, seed=0)
-    gate = torch.ones(1, 8, 2)
-    network.gates = [{"rate": 0.5 * gate, "weight": 0.25 * gate, "retain": 0.9 * gate}]
-    assert change_of_memory(network).item() == pytest.approx(written + 0.1)
 
 
 @pytest.mark.parametrize("broken", ["embedding.weight", "blocks.1.mixer.projections.weight"])
@@ -262,27 +252,6 @@ def test_schedule_and_weight_decay_groups() -> None:
 def test_impossible_settings_name_the_key(change: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         check_training(TrainingSettings(**change))
-
-
-def test_the_monitor_says_what_the_memories_did(tmp_path: Path) -> None:
-    network = model()
-    tokens = torch.zeros(2, 24, dtype=torch.long)
-    with torch.no_grad():
-        for block in network.blocks:  # every rate is exactly 0, everything is kept
-            opening = block.mixer.gate.bias.split([2, 2, 2])
-            for part, value in zip(opening, (9.0, -9.0, 0.0), strict=True):
-                part.fill_(value)
-            block.mixer.gate.weight.zero_()
-        _, state = network(tokens)
-    found = memory_metrics(network, state)
-    norms = [
-        sum(w.square().sum((-2, -1)) for w in block.mixer.initial.values()).sqrt().mean()
-        for block in network.blocks
-    ]
-    assert found["pruned"] == 1
-    assert found["gate_retain"] == 1
-    assert found["memory_update"] == 0
-    torch.testing.assert_close(found["memory_norm"], torch.stack(norms).mean())
 
 
 def validated(accuracies: list[float]) -> tuple[list[float], Callable[[], float]]:

@@ -12,8 +12,9 @@ from presets import ANYWHERE
 from torch.nn import functional as F
 
 from atlas_bench.config.locations import folder_of
+from atlas_bench.models.build import build_model
 from atlas_bench.models.hybrids import memories_of
-from atlas_bench.models.language_model import LanguageModel, build_model
+from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.models.neural_memory import NeuralMemory
 from atlas_bench.runs.checks import to_settings
 from atlas_bench.runs.settings import RunSettings, register_schema

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from atlas_bench.evaluation.streaming import free_memory, prefill, refuse_what_cannot_fit
-from atlas_bench.models.language_model import LanguageModel, ModelState
+from atlas_bench.models.language_model import LanguageModel
+from atlas_bench.models.state import ModelState
 
 # A shorter prefix is read again with each text: that costs less than smaller batches would.
 SHORTEST_SHARED = 16

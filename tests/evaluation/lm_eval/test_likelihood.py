@@ -14,7 +14,8 @@ from atlas_bench.evaluation.lm_eval import prefixes
 from atlas_bench.evaluation.lm_eval.likelihood import Continuation, Open, continue_greedily, score
 from atlas_bench.evaluation.lm_eval.prefixes import SHORTEST_SHARED, PrefixReader, Text
 from atlas_bench.evaluation.streaming import DoesNotFit
-from atlas_bench.models.language_model import LanguageModel, build_model
+from atlas_bench.models.build import build_model
+from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.models.settings import (
     AttentionSettings,
     MemorySettings,

@@ -1,0 +1,66 @@
+"""Build a model of the size that its settings ask for."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+
+from atlas_bench.models.attention import Attention
+from atlas_bench.models.checks import check_settings
+from atlas_bench.models.language_model import LanguageModel, count_parameters
+from atlas_bench.models.mixer import mixer_class
+from atlas_bench.models.settings import ModelSettings, ScaleSettings
+
+
+def build_model(
+    model: ModelSettings,
+    scale: ScaleSettings,
+    *,
+    vocab_size: int,
+    seed: int,
+    readout: str = "next",
+) -> LanguageModel:
+    """A model initialised from ``seed``, of the size that ``model.match`` asks for.
+
+    ``parameters``: if the mixers have more parameters than attention, the feed-forward is narrowed
+    until the totals agree as nearly as whole units allow. A scale without a feed-forward (MQAR's)
+    has nothing to narrow; it compares models of equal width. ``state``: every mixer sizes its state
+    (`Mixer.match_state`). Raises ValueError if no choice comes near.
+    """
+    check_settings(model, scale)
+    if model.match == "state":
+        for name in dict.fromkeys(model.mixers):
+            model, scale = mixer_class(name).match_state(model, scale)
+    ffn_hidden = scale.feed_forward
+    if ffn_hidden is None:
+        ffn_hidden = swiglu_hidden(scale.width)
+    if ffn_hidden and model.match == "parameters" and model.mixers != ["attention"]:
+        ffn_hidden = _matched_ffn_hidden(model, scale, ffn_hidden)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LanguageModel(
+            model, scale, vocab_size=vocab_size, ffn_hidden=ffn_hidden, readout=readout
+        )
+
+
+def swiglu_hidden(width: int) -> int:
+    """The Transformer's feed-forward size: 8/3 of the width, a multiple of 8 (Llama)."""
+    return 8 * round(width * 8 / 3 / 8)
+
+
+def _matched_ffn_hidden(model: ModelSettings, scale: ScaleSettings, ffn_hidden: int) -> int:
+    """``ffn_hidden`` less what the mixers have more than attention, mean over the layers."""
+    with torch.device("meta"):
+        attention = count_parameters(Attention(ModelSettings(), scale))
+        names = list(itertools.islice(itertools.cycle(model.mixers), scale.layers))
+        counts = {name: count_parameters(mixer_class(name)(model, scale)) for name in set(names)}
+    mixer = round(sum(counts[name] for name in names) / len(names))
+    matched = ffn_hidden - round((mixer - attention) / (3 * scale.width))
+    if matched < 1:
+        raise ValueError(
+            f"model.match=parameters cannot match {model.name} at scale.name={scale.name}: its "
+            f"mixers alone have {mixer:,} parameters a layer; lower model.memory.expansion or "
+            f"scale.memory_key_dim, or set model.match=none"
+        )
+    return matched
