@@ -65,9 +65,11 @@ def comparable_protocol(protocol: dict[str, Any]) -> dict[str, Any]:
 def comparable_metrics(line: dict[str, Any]) -> dict[str, Any]:
     """A line of metrics.jsonl, frozen or new, in the form in which the two are compared.
 
-    At the freeze tasks without noise logged a noise share of 0.0, now they log none.
+    At the freeze tasks without noise logged a noise share of 0.0 and models without a memory a
+    change of 0.0; now they log none.
     """
-    return {key: value for key, value in line.items() if (key, value) != ("noise_share", 0.0)}
+    dropped = (("noise_share", 0.0), ("memory_change", 0.0))
+    return {key: value for key, value in line.items() if (key, value) not in dropped}
 
 
 def comparable_index(index: dict[str, Any]) -> dict[str, Any]:
