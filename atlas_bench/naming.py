@@ -21,6 +21,11 @@ def check_choice(key: str, value: object, valid: Iterable[object]) -> None:
         )
 
 
+def one_line(error: BaseException, longest: int = 200) -> str:
+    """The message of an error on one line, cut after ``longest`` characters."""
+    return " ".join(str(error).split())[:longest]
+
+
 def cause(error: BaseException) -> str:
     """The type and the first line of an error of another package, which may go on for pages."""
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"

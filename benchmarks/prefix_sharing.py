@@ -48,7 +48,7 @@ def questions(context_tokens: int, count: int) -> list[Continuation]:
 
 def seconds(model: LanguageModel, asked: list[Continuation]) -> tuple[float, int]:
     """Processor time of scoring them, and the tokens that the model read."""
-    reader = PrefixReader(model, piece=2048, batch_tokens=32768)
+    reader = PrefixReader(model, prefill_chunk=2048, batch_tokens=32768)
     started = time.process_time()
     score(reader, asked)
     return time.process_time() - started, reader.tokens_read

@@ -42,10 +42,10 @@ def measure(model: str, length: str) -> dict:
     def read(context: list[int]):
         return generate(
             network, [Prompt(context, sample.question_ids, 0)], max_new=2, end_id=tokenizer.end_id,
-            piece=hardware.piece_tokens, batch_tokens=hardware.batch_tokens,
+            prefill_chunk=hardware.prefill_chunk, batch_tokens=hardware.batch_tokens,
         )  # fmt: skip
 
-    read(sample.context_ids[: hardware.piece_tokens])  # to warm up
+    read(sample.context_ids[: hardware.prefill_chunk])  # to warm up
     found = read(sample.context_ids)
     readings = [found.tokens_per_second]
     if found.tokens_read < REPEATED_TOKENS:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,7 +18,7 @@ from torch import nn
 
 from atlas_bench.artifacts.folder import BEST, LAST, RunFolder, read_json, replacing, write_json
 from atlas_bench.config.errors import ConfigError
-from atlas_bench.text.tokenizer import Tokenizer
+from atlas_bench.naming import one_line
 
 MODEL_NAME, OPTIMIZER_NAME, PROGRESS_NAME, TOKENIZER_NAME = (
     "model.safetensors", "optimizer.safetensors", "progress.json", "tokenizer.json"
@@ -29,6 +29,12 @@ class CheckpointError(ConfigError):
     """A checkpoint cannot be used; the message is one sentence that names the file."""
 
 
+class Savable(Protocol):
+    """A tokenizer."""
+
+    def save(self, directory: Path) -> None: ...
+
+
 def save_checkpoint(
     folder: Path,
     model: nn.Module,
@@ -36,7 +42,7 @@ def save_checkpoint(
     progress: dict[str, Any],
     *,
     best: bool,
-    tokenizer: Tokenizer | None = None,
+    tokenizer: Savable | None = None,
 ) -> Path:
     """Write step ``progress['step']``, point `last` (and `best`) at it, delete older checkpoints.
 
@@ -82,12 +88,6 @@ def find_checkpoint(path: Path, which: str = LAST) -> Path:
     )
 
 
-def find_upwards(path: Path, name: str) -> Path | None:
-    """The file ``name`` of a run or checkpoint: in ``path`` or in one of two folders above it."""
-    folders = (path, path.parent, path.parent.parent)
-    return next((folder / name for folder in folders if (folder / name).is_file()), None)
-
-
 def load_model(folder: Path, model: nn.Module) -> None:
     """Load the weights strictly; CheckpointError where they do not fit ``model``."""
     path = folder / MODEL_NAME
@@ -95,8 +95,9 @@ def load_model(folder: Path, model: nn.Module) -> None:
         tensors = load_file(path)
         model.load_state_dict(tensors)
     except (RuntimeError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path} does not fit the configured model: {reason}") from error
+        raise CheckpointError(
+            f"{path} does not fit the configured model: {one_line(error)}"
+        ) from error
     except Exception as error:  # safetensors' own error type for a damaged file
         raise CheckpointError(f"{path} is damaged: {error}") from error
 

@@ -119,8 +119,8 @@ class RunFolder:
             leftover = self.path / name
             with suppress(OSError):
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        for folder in (self.path, self.path.parent):  # outputs/DATE/TIME-NAME, outputs/DATE
-            with suppress(OSError):  # not empty
+        with suppress(OSError):  # a folder that is not empty stays
+            for folder in (self.path, *self.path.parents[:2]):  # outputs/DATE/TIME-NAME
                 folder.rmdir()
 
 
@@ -213,6 +213,12 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UnreadableFile(f"{path} does not hold a JSON object")
     return content
+
+
+def find_upwards(path: Path, name: str) -> Path | None:
+    """The file ``name`` of a run or checkpoint: in ``path`` or in one of two folders above it."""
+    folders = (path, path.parent, path.parent.parent)
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
 
 def read_json_if_valid(path: Path) -> dict[str, Any] | None:

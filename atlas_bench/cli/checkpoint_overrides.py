@@ -10,8 +10,12 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from atlas_bench.artifacts.saved_config import GROUPS, _config_around
+from atlas_bench.artifacts.saved_config import find_config
 from atlas_bench.config.errors import ConfigError
+from atlas_bench.config.identity import as_dict
+from atlas_bench.models.settings import ModelSettings, ScaleSettings
+
+GROUPS = {"model": ModelSettings, "scale": ScaleSettings}
 
 
 def overrides_of_checkpoint(
@@ -27,9 +31,10 @@ def overrides_of_checkpoint(
     checkpoint = given.get("checkpoint")
     if checkpoint is None or checkpoint.is_sweep_override():
         return []
-    saved = _config_around(Path(str(checkpoint.value())))
-    if saved is None:
+    config = find_config(Path(str(checkpoint.value())))
+    if config is None:
         return []
+    saved = {group: as_dict(config.settings(group, kind)) for group, kind in GROUPS.items()}
     chosen = []
     for group in GROUPS:
         name = saved[group]["name"]

@@ -1,4 +1,4 @@
-"""Which settings decide a run's numbers."""
+"""The settings that decide a run's numbers."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-# What may differ between a run and its resumption: where and how it runs, not what it computes.
+# A resumed run may differ in these: they say where a run is and logs, not what it computes.
 NOT_IDENTITY = ("resume", "logger", "output_dir")
 
 
 def identity(config: dict[str, Any]) -> str:
-    """A hash of everything that decides the numbers; a resumed run must have the same."""
+    """A hash of everything in a config that decides the numbers."""
     kept = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def as_dict(settings: Any) -> dict[str, Any]:
-    """Plain containers, for the record and the logger."""
+    """Settings as plain containers, for files and trackers."""
     return asdict(settings)
 
 
-def first_difference(theirs: dict, ours: dict, prefix: str = "") -> str:
-    """The first key of our config that decides numbers and is another there; "" for none."""
-    for key, value in ours.items():
+def first_difference(saved: dict[str, Any], given: dict[str, Any], prefix: str = "") -> str:
+    """A sentence on the first key that decides numbers and differs; "" if there is none."""
+    for key in {**given, **saved}:
         if not prefix and key in NOT_IDENTITY:
             continue
-        other = theirs.get(key)
-        if isinstance(value, dict) and isinstance(other, dict):
-            if found := first_difference(other, value, f"{prefix}{key}."):
-                return found
-        elif json.dumps(value, default=str) != json.dumps(other, default=str):
-            return f"{prefix}{key} was {other} there and is {value} here"
+        before, now = saved.get(key), given.get(key)
+        if isinstance(before, dict) and isinstance(now, dict):
+            if difference := first_difference(before, now, f"{prefix}{key}."):
+                return difference
+        elif json.dumps(before, default=str) != json.dumps(now, default=str):
+            return f"{prefix}{key} was {before} there and is {now} here"
     return ""

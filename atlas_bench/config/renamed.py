@@ -6,6 +6,7 @@ from __future__ import annotations
 RENAMED_KEYS = {
     "training.min_streams": "training.min_sequences",
     "training.curriculum.stages[].price": "training.curriculum.stages[].penalty_scale",
+    "hardware.piece_tokens": "hardware.prefill_chunk",
 }
 
 

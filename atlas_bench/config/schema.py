@@ -18,7 +18,7 @@ class HardwareSettings:
     precision: str = "auto"  # of products; weights and memories stay in float32
     threads: int | None = None  # of a CPU; null leaves the choice to torch
     compile: bool = False  # torch.compile the model for training
-    piece_tokens: int = 2048  # tokens a sequence reads at once in evaluation
+    prefill_chunk: int = 2048  # tokens a sequence reads at once in evaluation
     batch_tokens: int = 262144  # tokens of context evaluated together, at least one sample
 
 

@@ -53,8 +53,10 @@ def predict(run: Run, batch: Batch, *, first_example: int = 0) -> Labelled:
     """The model's first choice and loss at the labelled positions, in pieces of the sequences."""
     inputs = torch.from_numpy(batch.inputs).to(run.device, torch.long)
     # A readout names a call's tokens from its last, so it must see all of them at once.
-    piece = run.settings.hardware.piece_tokens if run.model.readout is None else inputs.shape[1]
-    pieces = _read_in_pieces(run.model, inputs, piece)
+    prefill_chunk = (
+        run.settings.hardware.prefill_chunk if run.model.readout is None else inputs.shape[1]
+    )
+    pieces = _read_in_pieces(run.model, inputs, prefill_chunk)
     if batch.starts is not None:
         pieces = [_read_packed(run, inputs, batch.starts)]
     parts, start = [], 0
@@ -70,20 +72,20 @@ def predict(run: Run, batch: Batch, *, first_example: int = 0) -> Labelled:
     return Labelled(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def _read_in_pieces(model: LanguageModel, tokens: Tensor, piece: int) -> Iterator[Tensor]:
-    """Hidden states (B, at most ``piece``, width) of tokens (B, T), the state carried on."""
+def _read_in_pieces(model: LanguageModel, tokens: Tensor, prefill_chunk: int) -> Iterator[Tensor]:
+    """Hidden states (B, at most ``prefill_chunk``, width) of tokens (B, T), in order."""
     state = model.init_state(len(tokens))
-    for part in tokens.split(piece, 1):
+    for part in tokens.split(prefill_chunk, 1):
         hidden, state = model(part, state)
         yield hidden
 
 
 def _read_packed(run: Run, tokens: Tensor, starts: np.ndarray) -> Tensor:
     """Hidden states (B, T, width) of rows of documents, each from a fresh state."""
-    piece = run.settings.hardware.piece_tokens
+    prefill_chunk = run.settings.hardware.prefill_chunk
 
     def forward(part: Tensor) -> tuple[Tensor, None]:
-        return torch.cat(list(_read_in_pieces(run.model, part, piece)), 1), None
+        return torch.cat(list(_read_in_pieces(run.model, part, prefill_chunk)), 1), None
 
     return packed_forward(run.model, tokens, starts, forward)
 

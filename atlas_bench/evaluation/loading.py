@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from atlas_bench.artifacts.checkpoint import (
+    TOKENIZER_NAME,
     CheckpointError,
     find_checkpoint,
-    find_upwards,
     load_model,
 )
+from atlas_bench.artifacts.folder import CONFIG_NAME, find_upwards
+from atlas_bench.artifacts.saved_config import SavedConfig, find_config
 from atlas_bench.models.build import build_model
 from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
+from atlas_bench.naming import one_line
 from atlas_bench.tasks.vocabulary import babilong_tokenizer
 from atlas_bench.text.settings import TextSettings
 from atlas_bench.text.tokenizer import Tokenizer, load_tokenizer
@@ -36,51 +34,41 @@ class Loaded:
 def load_run(path: str | Path) -> Loaded:
     """The model of a run's folder, its ``checkpoints/`` or one checkpoint in there.
 
-    Raises CheckpointError in one sentence where something is missing or does not fit.
+    Raises ConfigError in one sentence if a file is missing, is damaged or does not fit.
     """
     source = find_checkpoint(Path(path))
-    tokenizer = run_tokenizer(source)
-    config = _config(source)
+    tokenizer, config = run_tokenizer(source), _config(source)
+    model, scale = config.settings("model", ModelSettings), config.settings("scale", ScaleSettings)
     try:
-        model = _settings(ModelSettings, config["model"])
-        scale = _settings(ScaleSettings, config["scale"])
         built = build_model(model, scale, vocab_size=tokenizer.vocab_size, seed=0)
-    except (ValueError, KeyError, OmegaConfBaseException) as error:
-        raise CheckpointError(f"the model of {source} cannot be built: {_line(error)}") from error
+    except ValueError as error:
+        raise CheckpointError(
+            f"the model of {source} cannot be built: {one_line(error)}"
+        ) from error
     load_model(source, built)
     return Loaded(built.eval(), tokenizer, source)
 
 
 def run_tokenizer(path: str | Path) -> Tokenizer:
-    """The ``tokenizer.json`` saved with a run; without one, the one that its config names.
+    """The ``tokenizer.json`` saved with a run; without one, the tokenizer that its config names.
 
-    Raises CheckpointError as `load_run` does.
+    Raises ConfigError as `load_run` does.
     """
     source = find_checkpoint(Path(path))
-    saved = find_upwards(source, "tokenizer.json")
+    saved = find_upwards(source, TOKENIZER_NAME)
+    text = None if saved else _config(source).settings("text", TextSettings)
     try:
-        if saved is not None:
+        if text is None:
             return load_tokenizer(saved)
-        text = _settings(TextSettings, _config(source)["text"])
         return babilong_tokenizer(text.tokenizer, text.vocab_size)
-    except (ValueError, KeyError, OmegaConfBaseException) as error:
-        raise CheckpointError(f"the tokenizer of {source} cannot be had: {_line(error)}") from error
+    except ValueError as error:
+        raise CheckpointError(
+            f"the tokenizer of {source} cannot be loaded: {one_line(error)}"
+        ) from error
 
 
-def _config(source: Path) -> dict[str, Any]:
-    file = find_upwards(source, "config.json")
-    if file is None:
-        raise CheckpointError(f"{source} has no config.json above it; give a run's folder")
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file} cannot be read: {_line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _settings(kind: type, content: dict[str, Any]) -> Any:
-    """``content`` as the dataclass ``kind``, every key and type checked."""
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), content))
+def _config(source: Path) -> SavedConfig:
+    config = find_config(source)
+    if config is None:
+        raise CheckpointError(f"{source} has no {CONFIG_NAME} above it; give a run's folder")
+    return config

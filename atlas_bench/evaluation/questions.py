@@ -38,7 +38,7 @@ def score_questions(
             yield Prompt(each.context_ids, each.question_ids, index)
 
     if isinstance(run.model, LanguageModel):
-        ours = {"end_id": task.tokenizer.end_id, "piece": hardware.piece_tokens}
+        ours = {"end_id": task.tokenizer.end_id, "prefill_chunk": hardware.prefill_chunk}
         answer = partial(generate, run.model, **ours)
     else:
         answer = run.model.generate

@@ -52,12 +52,12 @@ class Generated:
 
 @torch.inference_mode()
 def prefill(
-    model: LanguageModel, tokens: Tensor, state: ModelState, piece: int
+    model: LanguageModel, tokens: Tensor, state: ModelState, prefill_chunk: int
 ) -> tuple[Tensor, ModelState]:
     """Read tokens (B, T) in pieces; the hidden state at the last one (B, width), and the state."""
     hidden = tokens.new_zeros(())
-    for start in range(0, tokens.shape[1], piece):
-        part = tokens[:, start : start + piece]
+    for start in range(0, tokens.shape[1], prefill_chunk):
+        part = tokens[:, start : start + prefill_chunk]
         hidden, state = model(part.to(model.embedding.weight.device, torch.long), state)
         hidden = hidden[:, -1]
     return hidden, state
@@ -65,14 +65,19 @@ def prefill(
 
 @torch.inference_mode()
 def complete(
-    model: LanguageModel, prompts: Sequence[Prompt], *, max_new: int, end_id: int, piece: int
+    model: LanguageModel,
+    prompts: Sequence[Prompt],
+    *,
+    max_new: int,
+    end_id: int,
+    prefill_chunk: int,
 ) -> list[list[int]]:
     """Greedy continuations of prompts that agree in the lengths of context and question."""
     state = model.init_state(len(prompts))
     context = torch.from_numpy(np.stack([prompt.context for prompt in prompts]))
-    _, state = prefill(model, context, state, piece)
+    _, state = prefill(model, context, state, prefill_chunk)
     question = torch.from_numpy(np.stack([prompt.question for prompt in prompts]))
-    hidden, state = prefill(model, question, state, piece)
+    hidden, state = prefill(model, question, state, prefill_chunk)
     return decode(model, hidden, state, max_new=max_new, end_id=end_id)
 
 
@@ -111,7 +116,7 @@ def generate(
     *,
     max_new: int,
     end_id: int,
-    piece: int,
+    prefill_chunk: int,
     batch_tokens: int,
     on_prompt: Callable[[], None] = lambda: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -126,7 +131,7 @@ def generate(
     started = time.perf_counter()
     for group in batches(prompts, batch_tokens):
         refuse_what_cannot_fit(model, len(group), len(group[0].context))
-        found = complete(model, group, max_new=max_new, end_id=end_id, piece=piece)
+        found = complete(model, group, max_new=max_new, end_id=end_id, prefill_chunk=prefill_chunk)
         for prompt, tokens in zip(group, found, strict=True):
             answers[prompt.index] = tokens
             read += len(prompt.context) + len(prompt.question)

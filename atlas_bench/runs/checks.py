@@ -62,7 +62,7 @@ def check(settings: RunSettings) -> None:
     )
     for key, value, valid in choices:
         check_choice(key, value, valid)
-    for key in ("piece_tokens", "batch_tokens"):
+    for key in ("prefill_chunk", "batch_tokens"):
         if getattr(hardware, key) < 1:
             raise ConfigError(f"hardware.{key}={getattr(hardware, key)} must be at least 1")
     if hardware.threads is not None and hardware.threads < 1:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from atlas_bench.artifacts import checkpoint
-from atlas_bench.artifacts.folder import RunFolder, write_json
+from atlas_bench.artifacts.folder import RunFolder
+from atlas_bench.artifacts.saved_config import write_config
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.identity import as_dict
 from atlas_bench.console import plain_console
@@ -80,7 +81,7 @@ def _claim(settings: RunSettings, folder: RunFolder) -> None:
                 f"{folder} holds another run; go on with that by resume={folder}, or choose a "
                 f"folder with hydra.run.dir=PATH (a sweep: hydra.sweep.dir=PATH)"
             ) from None
-    write_json(folder.config, as_dict(settings))
+    write_config(folder.config, as_dict(settings))
 
 
 def _task_and_model(

@@ -22,11 +22,13 @@ from atlas_bench.artifacts.folder import (
     JOB_NAME,
     SWEEP_NAME,
     RunFolder,
+    UnreadableFile,
     read_json,
     read_json_if_valid,
     write_json,
 )
 from atlas_bench.artifacts.records import why_failed
+from atlas_bench.artifacts.saved_config import read_config
 from atlas_bench.config.identity import NOT_IDENTITY, identity
 
 DONE, FAILED, STOPPED, MISSING = "done", "failed", "unfinished", "missing"
@@ -135,7 +137,7 @@ def refresh_index(folder: Path) -> Index:
 def _found(sweep: Path, folder: Path) -> Job | None:
     """What a job's folder says; None where that is damaged."""
     files = RunFolder(folder)
-    claim, config = read_json_if_valid(files.job), read_json_if_valid(files.config)
+    claim, config = read_json_if_valid(files.job), _config_of(files)
     try:
         number, overrides = int(claim["number"]), list(claim["overrides"])
     except (TypeError, KeyError, ValueError):
@@ -147,6 +149,14 @@ def _found(sweep: Path, folder: Path) -> Job | None:
         state, reason = FAILED, why_failed(folder)
     same = None if config is None else identity(config)  # not written yet
     return Job(number, state, overrides, same, folder.relative_to(sweep).as_posix(), reason)
+
+
+def _config_of(job: RunFolder) -> dict[str, Any] | None:
+    """The config of a job; None if it is not written yet, or damaged."""
+    try:
+        return read_config(job.config).values
+    except UnreadableFile:
+        return None
 
 
 def find_unfinished(output_dir: Path, same: str) -> Path | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from atlas_bench.artifacts.folder import RunFolder, read_json_if_valid, write_json
+from atlas_bench.artifacts.saved_config import read_config
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.identity import first_difference, identity
 from atlas_bench.sweeps.index import refresh_index
@@ -86,11 +87,10 @@ def _check_own(job: JobStart) -> None:
             f"{folder} is the folder of job {claim.get('number')}; hydra.sweep.subdir must give "
             f"each job one of its own, as with ${{hydra.job.num}} in it"
         )
-    theirs = read_json_if_valid(RunFolder(folder).config)
-    if theirs is not None and identity(theirs) != identity(job.config):
-        raise ConfigError(
-            f"{folder} was started with another config: {first_difference(theirs, job.config)}"
-        )
+    if RunFolder(folder).config.is_file():
+        saved = read_config(RunFolder(folder).config)
+        if difference := first_difference(saved.values, job.config):
+            raise ConfigError(f"{folder} was started with another config: {difference}")
 
 
 def _forget(refused: RunFolder) -> None:

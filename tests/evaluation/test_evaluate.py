@@ -87,8 +87,8 @@ class Labels:
         ]
 
 
-def run(task: object, folder: Path, piece: int = 7) -> SimpleNamespace:
-    hardware = HardwareSettings(piece_tokens=piece)
+def run(task: object, folder: Path, prefill_chunk: int = 7) -> SimpleNamespace:
+    hardware = HardwareSettings(prefill_chunk=prefill_chunk)
     return SimpleNamespace(
         model=MODEL, task=task, folder=RunFolder(folder), device=torch.device("cpu"),
         console=Console(),
@@ -121,8 +121,8 @@ def test_labelled_positions_are_scored_as_one_forward_pass_does(tmp_path: Path) 
 
 def test_pieces_change_no_prediction(tmp_path: Path) -> None:
     batch = Batch(TOKENS[:, :-1], TOKENS[:, 1:], MASK)
-    whole = predict(run(None, tmp_path, piece=64), batch)
-    parts = predict(run(None, tmp_path, piece=3), batch)
+    whole = predict(run(None, tmp_path, prefill_chunk=64), batch)
+    parts = predict(run(None, tmp_path, prefill_chunk=3), batch)
     order = np.lexsort((parts.position, parts.example))
     np.testing.assert_allclose(parts.loss[order], whole.loss, rtol=1e-4)
 

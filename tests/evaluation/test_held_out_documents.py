@@ -45,7 +45,7 @@ def test_documents_of_a_row_are_scored_as_if_each_stood_alone(piece: int) -> Non
     run = SimpleNamespace(
         model=model,
         device=torch.device("cpu"),
-        settings=SimpleNamespace(hardware=HardwareSettings(piece_tokens=piece)),
+        settings=SimpleNamespace(hardware=HardwareSettings(prefill_chunk=piece)),
     )
     batch = Batch(tokens[:, :-1], tokens[:, 1:], mask, starts)
     found = predict(run, batch, first_example=5)

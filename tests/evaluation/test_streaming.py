@@ -36,9 +36,16 @@ def prompts(lengths: list[int], seed: int = 0) -> list[Prompt]:
 def test_pieces_and_batches_change_no_answer(settings: ModelSettings) -> None:
     model = build(settings)
     asked = prompts([40, 7, 40, 0, 7, 21])
-    alone = [complete(model, [p], max_new=5, end_id=1, piece=64)[0] for p in asked]
-    for piece, batch_tokens in ((64, 10**6), (5, 10**6), (8, 50), (3, 1)):
-        found = generate(model, asked, max_new=5, end_id=1, piece=piece, batch_tokens=batch_tokens)
+    alone = [complete(model, [p], max_new=5, end_id=1, prefill_chunk=64)[0] for p in asked]
+    for prefill_chunk, batch_tokens in ((64, 10**6), (5, 10**6), (8, 50), (3, 1)):
+        found = generate(
+            model,
+            asked,
+            max_new=5,
+            end_id=1,
+            prefill_chunk=prefill_chunk,
+            batch_tokens=batch_tokens,
+        )
         assert found.tokens == alone
         assert found.tokens_read == 40 + 7 + 40 + 7 + 21 + 6 * 2
 
@@ -46,7 +53,7 @@ def test_pieces_and_batches_change_no_answer(settings: ModelSettings) -> None:
 def test_greedy_answers_are_the_models_own_and_stop_at_the_end_token() -> None:
     model = build(MEMORY)
     prompt = prompts([12])[0]
-    (answer,) = complete(model, [prompt], max_new=6, end_id=-1, piece=4)
+    (answer,) = complete(model, [prompt], max_new=6, end_id=-1, prefill_chunk=4)
     tokens = torch.tensor([[*prompt.context.tolist(), *prompt.question.tolist()]])
     with torch.no_grad():
         for expected in answer:
@@ -55,7 +62,7 @@ def test_greedy_answers_are_the_models_own_and_stop_at_the_end_token() -> None:
             assert chosen == expected
             tokens = torch.cat([tokens, torch.tensor([[chosen]])], 1)
     stop = answer[2]
-    (cut,) = complete(model, [prompt], max_new=6, end_id=stop, piece=4)
+    (cut,) = complete(model, [prompt], max_new=6, end_id=stop, prefill_chunk=4)
     assert cut == answer[: answer.index(stop)]
 
 
@@ -64,16 +71,16 @@ def test_a_cache_that_cannot_fit_is_refused_with_its_bytes(monkeypatch) -> None:
     model = build(ATTENTION)
     needed = model.state_bytes(1, 2000)
     with pytest.raises(DoesNotFit, match=f"2,000 tokens need {needed:,} bytes .* 100,000 are free"):
-        generate(model, prompts([2000]), max_new=1, end_id=1, piece=512, batch_tokens=1)
+        generate(model, prompts([2000]), max_new=1, end_id=1, prefill_chunk=512, batch_tokens=1)
     recurrent = build(MEMORY)
-    generate(recurrent, prompts([2000]), max_new=1, end_id=1, piece=512, batch_tokens=1)
+    generate(recurrent, prompts([2000]), max_new=1, end_id=1, prefill_chunk=512, batch_tokens=1)
 
 
 def test_a_stop_is_obeyed_between_batches() -> None:
     seen: list[int] = []
     with pytest.raises(Interrupted):
         generate(
-            build(MEMORY), prompts([5, 6, 7]), max_new=1, end_id=1, piece=8, batch_tokens=1,
+            build(MEMORY), prompts([5, 6, 7]), max_new=1, end_id=1, prefill_chunk=8, batch_tokens=1,
             on_prompt=lambda: seen.append(1), should_stop=lambda: len(seen) == 2,
         )  # fmt: skip
     assert len(seen) == 2

@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from atlas_bench.artifacts.saved_config import upgrade
+
 EXPECTED = Path(__file__).parent / "expected"
 MACHINE = EXPECTED / "machine.json"
 RUN_FILES = ("record.json", "metrics.jsonl", "predictions.jsonl")
@@ -29,32 +31,8 @@ DIFFERENCES_SHOWN = 10
 
 
 def comparable_config(config: dict[str, Any]) -> dict[str, Any]:
-    """A config, frozen or new, in the form in which the two are compared.
-
-    At the freeze some keys had other names, the stages of every task had a length and a noise
-    share, and mqar and mad had placeholders for what the task decides.
-    """
-    training = dict(config["training"])
-    training["min_sequences"] = training.pop("min_streams", training.get("min_sequences"))
-    stages = training["curriculum"]["stages"] or []
-    task = config.get("trained_on", config)["task"]["name"]
-    without = {"lm": {"noise"}, "mqar": {"noise", "length"}, "mad": {"noise", "length"}}
-    trains = task not in ("commonsense", "recall", "learnability")
-    training["curriculum"] = {
-        **training["curriculum"],
-        "stages": [
-            {
-                {"price": "penalty_scale"}.get(key, key): value
-                for key, value in stage.items()
-                if key not in without.get(task, ())
-            }
-            for stage in stages
-            if trains
-        ],
-    }
-    if task in ("mqar", "mad"):
-        del training["batch_tokens"]
-    return {**config, "training": training}
+    """A config, frozen or new, with the keys of the present format."""
+    return upgrade(config)
 
 
 def comparable_protocol(protocol: dict[str, Any]) -> dict[str, Any]:

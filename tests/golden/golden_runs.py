@@ -81,7 +81,7 @@ GOLDENS = {
     "babilong_atlas": Golden(["model=atlas", *BABILONG, "validation_samples=2"]),
     "babilong_eval": Golden(
         ["mode=eval", "checkpoint=babilong_atlas", "task.subtasks=[qa1,qa2]",
-         "task.lengths=[0k,2k]", "task.samples=2", "hardware.piece_tokens=300"],
+         "task.lengths=[0k,2k]", "task.samples=2", "hardware.prefill_chunk=300"],
         needs="babilong_atlas",
     ),
     "babilong_resumed": Golden(

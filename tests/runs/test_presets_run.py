@@ -21,7 +21,7 @@ SMALL = [
     "training.tokens=512", "training.batch_tokens=128", "training.checkpoint_every=100",
     "training.curriculum.stages=[{length:64,noise:0.0,coarse:true},{length:128,noise:0.5}]",
     "training.curriculum.longest=0.5", "training.min_sequences=1", "task.lengths=[1k]",
-    "task.samples=2", "logger=none", "hardware.device=cpu", "hardware.piece_tokens=400",
+    "task.samples=2", "logger=none", "hardware.device=cpu", "hardware.prefill_chunk=400",
 ]  # fmt: skip
 
 

@@ -76,8 +76,9 @@ def test_a_checkpoint_is_evaluated_alike_and_the_report_reads_both(tmp_path: Pat
     other = ["model=titans", "model.memory.expansion=2", "seed=3", "training.clip=0.5"]
     assert atlas_bench(*SMALL, *other, folder=tmp_path).returncode == 0
     run = only_run(tmp_path)
+    last = run / "checkpoints/last"
     done = atlas_bench(
-        *SMALL, "mode=eval", f"checkpoint={run}", "output_dir=again", folder=tmp_path
+        *SMALL, "mode=eval", f"checkpoint={last}", "output_dir=again", folder=tmp_path
     )
     assert done.returncode == 0, done.stderr
     (again,) = (tmp_path / "again").glob("*/*")
@@ -97,6 +98,14 @@ def test_a_checkpoint_is_evaluated_alike_and_the_report_reads_both(tmp_path: Pat
     assert wrong.returncode == 2
     assert f"model=atlas is not what checkpoint={run} was trained as, model=titans" in wrong.stderr
     assert (tmp_path / "report/accuracy.png").is_file()
+
+
+def test_a_command_that_fails_before_its_run_begins_leaves_nothing(tmp_path: Path) -> None:
+    for words in (["mode=eval", "checkpoint=nowhere"], ["text.tokenizer=nowhere"]):
+        done = atlas_bench(*words, "logger=none", folder=tmp_path)
+        assert done.returncode == 2, done.stderr
+        assert "nowhere" in done.stderr
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_kill_9_and_resume_gives_the_same_loss_to_the_bit(tmp_path: Path) -> None:

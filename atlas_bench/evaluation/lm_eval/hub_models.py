@@ -25,6 +25,7 @@ from atlas_bench.evaluation.streaming import (
 )
 from atlas_bench.interrupts import Interrupted
 from atlas_bench.models.settings import ModelSettings
+from atlas_bench.naming import one_line
 from atlas_bench.text.tokenizer import Tokenizer, load_tokenizer
 
 # What configurations call the most tokens that a model has positions for; recurrent ones have none.
@@ -72,8 +73,9 @@ class HubModel:
                 device=device.type,
             )
         except (OSError, ValueError, ImportError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"model.name={settings.name} cannot be loaded: {reason}") from error
+            raise ValueError(
+                f"model.name={settings.name} cannot be loaded: {one_line(error)}"
+            ) from error
         self.batch_size = hub.batch_size
         self.most_tokens = hub.max_length or _positions(self.lm.config)
 

@@ -69,8 +69,8 @@ def _score_batch(
         targets[row, first : first + len(target)] = target
     values, greedy = np.zeros(rows), np.ones(rows, bool)
     device = model.embedding.weight.device
-    for start in range(0, length, reader.piece):
-        part = slice(start, start + reader.piece)
+    for start in range(0, length, reader.prefill_chunk):
+        part = slice(start, start + reader.prefill_chunk)
         hidden, state = model(torch.from_numpy(tokens[:, part]).to(device, torch.long), state)
         at = np.nonzero(targets[:, part] >= 0)
         kept = hidden[torch.from_numpy(at[0]).to(device), torch.from_numpy(at[1]).to(device)]
@@ -120,7 +120,9 @@ def continue_greedily(
     found: dict[int, list[int]] = {}
     for standing in reader.stand(texts, equal=True):
         rest = np.stack([text.tokens[standing.depth :] for text in standing.texts])
-        hidden, state = prefill(reader.model, torch.from_numpy(rest), standing.state, reader.piece)
+        hidden, state = prefill(
+            reader.model, torch.from_numpy(rest), standing.state, reader.prefill_chunk
+        )
         ends = [asked[text.index] for text in standing.texts]
 
         def is_complete(row: int, tokens: list[int], ends: list[Open] = ends) -> bool:

@@ -30,7 +30,7 @@ class AtlasBenchLM(TemplateLM):
     """``checkpoint``: a run's folder, or a model that is there already.
 
     ``batch_size``: sequences at once, or ``auto`` for as many as ``batch_tokens`` and the free
-    memory allow. ``piece_tokens``: tokens a sequence reads at once. ``share_prefixes=False`` reads
+    memory allow. ``prefill_chunk``: tokens a sequence reads at once. ``share_prefixes=False`` reads
     every prompt from its start; only the time differs.
     """
 
@@ -41,7 +41,7 @@ class AtlasBenchLM(TemplateLM):
         batch_size: int | str | None = "auto",
         max_batch_size: int | None = None,
         batch_tokens: int = 32768,
-        piece_tokens: int = 2048,
+        prefill_chunk: int = 2048,
         max_length: int | None = None,
         share_prefixes: bool = True,
         device: str | None = None,
@@ -56,7 +56,7 @@ class AtlasBenchLM(TemplateLM):
         rows = max_batch_size if batch_size in (None, "auto") else int(batch_size)
         self.reader = PrefixReader(
             self.model,
-            piece=piece_tokens,
+            prefill_chunk=prefill_chunk,
             batch_tokens=batch_tokens,
             batch_rows=rows,
             shared=share_prefixes,

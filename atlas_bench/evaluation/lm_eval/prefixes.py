@@ -56,12 +56,12 @@ class PrefixReader:
         self,
         model: LanguageModel,
         *,
-        piece: int,
+        prefill_chunk: int,
         batch_tokens: int,
         batch_rows: int | None = None,
         shared: bool = True,
     ) -> None:
-        self.model, self.piece, self.shared = model, piece, shared
+        self.model, self.prefill_chunk, self.shared = model, prefill_chunk, shared
         self.batch_tokens, self.batch_rows = batch_tokens, batch_rows
         self.tokens_read = 0
 
@@ -102,7 +102,7 @@ class PrefixReader:
                 rows = [row for *_, row in batch]
                 self.tokens_read += tokens.size
                 below = state.select(rows)
-                _, below = prefill(self.model, torch.from_numpy(tokens), below, self.piece)
+                _, below = prefill(self.model, torch.from_numpy(tokens), below, self.prefill_chunk)
                 parts = [group for _, group, _ in batch]
                 yield from self._descend(texts, common, parts, end, below, equal)
 

@@ -22,6 +22,7 @@ from atlas_bench.evaluation.loading import Loaded, run_tokenizer
 from atlas_bench.evaluation.streaming import PeakMemory
 from atlas_bench.interrupts import Interrupted
 from atlas_bench.models.language_model import LanguageModel
+from atlas_bench.naming import one_line
 from atlas_bench.tasks.suites.task import AVERAGE, AVERAGED, SUBTASKS, SuiteTask
 from atlas_bench.tasks.task import Cell
 
@@ -81,7 +82,7 @@ def _model(run: Run) -> LM:
     return AtlasBenchLM(
         Loaded(run.model, run.task.tokenizer, run.folder.path),
         batch_tokens=hardware.batch_tokens,
-        piece_tokens=hardware.piece_tokens,
+        prefill_chunk=hardware.prefill_chunk,
         max_length=run.task.settings.max_length,
         device=run.device.type,
     )
@@ -110,10 +111,9 @@ def _load(task: SuiteTask) -> dict[str, Any]:
             with contextlib.chdir(place), _quiet():
                 found |= manager.load([subtask])["tasks"]
         except (OSError, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
             raise ConfigError(
-                f"task.data={settings.data}: the data of {subtask} cannot be had ({reason}); "
-                f"task.data=fixtures needs no network"
+                f"task.data={settings.data}: the data of {subtask} cannot be loaded "
+                f"({one_line(error)}); task.data=fixtures needs no network"
             ) from error
     for each in found.values():
         each.set_config("num_fewshot", 0)

@@ -51,7 +51,7 @@ def build(name: str, dtype: torch.dtype = torch.float64) -> LanguageModel:
 
 
 def reader(name: str, dtype: torch.dtype = torch.float64, **options) -> PrefixReader:
-    chosen = {"piece": 64, "batch_tokens": 10**6} | options
+    chosen = {"prefill_chunk": 64, "batch_tokens": 10**6} | options
     return PrefixReader(build(name, dtype), **chosen)
 
 
@@ -98,7 +98,7 @@ def direct(name: str, dtype: torch.dtype = torch.float64) -> list[tuple[float, b
     [
         {},
         {"shared": False},
-        {"batch_tokens": 150, "piece": 7},
+        {"batch_tokens": 150, "prefill_chunk": 7},
     ],
     ids=["shared", "apart", "shared-pieces"],
 )
@@ -133,7 +133,7 @@ def test_what_is_shared_changes_no_greedy_continuation(name: str) -> None:
     asked = [Open(context, 1 + index % 5) for index, context in enumerate(contexts)]
     alone = [continue_greedily(reader(name), [one], end_id=3)[0] for one in asked]
     assert max(map(len, alone)) == 5
-    for options in ({}, {"batch_tokens": 100, "piece": 9}):
+    for options in ({}, {"batch_tokens": 100, "prefill_chunk": 9}):
         assert continue_greedily(reader(name, **options), asked, end_id=3) == alone
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from atlas_bench.artifacts.checkpoint import CheckpointError, find_checkpoint
+from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.locations import folder_of
 from atlas_bench.evaluation.lm_eval import plugin as lm_eval_plugin
 from atlas_bench.evaluation.lm_eval.model import AtlasBenchLM
@@ -118,7 +119,8 @@ def test_a_saved_tokenizer_is_the_runs(run_folder: Path, tmp_path: Path) -> None
     assert run_tokenizer(folder).fingerprint == babilong_tokenizer().fingerprint
     other = train_tokenizer(900)
     other.save(folder)
-    for path in (folder, folder / "checkpoints", find_checkpoint(folder)):
+    paths = [folder, *(folder / name for name in ("checkpoints", "checkpoints/best"))]
+    for path in (*paths, find_checkpoint(folder)):
         assert run_tokenizer(path).fingerprint == other.fingerprint
     with pytest.raises(CheckpointError, match="does not fit the configured model"):
         load_run(folder)
@@ -134,7 +136,10 @@ def test_what_is_missing_is_said(tmp_path: Path, run_folder: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no config\.json above it"):
         load_run(step)
     (step / "config.json").write_text('{"model": {"nme": 1}, "scale": {}, "text": {}}')
-    with pytest.raises(CheckpointError, match="nme"):
+    with pytest.raises(ConfigError, match=r"config\.json: model\.nme is not a key of the config"):
+        load_run(step)
+    (step / "config.json").write_text('{"model":')
+    with pytest.raises(ConfigError, match=r"config\.json is not valid JSON"):
         load_run(step)
 
 
