@@ -24,7 +24,7 @@ from atlas_bench.config.typed import from_dict
 
 FORMAT = 2  # of config.json; a file without a format has format 1
 # In format 1 the stages of all tasks had a length and a noise share.
-_STAGE_KEYS_DROPPED = {"mqar": ("length", "noise"), "mad": ("length", "noise"), "lm": ("noise",)}
+_STAGE_KEYS_DROPPED: dict[str, tuple[str, ...]] = {}
 
 Settings = TypeVar("Settings")
 
