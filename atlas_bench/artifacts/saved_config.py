@@ -23,8 +23,11 @@ from atlas_bench.config.renamed import RENAMED_KEYS
 from atlas_bench.config.typed import from_dict
 
 FORMAT = 2  # of config.json; a file without a format has format 1
-# In format 1 the stages of all tasks had a length and a noise share.
-_STAGE_KEYS_DROPPED: dict[str, tuple[str, ...]] = {}
+# In format 1 the stages of all tasks had a length and a noise share, tasks that train nothing had
+# stages too, and two tasks had a placeholder for the tokens of a step.
+_STAGE_KEYS_DROPPED = {"mqar": ("length", "noise"), "mad": ("length", "noise"), "lm": ("noise",)}
+_WITHOUT_STAGES = ("commonsense", "recall", "learnability")
+_WITHOUT_BATCH_TOKENS = ("mqar", "mad")
 
 Settings = TypeVar("Settings")
 
@@ -91,12 +94,26 @@ def upgrade(config: dict[str, Any]) -> dict[str, Any]:
         for parent in _find(config, path):
             if old_name in parent:
                 parent.setdefault(new_name, parent.pop(old_name))
-    task = config.get("task")
-    dropped = _STAGE_KEYS_DROPPED.get(task.get("name"), ()) if isinstance(task, dict) else ()
-    for stage in _find(config, ["training", "curriculum", "stages[]"]):
-        for name in dropped:
-            stage.pop(name, None)
+    _drop_placeholders(config)
     return config
+
+
+def _drop_placeholders(config: dict[str, Any]) -> None:
+    """Remove keys of the training that the task it trained on does not have."""
+    source = config.get(
+        "trained_on", config
+    )  # an evaluation's record has its checkpoint's training
+    (task,) = list(_find(source, ["task"])) or [{}]
+    name = task.get("name")
+    for stage in _find(config, ["training", "curriculum", "stages[]"]):
+        for key in _STAGE_KEYS_DROPPED.get(name, ()):
+            stage.pop(key, None)
+    for curriculum in _find(config, ["training", "curriculum"]):
+        if name in _WITHOUT_STAGES:
+            curriculum["stages"] = None
+    for training in _find(config, ["training"]):
+        if name in _WITHOUT_BATCH_TOKENS:
+            training.pop("batch_tokens", None)
 
 
 def _find(node: Any, path: list[str]) -> Iterator[dict[str, Any]]:

@@ -12,6 +12,7 @@ from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.identity import as_dict, first_difference
 from atlas_bench.config.typed import from_dict
 from atlas_bench.runs.settings import RunSettings
+from atlas_bench.training.settings import TrainingSettings, with_stages
 
 
 def folder_to_resume(settings: RunSettings) -> Path | None:
@@ -55,6 +56,12 @@ def _completed(saved: SavedConfig, settings: RunSettings) -> dict[str, Any]:
         if key not in completed:
             raise ConfigError(f"{saved.file}: {key} is not a key of the config")
         completed[key] = _with_defaults(value, getattr(settings, key), f"{saved.file}: {key}")
+    if completed["task"]["name"] == settings.task.name:  # else its stages are of another class
+        training = from_dict(TrainingSettings, completed["training"], f"{saved.file}: training")
+        try:
+            completed["training"] = as_dict(with_stages(training, settings.task))
+        except ValueError as error:
+            raise ConfigError(f"{saved.file}: {error}") from error
     return completed
 
 

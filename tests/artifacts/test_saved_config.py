@@ -22,7 +22,11 @@ FORMAT_1 = {
     "seed": 3,
     "task": {"name": "mqar"},
     "hardware": {"piece_tokens": 512},
-    "training": {"curriculum": {"stages": [{"length": 64, "noise": 0.0, "coarse": True}]}},
+    "training": {
+        "batch_tokens": 1,
+        "min_streams": 64,
+        "curriculum": {"stages": [{"length": 64, "noise": 0.0, "price": 0.5}]},
+    },
 }
 
 
@@ -31,15 +35,23 @@ def test_a_config_of_format_1_is_upgraded_and_not_changed_in_place(tmp_path: Pat
     new = upgrade(FORMAT_1)
     assert before == FORMAT_1
     assert new["hardware"] == {"prefill_chunk": 512}
-    assert new["training"] == FORMAT_1["training"]
+    stages = [{"penalty_scale": 0.5}]
+    assert new["training"] == {"min_sequences": 64, "curriculum": {"stages": stages}}
     assert upgrade(new) == new
     write_json(tmp_path / "config.json", FORMAT_1)
     assert read_config(tmp_path / "config.json").values == new
 
 
 def test_a_task_with_lengths_and_noise_keeps_them() -> None:
-    config = FORMAT_1 | {"task": {"name": "babilong"}}
-    assert upgrade(config)["training"] == FORMAT_1["training"]
+    new = upgrade(FORMAT_1 | {"task": {"name": "babilong"}})
+    stages = [{"length": 64, "noise": 0.0, "penalty_scale": 0.5}]
+    assert new["training"] == {
+        "batch_tokens": 1, "min_sequences": 64, "curriculum": {"stages": stages},
+    }  # fmt: skip
+    new = upgrade(FORMAT_1 | {"task": {"name": "recall"}, "trained_on": {"task": {"name": "lm"}}})
+    assert new["training"]["curriculum"]["stages"] == [{"length": 64, "penalty_scale": 0.5}]
+    new = upgrade(FORMAT_1 | {"task": {"name": "learnability"}})
+    assert new["training"]["curriculum"]["stages"] is None
 
 
 def test_a_config_is_written_with_its_format(tmp_path: Path) -> None:

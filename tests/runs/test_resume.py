@@ -15,6 +15,7 @@ from atlas_bench.models.settings import ModelSettings, ScaleSettings
 from atlas_bench.runs.resume import folder_to_resume
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.tasks.babilong.task import BabilongSettings
+from atlas_bench.training.settings import TrainingSettings, with_stages
 
 
 @pytest.fixture
@@ -34,6 +35,7 @@ def settings(tmp_path: Path, resume: object = True) -> RunSettings:
         model=ModelSettings(name="atlas"),
         scale=ScaleSettings(name="tiny"),
         task=BabilongSettings(),
+        training=with_stages(TrainingSettings(), BabilongSettings()),
     )
 
 
@@ -66,6 +68,10 @@ def test_a_run_saved_before_a_key_existed_is_resumed(run: RunFolder, tmp_path: P
     edit(run, "validation_samples")
     edit(run, "hardware", "prefill_chunk")
     edit(run, "hardware", "piece_tokens", value=2048)
+    stages = as_dict(settings(tmp_path))["training"]["curriculum"]["stages"]
+    for stage in stages:
+        stage["price"] = stage.pop("penalty_scale")
+    edit(run, "training", "curriculum", "stages", value=stages)
     assert folder_to_resume(settings(tmp_path)) == run.path
     edit(run, "hardware", "piece_tokens", value=512)
     with pytest.raises(ConfigError, match="hardware.prefill_chunk was 512 there and is 2048 here"):
