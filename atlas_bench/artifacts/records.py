@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from atlas_bench.artifacts.folder import FAILED_NAME, NOT_RUNS, RECORD_NAME, RUN_MARKS, replacing
 from atlas_bench.artifacts.metrics import Metric, metrics_of_format_1
+from atlas_bench.artifacts.saved_config import upgrade as upgrade_config
 from atlas_bench.artifacts.schema import RECORD_FORMAT, DepthScore, Record, Score
 
 LISTS = {"scores": Score, "depths": DepthScore, "validation": Score, "metrics": Metric}
@@ -106,6 +107,7 @@ def _upgrade(record: Record, written_format: int) -> Record:
     if written_format < 2:
         scores = [*record.scores, *record.validation, *record.depths]
         record.metrics = metrics_of_format_1(score.metric for score in scores)
+        record.config = upgrade_config(record.config)
     record.format = RECORD_FORMAT
     return record
 
