@@ -1,4 +1,4 @@
-"""Freeze the golden runs again: python tests/golden/freeze.py [NAME ...]
+"""Freeze the golden runs again: PYTHONPATH=tests python tests/golden/freeze.py [NAME ...]
 
 Only for a change that is meant to change numbers or the record's form, with the reason in the
 commit message; never to make a test pass whose failure is not understood. On another machine than

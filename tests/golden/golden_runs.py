@@ -11,15 +11,12 @@ import contextlib
 import json
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from unittest import mock
 
-from matplotlib.figure import Figure
+from in_process import atlas_bench
 
-from atlas_bench.cli.run import main
 from atlas_bench.tasks.vocabulary import babilong_tokenizer
 
 CPU = ["logger=none", "hardware.device=cpu", "hardware.threads=1"]
@@ -131,28 +128,6 @@ def run(name: str) -> Path:
     code = atlas_bench(*words)
     assert code == 0, f"{name} ended with exit code {code}"
     return Path(name)
-
-
-def atlas_bench(*words: str) -> int:
-    """The exit code of the command in this process and the working directory."""
-    argv, environment = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = ["atlas-bench", *words]
-    try:
-        with mock.patch.object(Figure, "savefig", _save_empty):
-            main()
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    finally:
-        sys.argv = argv
-        os.environ.pop("HYDRA_FULL_ERROR", None)  # a sweep sets it
-        if environment is not None:
-            os.environ["HYDRA_FULL_ERROR"] = environment
-    return 0
-
-
-def _save_empty(_figure: Figure, path: Path, **_options: object) -> None:
-    """Plots are not compared, and drawing them would take a third of the time."""
-    path.touch()
 
 
 @contextlib.contextmanager
