@@ -26,12 +26,12 @@ def measure(model: str, length: str) -> dict:
     from atlas_bench.runs.checks import to_settings
     from atlas_bench.runs.settings import register_schema
     from atlas_bench.tasks.babilong.samples import evaluation_samples, load_noise
-    from atlas_bench.tasks.vocabulary import babilong_tokenizer
+    from atlas_bench.tasks.vocabulary import shared_tokenizer
 
     register_schema()
     with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
         settings = to_settings(compose("config", [f"model={model}"]))
-    tokenizer = babilong_tokenizer()
+    tokenizer = shared_tokenizer()
     network = build_model(
         settings.model, settings.scale, vocab_size=tokenizer.vocab_size, seed=0
     ).eval()

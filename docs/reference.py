@@ -85,8 +85,8 @@ def page() -> str:
         if group == "task":
             for name, entry in TASKS.items():
                 choices = ", ".join(f"`task={choice}`" for choice in _choices_of_task(name))
-                parts.append(_section(choices, entry.settings, "task.", level=3))
-                for below, inner in _groups(entry.settings):
+                parts.append(_section(choices, entry, "task.", level=3))
+                for below, inner in _groups(entry):
                     prefix = f"task.{below}"
                     parts.append(_section(f"`{prefix}`", inner, f"{prefix}.", level=4))
             continue

@@ -173,7 +173,7 @@ def known_keys() -> set[str]:
     hub = to_settings(cli._compose(["model=hf", "model.name=x", "mode=eval"]))
     found = walk(as_dict(replace(hub)), "") | {"sweep", "experiment"}
     for entry in TASKS.values():
-        found |= walk(asdict(entry.settings()), "task")
+        found |= walk(asdict(entry()), "task")
     return found | {each.name for each in fields(RunSettings)}
 
 

@@ -42,7 +42,7 @@ def test_every_key_of_every_schema_is_described(reference: ModuleType) -> None:
     config["model"]["hub"] = OmegaConf.to_container(OmegaConf.structured(HubSettings))
     expected = leaves(config, "") | {"evaluations": {}}
     for entry in TASKS.values():
-        task = OmegaConf.to_container(OmegaConf.structured(entry.settings))
+        task = OmegaConf.to_container(OmegaConf.structured(entry))
         expected |= leaves(task, "task")
     assert len(expected) > 90
     assert sorted(set(expected) - set(shown)) == []

@@ -12,7 +12,6 @@ from atlas_bench.artifacts.folder import RunFolder
 from atlas_bench.interrupts import StopSignal
 from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.runs.settings import RunSettings
-from atlas_bench.tasks.learnability.online import OnlineTask
 from atlas_bench.tasks.task import Task
 from atlas_bench.text.settings import TextSettings
 from atlas_bench.tracking import RunLogger
@@ -31,8 +30,8 @@ class Run:
     device: torch.device
     precision: str
     text: TextSettings  # with the tokenizer in use, which may be a checkpoint's
-    task: Task | OnlineTask
-    model: LanguageModel | HubModel | OnlineLearner  # of an OnlineTask one of its networks
+    task: Task
+    model: LanguageModel | HubModel | OnlineLearner  # of an online task one of its networks
     console: Console
     logger: RunLogger
     stop: StopSignal

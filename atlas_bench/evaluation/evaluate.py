@@ -16,10 +16,7 @@ from atlas_bench.evaluation.questions import score_questions
 from atlas_bench.evaluation.streaming import DoesNotFit
 from atlas_bench.interrupts import Interrupted
 from atlas_bench.models.language_model import LanguageModel
-from atlas_bench.tasks.learnability.online import OnlineTask
-from atlas_bench.tasks.registry import make_task, validation_settings
-from atlas_bench.tasks.suites.task import SuiteTask
-from atlas_bench.tasks.task import QuestionTask, Task
+from atlas_bench.tasks.task import ONLINE, QUESTIONS, SUITE, Task
 from atlas_bench.tracking import RunLogger
 
 if TYPE_CHECKING:
@@ -32,9 +29,9 @@ def evaluate(run: Run, notes: list[str]) -> Scores:
     run.folder.predictions.unlink(missing_ok=True)  # an evaluation that was stopped left them
     found = Scores()
     try:
-        if isinstance(run.task, SuiteTask):
+        if run.task.kind == SUITE:
             found.scores = score_suite(run, notes)
-        elif isinstance(run.task, OnlineTask):
+        elif run.task.kind == ONLINE:
             found.scores = score_online(run)
         else:
             _evaluate(run, notes, found)
@@ -46,20 +43,10 @@ def evaluate(run: Run, notes: list[str]) -> Scores:
 
 
 def validation_task(run: Run) -> Task | None:
-    """The same task with `validation_samples` other samples, to stop training and choose settings
-    by: a split of the task's own, or drawn by another seed. None where there are none."""
-    settings, samples = run.settings, run.settings.validation_samples
+    """The same task on other samples, to stop training and to choose settings by; None where there
+    are none. Raises ConfigError for what the task cannot make."""
     try:
-        if hasattr(run.task, "validation"):
-            return run.task.validation(samples)
-        if not samples:
-            return None
-        return make_task(
-            validation_settings(settings.task, samples),
-            run.text,
-            seed=settings.seed,
-            question_every=settings.training.question_every,
-        )
+        return run.task.validation(run.settings.validation_samples)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
@@ -77,14 +64,14 @@ def validate(run: Run, notes: list[str]) -> list[Score]:
 
 def _evaluate(run: Run, notes: list[str], found: Scores) -> None:
     task = run.task
-    asks = isinstance(task, QuestionTask)
+    asks = task.kind == QUESTIONS
     if not asks and not isinstance(run.model, LanguageModel):
         raise ConfigError(
             f"task={task.settings.name} scores token by token, which model.hub does not give"
         )
     # Draw one sample of everything first: a length that cannot be must not cost an evaluation.
     for cell in task.cells():
-        next(iter(task.asked(cell, 1) if asks else task.labelled_batches(cell)))
+        next(iter(task.questions(cell, 1) if asks else task.labelled_batches(cell)))
     with progress_bars(run.console) as bars:
         for cell in task.cells():
             title = f"{cell.subtask} {cell.length}"

@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from atlas_bench.artifacts.metrics import wilson_interval
 from atlas_bench.artifacts.schema import Score
 from atlas_bench.evaluation.streaming import PeakMemory, refuse_what_cannot_fit
 from atlas_bench.interrupts import Interrupted
 from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.models.packing import packed_forward
-from atlas_bench.tasks.task import Batch, Cell, Labelled, Measured
+from atlas_bench.tasks.task import Batch, Cell, MetricValue, TokenPredictions
 
 if TYPE_CHECKING:
     from atlas_bench.evaluation.context import Run
@@ -26,7 +25,7 @@ def score_labelled(run: Run, cell: Cell, on_batch: Callable[[], None]) -> list[S
     """The cell's scores as the task judges them, with what reading the sequences cost."""
     memory = PeakMemory(run.device)
     started = time.perf_counter()
-    parts: list[Labelled] = []
+    parts: list[TokenPredictions] = []
     examples = tokens = 0
     for batch in run.task.labelled_batches(cell):
         refuse_what_cannot_fit(run.model, *batch.inputs.shape)
@@ -38,18 +37,20 @@ def score_labelled(run: Run, cell: Cell, on_batch: Callable[[], None]) -> list[S
         if run.stop():
             raise Interrupted
     seconds = time.perf_counter() - started
-    columns = ("example", "position", "wanted", "predicted", "loss")
-    found = Labelled(*(np.concatenate([getattr(part, name) for part in parts]) for name in columns))
+    columns = ("example", "position", "target", "predicted", "loss")
+    predictions = TokenPredictions(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in columns)
+    )
     cost = {
         "tokens_per_second": round(tokens / max(seconds, 1e-9), 1),
         "peak_memory_bytes": memory.peak(),
         "measured_tokens_mean": round(tokens / examples, 1),
     }
-    return [as_score(measured, cost) for measured in run.task.judge(cell, found)]
+    return [as_score(value, cost) for value in run.task.judge(cell, predictions)]
 
 
 @torch.inference_mode()
-def predict(run: Run, batch: Batch, *, first_example: int = 0) -> Labelled:
+def predict(run: Run, batch: Batch, *, first_example: int = 0) -> TokenPredictions:
     """The model's first choice and loss at the labelled positions, in pieces of the sequences."""
     inputs = torch.from_numpy(batch.inputs).to(run.device, torch.long)
     # A readout names a call's tokens from its last, so it must see all of them at once.
@@ -69,7 +70,7 @@ def predict(run: Run, batch: Batch, *, first_example: int = 0) -> Labelled:
         found = predicted.cpu().numpy(), loss.cpu().numpy()
         parts.append((first_example + example, start + position, wanted, *found))
         start += length
-    return Labelled(*map(np.concatenate, zip(*parts, strict=True)))
+    return TokenPredictions(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def _read_in_pieces(model: LanguageModel, tokens: Tensor, prefill_chunk: int) -> Iterator[Tensor]:
@@ -95,20 +96,20 @@ def accuracy(run: Run) -> float:
     task = run.task
     batches = (batch for cell in task.cells() for batch in task.labelled_batches(cell))
     parts = [predict(run, batch) for batch in batches]
-    return float(np.concatenate([part.predicted == part.wanted for part in parts]).mean())
+    return float(np.concatenate([part.is_right for part in parts]).mean())
 
 
-def as_score(measured: Measured, cost: dict[str, float]) -> Score:
+def as_score(value: MetricValue, cost: dict[str, float]) -> Score:
     low = high = None
-    if measured.correct is not None:
-        low, high = wilson_interval(measured.correct, measured.samples)
+    if value.correct is not None:
+        low, high = value.metric.bounds(value.correct, value.samples)
     return Score(
-        subtask=measured.cell.subtask,
-        length_tokens=measured.cell.tokens,
-        length_name=measured.cell.length,
-        metric=measured.metric,
-        value=measured.value,
-        samples=measured.samples,
+        subtask=value.cell.subtask,
+        length_tokens=value.cell.tokens,
+        length_name=value.cell.length,
+        metric=value.metric.name,
+        value=value.value,
+        samples=value.samples,
         ci_low=low,
         ci_high=high,
         **cost,

@@ -17,7 +17,7 @@ from atlas_bench.models.build import build_model
 from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
 from atlas_bench.naming import one_line
-from atlas_bench.tasks.vocabulary import babilong_tokenizer
+from atlas_bench.tasks.vocabulary import shared_tokenizer
 from atlas_bench.text.settings import TextSettings
 from atlas_bench.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -60,7 +60,7 @@ def run_tokenizer(path: str | Path) -> Tokenizer:
     try:
         if text is None:
             return load_tokenizer(saved)
-        return babilong_tokenizer(text.tokenizer, text.vocab_size)
+        return shared_tokenizer(text.tokenizer, text.vocab_size)
     except ValueError as error:
         raise CheckpointError(
             f"the tokenizer of {source} cannot be loaded: {one_line(error)}"

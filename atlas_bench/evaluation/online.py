@@ -53,4 +53,4 @@ def score_online(run: Run) -> list[Score]:
         "tokens_per_second": round(tokens / max(seconds, 1e-9), 1),
         "peak_memory_bytes": memory.peak(),
     }
-    return [as_score(measured, cost) for measured in task.judge(losses)]
+    return [as_score(value, cost) for value in task.judge(losses)]

@@ -14,7 +14,7 @@ from atlas_bench.artifacts.metrics import wilson_interval
 from atlas_bench.artifacts.schema import DepthScore, Score
 from atlas_bench.evaluation.streaming import Generated, Prompt, generate
 from atlas_bench.models.language_model import LanguageModel
-from atlas_bench.tasks.task import Asked, Cell
+from atlas_bench.tasks.task import Cell, Question
 
 if TYPE_CHECKING:
     from atlas_bench.evaluation.context import Run
@@ -28,11 +28,11 @@ def score_questions(
 ) -> tuple[list[Score], list[DepthScore]]:
     """All metrics on the same answers, with what reading the contexts cost; and by depth."""
     task, hardware = run.task, run.settings.hardware
-    asked: list[Asked] = []  # without their contexts
+    asked: list[Question] = []  # without their contexts
     lengths: list[int] = []
 
     def prompts() -> Iterator[Prompt]:
-        for index, each in enumerate(task.asked(cell, task.samples)):
+        for index, each in enumerate(task.questions(cell, task.samples)):
             asked.append(replace(each, context_ids=_NO_TOKENS))
             lengths.append(len(each.context_ids))
             yield Prompt(each.context_ids, each.question_ids, index)
@@ -109,7 +109,7 @@ def _by_depth(
 
 def _predictions(
     cell: Cell,
-    asked: Sequence[Asked],
+    asked: Sequence[Question],
     lengths: Sequence[int],
     outputs: Sequence[str],
     judged: Sequence[dict[str, float]],
@@ -121,7 +121,7 @@ def _predictions(
             "length": cell.length,
             "context_tokens": tokens,
             "depth": question.depth,
-            "question": question.question,
+            "question": question.text,
             "references": question.references,
             "output": output,
             **metrics,

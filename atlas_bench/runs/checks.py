@@ -19,8 +19,8 @@ from atlas_bench.models.mixer import unavailable_reason
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
 from atlas_bench.naming import check_choice
 from atlas_bench.runs.settings import RunSettings
-from atlas_bench.tasks.learnability.online import OnlineSettings
-from atlas_bench.tasks.registry import check_task, check_validation, trains
+from atlas_bench.tasks.task import ONLINE
+from atlas_bench.text.settings import check_text
 from atlas_bench.training.settings import TrainingSettings, check_training, with_stages
 
 MODES = ("train", "eval", "train_eval", "describe")
@@ -69,26 +69,27 @@ def check(settings: RunSettings) -> None:
         raise ConfigError(f"hardware.threads={hardware.threads} must be at least 1, or null")
     if not isinstance(settings.resume, (bool, str)):
         raise ConfigError(f"resume={settings.resume} must be true, false or a run's folder")
-    if isinstance(settings.task, OnlineSettings):
+    if settings.task.kind == ONLINE:
         _check_online(settings)
     else:
         _check_model(settings)
-    check_task(settings.task, settings.text)
+    check_text(settings.text)
+    settings.task.check(settings.text)
     for name, task in settings.evaluations.items():
         try:
-            check_task(task, settings.text)
+            task.check(settings.text)
         except ValueError as error:
             raise ConfigError(str(error).replace("task.", f"evaluations.{name}.", 1)) from error
     if settings.validation_samples < 0:
         raise ConfigError(f"validation_samples={settings.validation_samples} must not be negative")
     if settings.validation_samples:
-        check_validation(settings.task, settings.validation_samples)
+        settings.task.for_validation(settings.validation_samples)
 
 
 def _check_model(settings: RunSettings) -> None:
     """The model, how it is trained and what it is asked."""
     for name, task in settings.evaluations.items():
-        if isinstance(task, OnlineSettings):
+        if task.kind == ONLINE:
             raise ConfigError(
                 f"evaluations.{name}: task={task.name} is learnt while it is measured, so it asks "
                 f"no trained model; run it by itself"
@@ -100,7 +101,7 @@ def _check_model(settings: RunSettings) -> None:
     given = settings.checkpoint is not None or settings.model.hub is not None
     if settings.mode == "eval" and not given and settings.resume is False:
         raise ConfigError("mode=eval needs checkpoint=PATH, a run's folder or a checkpoint folder")
-    if settings.mode in ("train", "train_eval") and not trains(settings.task):
+    if settings.mode in ("train", "train_eval") and settings.task.stage is None:
         raise ConfigError(
             f"task={settings.task.name} has nothing to train on; use mode=eval checkpoint=PATH"
         )

@@ -13,9 +13,7 @@ from atlas_bench.models.mixer import unavailable_reason
 from atlas_bench.models.settings import ScaleSettings
 from atlas_bench.runs.checks import check_machine
 from atlas_bench.runs.settings import RunSettings, model_name, scale_name
-from atlas_bench.tasks.learnability.online import OnlineSettings
-from atlas_bench.tasks.registry import make_task
-from atlas_bench.tasks.task import TaskSettings
+from atlas_bench.tasks.task import ONLINE
 from atlas_bench.training.online import build_learner
 
 # Of the estimate: an H100's dense bfloat16 products, and the share of them that training reaches.
@@ -49,7 +47,7 @@ class Estimate:
         if self.settings.mode == "train":
             return []
         asked = [self.settings.task, *self.settings.evaluations.values()]
-        return [_asked(task) for task in asked]
+        return [task.summary() for task in asked]
 
 
 def estimate_jobs(jobs: Sequence[RunSettings]) -> Iterator[Estimate]:
@@ -58,7 +56,7 @@ def estimate_jobs(jobs: Sequence[RunSettings]) -> Iterator[Estimate]:
     tokens: dict[str, int] = {}
     for settings in jobs:
         training, task = settings.training, settings.task
-        if isinstance(task, OnlineSettings):
+        if task.kind == ONLINE:
             parameters = count_parameters(build_learner(task, settings.seed, 1))
             yield Estimate(settings, task.length, parameters, None, ONE_STEP_A_TOKEN)
             continue
@@ -72,8 +70,8 @@ def estimate_jobs(jobs: Sequence[RunSettings]) -> Iterator[Estimate]:
         if reason is not None:
             yield Estimate(settings, spent, None, None, reason)
             continue
-        vocab_size = getattr(task, "vocab_size", settings.text.vocab_size)
-        readout = getattr(task, "readout", "next")
+        vocab_size = task.vocabulary_size(settings.text)
+        readout = task.readout
         key = repr((settings.model, settings.scale, vocab_size, readout))
         if key not in accounts:
             accounts[key] = _account(settings, vocab_size, readout)
@@ -87,7 +85,7 @@ def _tokens(settings: RunSettings) -> int:
         return 0
     if training.epochs is None:
         return training.tokens
-    task = make_task(settings.task, settings.text, seed=settings.seed, question_every=1)
+    task = settings.task.make(settings.text, seed=settings.seed, question_every=1)
     return round(training.epochs * task.epoch_tokens)
 
 
@@ -115,15 +113,6 @@ def grown(
         return count(scale)
     one, two = (count(replace(scale, layers=layers)) for layers in (turn, 2 * turn))
     return tuple(a + (turns - 1) * (b - a) for a, b in zip(one, two, strict=True))
-
-
-def _asked(task: TaskSettings) -> str:
-    """A task with its subtasks and lengths, in a few words."""
-    single = getattr(task, "subtask", getattr(task, "target", None))
-    subtasks = getattr(task, "subtasks", None) or [single]
-    named = f"{len(subtasks)} subtasks" if len(subtasks) > 2 else " ".join(filter(None, subtasks))
-    words = [task.name, named, *getattr(task, "lengths", [])]
-    return " ".join(word for word in words if word)
 
 
 def as_text(found: Sequence[Estimate]) -> str:
@@ -177,15 +166,15 @@ def describe(settings: RunSettings) -> str:
     Raises ConfigError for a model that cannot be built.
     """
     check_machine(settings)
-    if isinstance(settings.task, OnlineSettings):
+    if settings.task.kind == ONLINE:
         learner = build_learner(settings.task, settings.seed, 1)
         return (
             f"{model_name(settings)} at {scale_name(settings)}: {count_parameters(learner):,} "
             f"parameters\n  state of one sequence in float32, bytes: {learner.state_bytes(1, 0):,}"
         )
     # of tasks without text their own
-    vocab_size = getattr(settings.task, "vocab_size", settings.text.vocab_size)
-    readout = getattr(settings.task, "readout", "next")
+    vocab_size = settings.task.vocabulary_size(settings.text)
+    readout = settings.task.readout
     try:
         found = account(settings.model, settings.scale, vocab_size=vocab_size, readout=readout)
     except ValueError as error:

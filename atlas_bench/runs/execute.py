@@ -24,7 +24,7 @@ from atlas_bench.runs.prepare import prepare
 from atlas_bench.runs.record import record_of
 from atlas_bench.runs.settings import RunSettings, model_name, scale_name
 from atlas_bench.runs.train import train
-from atlas_bench.tasks.learnability.online import OnlineTask
+from atlas_bench.tasks.task import ONLINE
 from atlas_bench.training.errors import TrainingError
 from atlas_bench.training.loop import Progress
 
@@ -88,7 +88,7 @@ def _execute(
         progress = Progress()
         if settings.model.hub is not None:
             run.console.print(f"evaluating {settings.model.name}, as it is")
-        elif isinstance(run.task, OnlineTask):  # each network sees the tokens of one sequence
+        elif run.task.kind == ONLINE:  # each network sees the tokens of one sequence
             progress.tokens = run.task.settings.length
         elif settings.mode == "eval":
             source = checkpoint.find_checkpoint(Path(settings.checkpoint))

@@ -14,8 +14,8 @@ from atlas_bench.report.plots import (
     plot_training,
 )
 from atlas_bench.report.tables import rich_tables
-from atlas_bench.tasks.learnability.online import OnlineTask
 from atlas_bench.tasks.suites.task import ZERO_SHOT
+from atlas_bench.tasks.task import ONLINE
 
 
 def _show(run: Run, record: Record, path: Path, others: list[Record]) -> None:
@@ -23,7 +23,7 @@ def _show(run: Run, record: Record, path: Path, others: list[Record]) -> None:
     the run's other evaluations."""
     plots = run.folder.plots
     drawn = []
-    if run.settings.mode != "eval" and not isinstance(run.task, OnlineTask):
+    if run.settings.mode != "eval" and run.task.kind != ONLINE:
         drawn.append(plot_training(run.folder.metrics, plots / "training.png"))
     over_length = any(score.length_name != ZERO_SHOT for score in record.scores)
     plot = plot_accuracy([record], plots / "accuracy.png") if over_length else None

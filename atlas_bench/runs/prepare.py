@@ -20,10 +20,7 @@ from atlas_bench.models.build import build_model
 from atlas_bench.models.language_model import LanguageModel, count_parameters
 from atlas_bench.runs.provenance import git_commit
 from atlas_bench.runs.settings import RunSettings, model_name, scale_name
-from atlas_bench.tasks.babilong.task import BabilongTask
-from atlas_bench.tasks.learnability.online import OnlineSettings, OnlineTask
-from atlas_bench.tasks.registry import make_task
-from atlas_bench.tasks.task import Task
+from atlas_bench.tasks.task import ONLINE, Task
 from atlas_bench.text.settings import TextSettings
 from atlas_bench.tracking import RunLogger
 from atlas_bench.training.online import OnlineLearner, build_learner
@@ -41,7 +38,7 @@ def prepare(settings: RunSettings, folder: RunFolder, stop: StopSignal) -> Run:
     device = torch.device("cuda" if has_gpu and hardware.device != "cpu" else "cpu")
     precision = hardware.precision
     if precision == "auto":
-        halved = device.type == "cuda" and not isinstance(settings.task, OnlineSettings)
+        halved = device.type == "cuda" and settings.task.kind != ONLINE
         precision = "bfloat16" if halved else "float32"
     if hardware.threads:
         torch.set_num_threads(hardware.threads)
@@ -86,19 +83,19 @@ def _claim(settings: RunSettings, folder: RunFolder) -> None:
 
 def _task_and_model(
     settings: RunSettings, folder: RunFolder, device: torch.device
-) -> tuple[TextSettings, Task | OnlineTask, LanguageModel | HubModel | OnlineLearner]:
+) -> tuple[TextSettings, Task, LanguageModel | HubModel | OnlineLearner]:
     """The text with the tokenizer in use, the task, and a model for its vocabulary; a pretrained
-    model brings the vocabulary instead, an `OnlineTask` has a network of its own."""
+    model brings the vocabulary instead, an online task has a network of its own."""
     text, hub = _text(settings), settings.model.hub
     if hub is not None:
         from atlas_bench.evaluation.lm_eval.hub_models import HubModel
 
         pretrained = HubModel(settings.model, device)
         text = replace(text, tokenizer=str(pretrained.save_tokenizer(folder.tokenizer)))
-    task = make_task(
-        settings.task, text, seed=settings.seed, question_every=settings.training.question_every
+    task = settings.task.make(
+        text, seed=settings.seed, question_every=settings.training.question_every
     )
-    if isinstance(task, OnlineTask):
+    if task.kind == ONLINE:
         return text, task, build_learner(task.settings, settings.seed, 1)
     if hub is None:
         model = build_model(
@@ -106,14 +103,11 @@ def _task_and_model(
             settings.scale,
             vocab_size=task.vocab_size,
             seed=settings.seed,
-            readout=getattr(settings.task, "readout", "next"),
+            readout=settings.task.readout,
         )
         return text, task, model.to(device)
-    if isinstance(task, BabilongTask):
-        from atlas_bench.tasks.babilong.prompted import PromptedBabilong
-
-        parts = ("instruction", "examples", "post_prompt")
-        task = PromptedBabilong(task, {part: getattr(hub, part) for part in parts})
+    parts = ("instruction", "examples", "post_prompt")
+    task = task.for_pretrained({part: getattr(hub, part) for part in parts})
     return text, task, pretrained
 
 

@@ -31,6 +31,7 @@ def record_of(
     config = as_dict(settings)
     if settings.mode == "eval":
         config |= training_of_checkpoint(settings.checkpoint)
+    scored = {score.metric for score in found.scores}
     return Record(
         name=settings.name,
         model=model_name(settings),
@@ -40,6 +41,7 @@ def record_of(
         seed=config["seed"],
         scores=found.scores,
         depths=found.depths,
+        metrics=[metric for metric in task.metrics if metric.name in scored],
         wall_seconds=0.0,
         train_seconds=round(progress.seconds, 2),
         train_tokens=progress.tokens,

@@ -14,7 +14,7 @@ from atlas_bench.evaluation.context import Run
 from atlas_bench.evaluation.evaluate import validation_task
 from atlas_bench.evaluation.labelled import accuracy
 from atlas_bench.tasks.stages import Stage
-from atlas_bench.tasks.task import LabelledTask, Task
+from atlas_bench.tasks.task import LABELLED, Task
 from atlas_bench.training.loop import Progress, Trainer
 from atlas_bench.training.settings import TrainingSettings
 
@@ -34,7 +34,7 @@ def train(run: Run) -> Progress:
         precision=run.precision,
         forward=torch.compile(run.model) if settings.hardware.compile else None,
         validate=partial(accuracy, replace(run, task=asked))
-        if isinstance(asked, LabelledTask)
+        if asked is not None and asked.kind == LABELLED
         else None,
         should_stop=run.stop,
     )
@@ -68,10 +68,10 @@ def _with_epochs(training: TrainingSettings, task: Task) -> TrainingSettings:
     """The budget in tokens where it is given in passes over the task's training set."""
     if training.epochs is None:
         return training
-    if not hasattr(task, "epoch_tokens"):
+    if task.epoch_tokens is None:
         raise ConfigError(
-            f"training.epochs={training.epochs} is for tasks with a fixed training set, which "
-            f"task={task.settings.name} has not; set training.tokens"
+            f"training.epochs={training.epochs} is for tasks with a fixed training set, but "
+            f"task={task.settings.name} does not have one; set training.tokens"
         )
     return replace(training, tokens=round(training.epochs * task.epoch_tokens))
 

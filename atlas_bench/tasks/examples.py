@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 
 from atlas_bench.seeding import generator
-from atlas_bench.tasks.task import Batch, Labelled
+from atlas_bench.tasks.task import Batch, TokenPredictions
 
 UNLABELLED = -1  # the target where nothing is asked
 
@@ -77,10 +77,10 @@ class Examples:
             yield self.batch(slice(start, start + size))
 
 
-def mean_by_example(found: Labelled) -> np.ndarray:
-    """(examples,) The share of each example's labelled positions that was predicted."""
-    right = np.bincount(found.example, found.predicted == found.wanted)
-    return right / np.bincount(found.example)
+def mean_by_example(predictions: TokenPredictions) -> np.ndarray:
+    """(examples,) The share of each example's labelled positions that is predicted right."""
+    right = np.bincount(predictions.example, predictions.is_right)
+    return right / np.bincount(predictions.example)
 
 
 class Passes:

@@ -11,7 +11,7 @@ from atlas_bench.tasks.babi import (
 from atlas_bench.text.tokenizer import EMBEDDED, Tokenizer, make_tokenizer
 
 
-def babilong_tokenizer(source: str | Path = EMBEDDED, vocab_size: int = 1024) -> Tokenizer:
+def shared_tokenizer(source: str | Path = EMBEDDED, vocab_size: int = 1024) -> Tokenizer:
     """``make_tokenizer`` with the words of all twenty subtasks, so that every run shares it."""
     phrases = [phrase for subtask in SUBTASKS for phrase in wording(subtask)]
     return make_tokenizer(source, vocab_size=vocab_size, wording=phrases)

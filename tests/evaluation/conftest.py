@@ -14,7 +14,7 @@ from atlas_bench.config.locations import folder_of
 from atlas_bench.models.build import build_model
 from atlas_bench.runs.checks import to_settings
 from atlas_bench.runs.settings import register_schema
-from atlas_bench.tasks.vocabulary import babilong_tokenizer
+from atlas_bench.tasks.vocabulary import shared_tokenizer
 
 SMALL = ["model=deltanet", "model.match=none", "scale.width=16", "scale.heads=2"]
 
@@ -25,7 +25,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
         settings = to_settings(compose("config", SMALL))
     folder = tmp_path_factory.mktemp("run")
-    vocab_size = babilong_tokenizer().vocab_size
+    vocab_size = shared_tokenizer().vocab_size
     model = build_model(settings.model, settings.scale, vocab_size=vocab_size, seed=0)
     save_checkpoint(folder / "checkpoints", model, None, {"step": 1}, best=True)
     write_json(folder / "config.json", as_dict(settings))

@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from atlas_bench.artifacts.folder import RunFolder
+from atlas_bench.artifacts.metrics import ACCURACY, Metric, lower
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.schema import HardwareSettings
 from atlas_bench.console import Console
@@ -20,7 +21,16 @@ from atlas_bench.evaluation.evaluate import evaluate
 from atlas_bench.evaluation.labelled import predict
 from atlas_bench.models.build import build_model
 from atlas_bench.models.settings import MemorySettings, ModelSettings, ScaleSettings
-from atlas_bench.tasks.task import Asked, Batch, Cell, Labelled, Measured, TaskSettings
+from atlas_bench.tasks.task import (
+    LABELLED,
+    QUESTIONS,
+    Batch,
+    Cell,
+    MetricValue,
+    Question,
+    TaskSettings,
+    TokenPredictions,
+)
 
 MODEL = build_model(
     ModelSettings(
@@ -32,6 +42,7 @@ MODEL = build_model(
 )
 RNG = np.random.default_rng(0)
 TOKENS = RNG.integers(0, 32, (3, 21), dtype=np.int32)
+LOSS = lower("loss", "nats")
 MASK = RNG.random((3, 20)) < 0.3
 
 
@@ -45,14 +56,12 @@ class Words:
 
 
 class Questions:
-    settings, vocab_size = TaskSettings(), 32
+    kind, settings, vocab_size = QUESTIONS, TaskSettings(), 32
+    metrics = (Metric("third"),)
     tokenizer, samples, max_new_tokens = Words(), 5, 2
 
     def __init__(self, broken: bool = False) -> None:
         self.broken = broken
-
-    def batch(self, length: int, noise: float, first: int, count: int) -> Batch:
-        return Batch(TOKENS[:, :-1], TOKENS[:, 1:], MASK)
 
     def cells(self) -> list[Cell]:
         return [Cell("a", "short", 4), Cell("b", "long", 19)]
@@ -60,18 +69,22 @@ class Questions:
     def protocol(self) -> dict[str, str]:
         return {}
 
-    def asked(self, cell: Cell, count: int) -> Iterator[Asked]:
+    def questions(self, cell: Cell, count: int) -> Iterator[Question]:
         if self.broken:
             raise ValueError("task.lengths: too short")
         for index in range(count):
             context = TOKENS[index % 3, : cell.tokens]
-            yield Asked(context, TOKENS[0, :2], "?", (str(index),), index / 4)
+            yield Question(context, TOKENS[0, :2], "?", (str(index),), index / 4)
 
-    def judge(self, cell: Cell, asked: Asked, output: str) -> dict[str, float]:
-        return {"third": int(asked.references[0]) / 3 if int(asked.references[0]) < 4 else 0.0}
+    def judge(self, cell: Cell, question: Question, output: str) -> dict[str, float]:
+        return {
+            "third": int(question.references[0]) / 3 if int(question.references[0]) < 4 else 0.0
+        }
 
 
 class Labels:
+    kind, metrics = LABELLED, (ACCURACY, LOSS)
+
     def cells(self) -> list[Cell]:
         return [Cell("a", "20", 20)]
 
@@ -79,11 +92,11 @@ class Labels:
         for rows in (slice(0, 2), slice(2, 3)):
             yield Batch(TOKENS[rows, :-1], TOKENS[rows, 1:], MASK[rows])
 
-    def judge(self, cell: Cell, found: Labelled) -> list[Measured]:
-        self.found = found
+    def judge(self, cell: Cell, predictions: TokenPredictions) -> list[MetricValue]:
+        self.found = predictions
         return [
-            Measured(cell, "accuracy", 0.5, 4, correct=2),
-            Measured(cell, "loss", float(found.loss.mean()), len(found.loss)),
+            MetricValue(cell, ACCURACY, 0.5, 4, correct=2),
+            MetricValue(cell, LOSS, float(predictions.loss.mean()), len(predictions.loss)),
         ]
 
 
@@ -108,7 +121,7 @@ def test_labelled_positions_are_scored_as_one_forward_pass_does(tmp_path: Path) 
     wanted = torch.from_numpy(TOKENS[:, 1:][MASK]).long()
     logits = MODEL.logits(hidden[torch.from_numpy(MASK)])
     losses = F.cross_entropy(logits, wanted, reduction="none")
-    assert task.found.wanted[order].tolist() == wanted.tolist()
+    assert task.found.target[order].tolist() == wanted.tolist()
     assert task.found.predicted[order].tolist() == logits.argmax(-1).tolist()
     np.testing.assert_allclose(task.found.loss[order], losses, rtol=1e-4)
     accuracy, loss = scores

@@ -57,7 +57,7 @@ def test_documents_of_a_row_are_scored_as_if_each_stood_alone(piece: int) -> Non
         wanted[row, begin:end] = losses
     assert np.array_equal(found.example - 5, np.nonzero(mask)[0])
     assert np.array_equal(found.position, np.nonzero(mask)[1])
-    assert np.array_equal(found.wanted, tokens[:, 1:][mask])
+    assert np.array_equal(found.target, tokens[:, 1:][mask])
     np.testing.assert_allclose(found.loss, wanted[mask], rtol=1e-5)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from in_process import atlas_bench
 
-from atlas_bench.tasks.vocabulary import babilong_tokenizer
+from atlas_bench.tasks.vocabulary import shared_tokenizer
 
 CPU = ["logger=none", "hardware.device=cpu", "hardware.threads=1"]
 BABILONG = [
@@ -155,7 +155,7 @@ def save_tiny_llama(folder: Path) -> None:
     import torch
     import transformers
 
-    backend = json.loads(babilong_tokenizer()._backend.to_str())
+    backend = json.loads(shared_tokenizer()._backend.to_str())
     vocab = backend["model"]["vocab"]
     renamed = {"<|pad|>": "<s>", "<|answer|>": "</s>", "<|end|>": "<unk>"}
     backend["model"]["vocab"] = {renamed.get(token, token): id_ for token, id_ in vocab.items()}

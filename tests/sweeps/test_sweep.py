@@ -28,7 +28,6 @@ from atlas_bench.sweeps.index import (
     sweep_identity,
 )
 from atlas_bench.sweeps.job import JobStart, do_job
-from atlas_bench.tasks.registry import make_task, validation_settings
 
 
 def test_killed_half_way_and_started_again_it_does_what_is_missing(tmp_path: Path) -> None:
@@ -205,15 +204,16 @@ def test_validation_samples_are_of_the_task_but_not_the_tests(task: str) -> None
     register_schema()
     settings = to_settings(cli._compose([f"task={task}", "validation_samples=3"]))
     tested, validated = (
-        make_task(each, settings.text, seed=0, question_every=10)
-        for each in (settings.task, validation_settings(settings.task, 3))
+        each.make(settings.text, seed=0, question_every=10)
+        for each in (settings.task, settings.task.for_validation(3))
     )
     assert tested.cells() == validated.cells()
     assert tested.vocab_size == validated.vocab_size
     cell = tested.cells()[-1]
     assert validated.samples == 3
     test, validation = (
-        [each.context_ids.tolist() for each in made.asked(cell, 3)] for made in (tested, validated)
+        [each.context_ids.tolist() for each in made.questions(cell, 3)]
+        for made in (tested, validated)
     )
     assert len(validation) == 3
     assert not any(sample in test for sample in validation)

@@ -8,7 +8,7 @@ import pytest
 
 from atlas_bench.tasks.babi import PERSON_NAMES
 from atlas_bench.tasks.ruler.task import RulerSettings, RulerTask
-from atlas_bench.tasks.vocabulary import babilong_tokenizer
+from atlas_bench.tasks.vocabulary import shared_tokenizer
 from atlas_bench.text.corpora import load_corpus, sentences
 from atlas_bench.text.noise import NoisePool
 from atlas_bench.text.settings import TextSettings
@@ -19,7 +19,7 @@ from atlas_bench.text.tokenizer import Tokenizer
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tokenizer]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ATLAS_BENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield babilong_tokenizer()
+        yield shared_tokenizer()
 
 
 @pytest.fixture(scope="session")

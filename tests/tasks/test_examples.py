@@ -7,7 +7,7 @@ import pytest
 
 from atlas_bench.seeding import generator
 from atlas_bench.tasks.examples import UNLABELLED, Examples, Passes, distinct, mean_by_example
-from atlas_bench.tasks.task import Labelled
+from atlas_bench.tasks.task import TokenPredictions
 
 
 def numbered(size: int, length: int = 4, first: int = 0) -> Examples:
@@ -72,7 +72,7 @@ def test_distinct_rows_are_uniform_over_ordered_tuples() -> None:
 
 
 def test_accuracy_is_of_an_example_before_it_is_of_all() -> None:
-    found = Labelled(
+    found = TokenPredictions(
         example=np.array([0, 0, 0, 1]), position=np.arange(4), wanted=np.array([1, 2, 3, 4]),
         predicted=np.array([1, 0, 3, 9]), loss=np.zeros(4, dtype=np.float32),
     )  # fmt: skip

@@ -14,16 +14,14 @@ import pytest
 from atlas_bench.tasks.language_modelling import (
     LanguageModellingSettings,
     LanguageModellingTask,
-    buckets,
-    held_out_windows,
     unigram_perplexity,
 )
-from atlas_bench.tasks.registry import check_task, make_task
 from atlas_bench.tasks.stages import LengthStage
-from atlas_bench.tasks.task import Labelled, LabelledTask
+from atlas_bench.tasks.task import LABELLED, TokenPredictions
+from atlas_bench.tasks.windows import buckets, held_out_windows
 from atlas_bench.text import documents
 from atlas_bench.text.corpora import load_corpus, split_training
-from atlas_bench.text.settings import TextSettings
+from atlas_bench.text.settings import TextSettings, check_text
 from atlas_bench.text.tokenizer import Tokenizer
 
 LENGTH = 64
@@ -46,14 +44,14 @@ def make(
     # The tokenizer is asked for so that it is trained in the tests' own cache.
     task = LanguageModellingSettings(**{"lengths": ["64", "1k"], **options})
     text = TextSettings(source="folder", folder=str(folder))
-    return make_task(task, text, seed=seed, question_every=1)
+    return task.make(text, seed=seed, question_every=1)
 
 
 def test_rows_follow_the_stream_and_reset_where_documents_start(
     folder: Path, tokenizer: Tokenizer
 ) -> None:
     task = make(folder, tokenizer)
-    assert isinstance(task, LabelledTask)
+    assert task.kind == LABELLED
     rows = task._stream.mixed_tokens // LENGTH
     batch = task.batch(STAGE, 0, rows)
     assert {batch.inputs.dtype, batch.targets.dtype} == {np.dtype(np.int32)}
@@ -183,7 +181,7 @@ def test_scores_are_of_the_text_whatever_the_tokens(folder: Path, tokenizer: Tok
     example, position = np.nonzero(batch.answer_mask)
     loss = np.where(position < 256, 2.0, 1.0).astype(np.float32)
     nothing = np.zeros(len(loss), dtype=np.int64)
-    found = task.judge(cell, Labelled(example, position, nothing, nothing, loss))
+    found = task.judge(cell, TokenPredictions(example, position, nothing, nothing, loss))
     value = {each.metric: each.value for each in found if each.cell == cell}
     texts = [(folder / f"{number:02d}.txt").read_text() for number in range(7, 40, 8)]
     tokens = sum(len(tokenizer.encode(text)) for text in texts)
@@ -266,7 +264,7 @@ def test_a_stream_gives_the_same_rows_after_a_restart(
         hub = FakeHub(texts)
         monkeypatch.setitem(sys.modules, "datasets", hub)
         monkeypatch.setenv("ATLAS_BENCH_CACHE", str(tmp_path / cache))
-        task = make_task(settings, text, seed=0, question_every=1)
+        task = settings.make(text, seed=0, question_every=1)
         return task.batch(STAGE, first, count).inputs, hub.read, task
 
     whole, read, task = rows("one", 0, 40)
@@ -296,5 +294,6 @@ def test_a_stream_gives_the_same_rows_after_a_restart(
     ],
 )
 def test_what_cannot_be_names_the_key(task: dict, text: dict, said: str) -> None:
+    check = LanguageModellingSettings(**task).check if task else check_text
     with pytest.raises(ValueError, match=said):
-        check_task(LanguageModellingSettings(**task), TextSettings(**text))
+        check(TextSettings(**text))

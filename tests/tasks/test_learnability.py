@@ -10,13 +10,13 @@ import pytest
 
 from atlas_bench.seeding import generator
 from atlas_bench.tasks.learnability import targets as learnability_targets
-from atlas_bench.tasks.learnability.online import LearnerSettings, OnlineTask
+from atlas_bench.tasks.learnability.online import LearnerSettings
 from atlas_bench.tasks.learnability.targets import TARGETS, sequence
 from atlas_bench.tasks.learnability.task import (
     LearnabilitySettings,
     LearnabilityTask,
-    check_learnability,
 )
+from atlas_bench.tasks.task import ONLINE
 from atlas_bench.text.settings import TextSettings
 
 DIMENSION, RANK, WINDOW = 6, 2, 4
@@ -98,10 +98,10 @@ def test_sequences_differ_by_number_and_by_both_seeds() -> None:
 
 def test_scores_are_means_over_ranges_of_positions() -> None:
     asked = task(length=200, sequences=2, target="mlp")
-    assert isinstance(asked, OnlineTask)
+    assert asked.kind == ONLINE
     losses = np.stack([np.arange(200.0), np.arange(200.0) + 1])
     found = [
-        (each.cell.subtask, each.cell.length, each.cell.tokens, each.metric, each.value)
+        (each.cell.subtask, each.cell.length, each.cell.tokens, each.metric.name, each.value)
         for each in asked.judge(losses)
     ]
     assert found == [
@@ -132,4 +132,4 @@ def test_scores_are_means_over_ranges_of_positions() -> None:
 def test_bad_values_end_in_a_sentence(changes: dict, said: str) -> None:
     settings = LearnabilitySettings(**({"dimension": DIMENSION, "rank": RANK} | changes))
     with pytest.raises(ValueError, match=said):
-        check_learnability(settings, TextSettings())
+        settings.check(TextSettings())

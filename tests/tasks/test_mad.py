@@ -9,19 +9,11 @@ import numpy as np
 import pytest
 
 from atlas_bench.tasks.examples import UNLABELLED, Examples
-from atlas_bench.tasks.mad import (
-    SUBTASKS,
-    MadSettings,
-    MadTask,
-    changes,
-    check_mad,
-    macro_accuracy,
-    mad_examples,
-    make_case,
-    subtask_score,
-)
+from atlas_bench.tasks.mad.cases import SUBTASKS, changes, make_case, subtask_score
+from atlas_bench.tasks.mad.generators import mad_examples
+from atlas_bench.tasks.mad.task import MadSettings, MadTask, macro_accuracy
 from atlas_bench.tasks.stages import Stage
-from atlas_bench.tasks.task import Labelled
+from atlas_bench.tasks.task import TokenPredictions
 from atlas_bench.text.settings import TextSettings
 
 GOLDEN = {  # of the test sequences; the same on every machine
@@ -221,9 +213,9 @@ def test_splits_share_no_example() -> None:
         assert not batch.answer_mask.all(), "it is asked as the test is"
 
 
-def found(example: list[int], wanted: list[int], predicted: list[int]) -> Labelled:
+def found(example: list[int], wanted: list[int], predicted: list[int]) -> TokenPredictions:
     columns = (np.array(column) for column in (example, range(len(wanted)), wanted, predicted))
-    return Labelled(*columns, np.zeros(len(wanted), dtype=np.float32))
+    return TokenPredictions(*columns, np.zeros(len(wanted), dtype=np.float32))
 
 
 def test_macro_accuracy_weighs_tokens_and_batches_equally() -> None:
@@ -259,4 +251,4 @@ def test_a_score_is_the_mean_over_all_cases_or_none() -> None:
 )
 def test_what_is_no_case_names_the_key(change: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        check_mad(MadSettings(**change), TextSettings())
+        MadSettings(**change).check(TextSettings())

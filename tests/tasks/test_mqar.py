@@ -12,11 +12,10 @@ from atlas_bench.tasks.mqar import (
     MqarSettings,
     MqarTask,
     _gaps,
-    check_mqar,
     mqar_examples,
 )
 from atlas_bench.tasks.stages import Stage
-from atlas_bench.tasks.task import Labelled
+from atlas_bench.tasks.task import TokenPredictions
 from atlas_bench.text.settings import TextSettings
 
 GOLDEN = {  # the same on every machine; a changed hash means changed examples
@@ -133,7 +132,7 @@ def test_grids_are_the_protocol_s() -> None:
 
 def test_accuracy_is_averaged_over_examples() -> None:
     one = task()
-    found = Labelled(
+    found = TokenPredictions(
         example=np.repeat([0, 1], 8), position=np.arange(16), wanted=np.zeros(16, dtype=np.int64),
         predicted=np.array([0] * 8 + [0] * 2 + [1] * 6), loss=np.zeros(16, dtype=np.float32),
     )  # fmt: skip
@@ -158,4 +157,4 @@ def test_accuracy_is_averaged_over_examples() -> None:
 )
 def test_what_cannot_be_drawn_names_the_key(change: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        check_mqar(MqarSettings(**change), TextSettings())
+        MqarSettings(**change).check(TextSettings())

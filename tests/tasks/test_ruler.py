@@ -26,7 +26,7 @@ from atlas_bench.tasks.ruler.task import (
 )
 from atlas_bench.tasks.ruler.words import KEYS, TIERS, WORDS, compound, draw
 from atlas_bench.tasks.ruler.writing import Passage, TokenBuffer
-from atlas_bench.tasks.task import Asked
+from atlas_bench.tasks.task import Question
 from atlas_bench.text.noise import NoisePool
 from atlas_bench.text.settings import TextSettings
 from atlas_bench.text.tokenizer import Tokenizer
@@ -34,13 +34,13 @@ from atlas_bench.text.tokenizer import Tokenizer
 NEEDLE = re.compile(r"One of the special magic (\w+) for (\S+) is: (\S+)\.")
 
 
-def ask(task: RulerTask, subtask: str, length: int, count: int = 1) -> list[Asked]:
+def ask(task: RulerTask, subtask: str, length: int, count: int = 1) -> list[Question]:
     """Samples as the task makes them."""
     make = task._maker(subtask, length)
     return [make((42, subtask, length, index), index) for index in range(count)]
 
 
-def text_of(asked: Asked, tokenizer: Tokenizer) -> str:
+def text_of(asked: Question, tokenizer: Tokenizer) -> str:
     return tokenizer.decode(asked.context_ids) + tokenizer.decode(asked.question_ids)
 
 
@@ -60,7 +60,7 @@ def test_prompts_fill_the_length_and_are_their_text_in_tokens(
         assert [*asked.context_ids, *asked.question_ids] == [*whole, ruler.tokenizer.answer_id]
         context = ruler.tokenizer.decode(asked.context_ids)
         assert all(reference in context for reference in asked.references)
-        assert asked.question in ruler.tokenizer.decode(asked.question_ids)
+        assert asked.text in ruler.tokenizer.decode(asked.question_ids)
 
 
 @pytest.mark.parametrize("subtask", NIAH)
@@ -72,7 +72,7 @@ def test_needles_answer_the_question(subtask: str, ruler: RulerTask) -> None:
         for kind, key, value in NEEDLE.findall(text):
             assert kind == task.value
             told.setdefault(key, []).append(value)
-        keys = re.split(r", and |, ", re.search(r" for (.+) mentioned", asked.question)[1])
+        keys = re.split(r", and |, ", re.search(r" for (.+) mentioned", asked.text)[1])
         assert len(keys) == task.queries == len(set(keys))
         assert {len(told[key]) for key in keys} == {task.values}
         assert Counter(asked.references) == Counter(v for key in keys for v in told[key])
@@ -138,7 +138,7 @@ def test_variables_are_traced(length: int, ruler: RulerTask) -> None:
         text = text_of(asked, ruler.tokenizer)
         assert text.count("Memorize and track") == (2 if length >= 1024 else 1)
         problem = text[text.rindex("Memorize and track") :]
-        value = re.search(r"assigned the value (\d+) in", asked.question)[1]
+        value = re.search(r"assigned the value (\d+) in", asked.text)[1]
         holders = []
         for name, other in re.findall(r"^VAR (\w+) = (?:VAR )?(\w+)$", problem, re.MULTILINE):
             assert other == (holders[-1] if holders else value)
@@ -204,7 +204,7 @@ def test_documents_answer_the_question(subtask: str, ruler: RulerTask) -> None:
         numbers, bodies = documents[1::2], documents[2::2]
         assert [int(number) for number in numbers] == list(range(1, len(bodies) + 1))
         assert len(bodies) > 20
-        ship = re.search(r"ship (\S+?)[ ?]", asked.question)[1]
+        ship = re.search(r"ship (\S+?)[ ?]", asked.text)[1]
         (about,) = [body for body in bodies if body.startswith(f"The ship {ship} was")]
         if subtask == "ruler_qa_2":
             captain = re.search(r"captain is (\S+)\.", about)[1]
@@ -268,7 +268,7 @@ def test_the_same_seed_gives_the_same_bytes_on_every_machine(tmp_path: Path) -> 
     found = {}
     for cell in task.cells():
         digest = hashlib.sha256()
-        for asked in task.asked(cell, 2):
+        for asked in task.questions(cell, 2):
             text = text_of(asked, task.tokenizer)
             digest.update("\n".join([text, *asked.references, f"{asked.depth}"]).encode())
         found[cell.subtask] = digest.hexdigest()[:16]

@@ -18,7 +18,7 @@ from atlas_bench.tasks.ruler.counting import CWE_QUESTION
 from atlas_bench.tasks.ruler.metric import clean, string_match_all
 from atlas_bench.tasks.ruler.needles import NIAH
 from atlas_bench.tasks.ruler.task import NEW_TOKENS, RulerTask
-from atlas_bench.tasks.task import Asked
+from atlas_bench.tasks.task import Question
 from atlas_bench.text.corpora import split_sentences
 
 LENGTH = 2048
@@ -64,7 +64,7 @@ def tokenize(ruler: RulerTask) -> Callable[[str], SimpleNamespace]:
     return lambda text: SimpleNamespace(input_ids=ruler.tokenizer.encode(text))
 
 
-def ours(ruler: RulerTask, subtask: str) -> tuple[Asked, str]:
+def ours(ruler: RulerTask, subtask: str) -> tuple[Question, str]:
     asked = ruler._maker(subtask, LENGTH)((42, subtask, LENGTH, 0), 0)
     text = ruler.tokenizer.decode(np.append(asked.context_ids, asked.question_ids))
     return asked, text

@@ -19,11 +19,10 @@ from atlas_bench.tasks.ruler.task import (
     SUBTASKS,
     RulerSettings,
     RulerTask,
-    check_ruler,
 )
 from atlas_bench.tasks.ruler.words import KEYS
 from atlas_bench.tasks.stages import NoiseStage
-from atlas_bench.tasks.task import QuestionTask
+from atlas_bench.tasks.task import QUESTIONS
 from atlas_bench.text.settings import TextSettings
 
 SINGLES = ["niah_single_1", "niah_single_2", "niah_single_3"]
@@ -49,7 +48,7 @@ def stage(length: int, noise: float) -> NoiseStage:
 
 
 def test_cells_say_what_is_asked(ruler: RulerTask) -> None:
-    assert isinstance(ruler, QuestionTask)
+    assert ruler.kind == QUESTIONS
     cells = ruler.cells()
     assert len(cells) == 13 * 3
     assert [cell.tokens for cell in cells[:3]] == [1024, 2048, 4096]
@@ -58,14 +57,14 @@ def test_cells_say_what_is_asked(ruler: RulerTask) -> None:
     assert {cell.subtask for cell in hub.cells()[-6:]} == {"ruler_qa_squad", "ruler_qa_hotpot"}
     paper = with_settings(ruler, names="paper", subtasks=SINGLES)
     assert [cell.subtask for cell in paper.cells()[::3]] == ["S-NIAH-PK", "S-NIAH-N", "S-NIAH-W"]
-    (asked,) = paper.asked(paper.cells()[6], 1)
+    (asked,) = paper.questions(paper.cells()[6], 1)
     assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", asked.references[0])
 
 
 def test_a_pretrained_model_is_asked_without_the_answer_token(ruler: RulerTask) -> None:
     text = with_settings(ruler, trained_on="text")
     cell = ruler.cells()[0]
-    (taught,), (plain,) = ruler.asked(cell, 1), text.asked(cell, 1)
+    (taught,), (plain,) = ruler.questions(cell, 1), text.questions(cell, 1)
     assert taught.question_ids[-1] == ruler.tokenizer.answer_id
     assert np.array_equal(taught.question_ids[:-1], plain.question_ids)
     assert ruler.protocol()["trained_on"].startswith("laptop")
@@ -107,7 +106,7 @@ def test_string_matches(references: tuple[str, ...], output: str, all_: float, p
 def test_only_the_tokens_a_subtask_allows_are_judged(ruler: RulerTask) -> None:
     cells = {cell.subtask: cell for cell in ruler.cells()}
     for subtask, shown in (("ruler_vt", "ruler_vt"), ("ruler_qa_1", "own_qa_1")):
-        (asked,) = ruler.asked(cells[shown], 1)
+        (asked,) = ruler.questions(cells[shown], 1)
         answer = " " + " ".join(asked.references)
         room = NEW_TOKENS[subtask] - len(ruler.tokenizer.encode(answer))
         early, late = (" the" * number + answer for number in (room, room + 40))
@@ -134,9 +133,9 @@ def test_only_the_tokens_a_subtask_allows_are_judged(ruler: RulerTask) -> None:
     ],
 )
 def test_bad_settings_are_named(change: dict[str, object], words: str) -> None:
-    check_ruler(RulerSettings(lengths=["512", "1M", "10M"]), TextSettings())
+    RulerSettings(lengths=["512", "1M", "10M"]).check(TextSettings())
     with pytest.raises(ValueError, match=words):
-        check_ruler(RulerSettings(**change), TextSettings())
+        RulerSettings(**change).check(TextSettings())
 
 
 # training -------------------------------------------------------------------------------------
@@ -259,7 +258,7 @@ def test_squad_asks_answerable_questions_among_the_articles_own(
     monkeypatch.setitem(sys.modules, "datasets", hub)
     task = with_settings(ruler, source="hub", subtasks=["ruler_qa_1"])
     cell = task.cells()[0]
-    asked = list(task.asked(cell, 10))
+    asked = list(task.questions(cell, 10))
     assert [each.references for each in asked] == [("one", "1"), ("three",), ("four",)]
     context = task.tokenizer.decode(asked[0].context_ids)
     for text in ("Alps text 1.", "Alps text 2.", "Alps text 3."):
@@ -283,7 +282,7 @@ def test_hotpot_keeps_all_paragraphs_of_its_question(
     hub = SimpleNamespace(hf_hub_download=lambda *names, **options: tmp_path / "hotpot.json")
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
     task = with_settings(ruler, source="hub", subtasks=["ruler_qa_2"])
-    second = list(task.asked(task.cells()[0], 2))[1]
+    second = list(task.questions(task.cells()[0], 2))[1]
     context = task.tokenizer.decode(second.context_ids)
     assert "T1\nx. y." in context
     assert context.count("Document") == 4  # all there are
@@ -299,13 +298,13 @@ def test_essays_come_from_the_hub_only_on_request(
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load))
     task = with_settings(ruler, essays="paul_graham", subtasks=["niah_single_2"])
     task._loaded_essays.clear()
-    (asked,) = task.asked(task.cells()[0], 1)
+    (asked,) = task.questions(task.cells()[0], 1)
     assert "Startups are odd. Write essays! Startups" in task.tokenizer.decode(asked.context_ids)
     assert task.protocol()["essays"] == "Paul Graham's essays from the hub"
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace())
     task._loaded_essays.clear()
     with pytest.raises(ValueError, match=r"task\.essays: could not read baber.*AttributeError"):
-        next(task.asked(task.cells()[0], 1))
+        next(task.questions(task.cells()[0], 1))
 
 
 def test_every_subtask_has_its_new_tokens() -> None:

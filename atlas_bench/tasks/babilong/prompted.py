@@ -1,7 +1,7 @@
 """BABILong for models that were not trained on it: instruction, examples, context, question.
 
-The context stays the task's own, token by token; only what stands around it is added, so that a
-prompt of ten million tokens is never made of text twice.
+The context keeps the task's own tokens and only the text around it is added, so a prompt of ten
+million tokens is not tokenised twice.
 """
 
 from __future__ import annotations
@@ -13,35 +13,48 @@ from typing import Any
 import numpy as np
 
 from atlas_bench.tasks.babilong.prompts import MAX_NEW_TOKENS, render_prompt
-from atlas_bench.tasks.babilong.task import BabilongTask
-from atlas_bench.tasks.task import Asked, Cell
+from atlas_bench.tasks.task import Cell, Question, QuestionTask
 
-_CONTEXT = "\x00"  # where the context goes while the prompt around it is rendered
+_CONTEXT = "\x00"  # stands for the context while the prompt around it is rendered
 
 
-class PromptedBabilong:
-    """A `QuestionTask` around a `BabilongTask`, whose samples, cells and metrics these are.
+class PromptedBabilong(QuestionTask):
+    """A BABILong task with its samples, cells and metrics, asked in few-shot prompts.
 
-    Of a question's prompt, ``parts`` says what it has: instruction, examples, post_prompt.
+    ``parts`` says which parts a prompt has: instruction, examples, post_prompt.
     """
 
-    def __init__(self, task: BabilongTask, parts: dict[str, bool]) -> None:
+    def __init__(self, task: QuestionTask, parts: dict[str, bool]) -> None:
+        super().__init__(
+            task.settings, task.text, seed=task.seed, question_every=task.question_every
+        )
         self.task, self.parts = task, parts
-        self.settings, self.tokenizer = task.settings, task.tokenizer
-        self.vocab_size, self.samples = task.vocab_size, task.samples
-        self.batch, self.cells, self.judge = task.batch, task.cells, task.judge
-        self.max_new_tokens = MAX_NEW_TOKENS
+        self.metrics, self.tokenizer, self.vocab_size = (
+            task.metrics,
+            task.tokenizer,
+            task.vocab_size,
+        )
+        self.samples, self.max_new_tokens = task.samples, MAX_NEW_TOKENS
 
-    def asked(self, cell: Cell, count: int) -> Iterator[Asked]:
-        """The cell's samples; their contexts begin with what the prompt says before."""
+    def cells(self) -> list[Cell]:
+        return self.task.cells()
+
+    def questions(self, cell: Cell, count: int) -> Iterator[Question]:
+        """The cell's samples; a context begins with the prompt's text before it."""
         encode = self.tokenizer.encode
-        for each in self.task.asked(cell, count):
-            prompt = render_prompt(cell.subtask, _CONTEXT, each.question, **self.parts)
+        for question in self.task.questions(cell, count):
+            prompt = render_prompt(cell.subtask, _CONTEXT, question.text, **self.parts)
             before, after = prompt.split(_CONTEXT)
-            context = np.concatenate([encode(before), each.context_ids]).astype(np.int32)
-            yield replace(each, context_ids=context, question_ids=np.array(encode(after), np.int32))
+            yield replace(
+                question,
+                context_ids=np.concatenate([encode(before), question.context_ids]).astype(np.int32),
+                question_ids=np.array(encode(after), np.int32),
+            )
+
+    def judge(self, cell: Cell, question: Question, output: str) -> dict[str, float]:
+        return self.task.judge(cell, question, output)
 
     def protocol(self) -> dict[str, Any]:
-        """The task's, and what the prompts hold."""
+        """The task's protocol, and what the prompts contain."""
         prompt = {**self.parts, "new_tokens": self.max_new_tokens}
         return {**self.task.protocol(), "trains_on": "nothing", "prompt": prompt}

@@ -9,37 +9,49 @@ from typing import Any
 
 import numpy as np
 
+from atlas_bench.artifacts.metrics import EXACT_MATCH, Metric
 from atlas_bench.naming import check_choice
-from atlas_bench.tasks.babi import LABELS, SUBTASKS, Question
+from atlas_bench.tasks import babi
 from atlas_bench.tasks.babilong.metrics import exact_match, published_metric
-from atlas_bench.tasks.babilong.questions import QUESTIONS, questions_file, real_questions
+from atlas_bench.tasks.babilong.prompted import PromptedBabilong
+from atlas_bench.tasks.babilong.questions import QUESTIONS as QUESTION_SOURCES
+from atlas_bench.tasks.babilong.questions import questions_file, real_questions
 from atlas_bench.tasks.babilong.samples import SOURCES, evaluation_samples, load_noise
 from atlas_bench.tasks.babilong.streams import StreamGenerator
 from atlas_bench.tasks.lengths import CONVENTIONS, context_tokens, parse_length
 from atlas_bench.tasks.stages import NoiseStage
-from atlas_bench.tasks.task import Asked, Batch, Cell, TaskSettings, check_counts, check_named
-from atlas_bench.tasks.vocabulary import babilong_tokenizer
+from atlas_bench.tasks.task import (
+    QUESTIONS,
+    Batch,
+    Cell,
+    Question,
+    QuestionTask,
+    TaskSettings,
+    summarize,
+)
+from atlas_bench.tasks.vocabulary import shared_tokenizer
 from atlas_bench.text.noise import NoisePool
 from atlas_bench.text.settings import TextSettings
 
 
 @dataclass
 class BabilongSettings(TaskSettings):
-    """Which questions, at which lengths, how many, scored how."""
+    """The questions, the lengths of their contexts, and how answers are scored."""
 
     name: str = "babilong"
     subtasks: list[str] = field(default_factory=lambda: ["qa1"])  # qa1 to qa20
-    # Of contexts: 0k is the facts alone, any number of k or M up to 10M.
+    # Context lengths: 0k is the facts alone, else any number of k or M up to 10M.
     lengths: list[str] = field(default_factory=lambda: ["0k", "1k", "2k", "4k", "8k", "16k"])
     length_convention: str = "public"  # public: nominal - 300 | finetuning: n x 512 - 20
-    samples: int = 100  # a subtask and length
+    samples: int = 100  # for each subtask and length
     source: str = "generated"  # generated | hub (the published sets of RMT-team)
     questions: str = "generated"  # generated | real (in file order, as in the published sets)
-    questions_folder: str | None = None  # of the bAbI v1.2 files, for real questions
-    max_new_tokens: int = 10  # of an answer
+    questions_folder: str | None = None  # a folder of bAbI v1.2 files, for real questions
+    max_new_tokens: int = 10  # the longest answer
 
+    kind = QUESTIONS
     stage = NoiseStage
-    # Facts alone until they are answered: first with coarse chunks, in which nothing that is
+    # Facts alone until the model answers them: first with coarse chunks, in which nothing that is
     # written is overwritten, then with the model's own. Then noise with its penalty, then length.
     default_stages = (
         NoiseStage(length=64, coarse=True, penalty_scale=0.0, longest=0.35),
@@ -49,69 +61,80 @@ class BabilongSettings(TaskSettings):
         NoiseStage(length=1024, noise=0.9, penalty_scale=10.0),
     )
 
+    def check(self, text: TextSettings) -> None:
+        """Lengths shorter than a story of the subtask are found when the samples are drawn."""
+        check_choice("task.length_convention", self.length_convention, CONVENTIONS)
+        check_choice("task.source", self.source, SOURCES)
+        check_choice("task.questions", self.questions, QUESTION_SOURCES)
+        self.check_named("subtasks", "lengths")
+        for subtask in self.subtasks:
+            check_choice("task.subtasks", subtask, babi.SUBTASKS)
+        for length in self.lengths:
+            context_tokens(length, self.length_convention)
+        self.check_counts("samples", "max_new_tokens")
+        self._check_questions()
 
-def check_babilong(task: BabilongSettings, text: TextSettings) -> None:
-    """Raise ValueError in one sentence for a task that cannot be asked.
+    def _check_questions(self) -> None:
+        real = self.questions == "real"
+        if real and self.source == "hub":
+            raise ValueError(
+                "task.questions=real builds samples, but task.source=hub has its own; use one of "
+                "them"
+            )
+        if real and not self.questions_folder:
+            raise ValueError(
+                "task.questions=real needs task.questions_folder=PATH, a folder of bAbI v1.2 files"
+            )
+        if self.questions_folder and not real:
+            raise ValueError("task.questions_folder is only for task.questions=real")
+        if real:
+            for subtask in self.subtasks:
+                questions_file(self.questions_folder, subtask)
 
-    Lengths shorter than a story of the subtask are found when the samples are drawn.
-    """
-    check_choice("task.length_convention", task.length_convention, CONVENTIONS)
-    check_choice("task.source", task.source, SOURCES)
-    check_choice("task.questions", task.questions, QUESTIONS)
-    check_named(task, "subtasks", "lengths")
-    for subtask in task.subtasks:
-        check_choice("task.subtasks", subtask, SUBTASKS)
-    for length in task.lengths:
-        context_tokens(length, task.length_convention)
-    check_counts(task, "samples", "max_new_tokens")
-    _check_questions(task)
+    def make(self, text: TextSettings, *, seed: int, question_every: int) -> BabilongTask:
+        return BabilongTask(self, text, seed=seed, question_every=question_every)
 
+    def summary(self) -> str:
+        return summarize(self.name, self.subtasks, self.lengths)
 
-def _check_questions(task: BabilongSettings) -> None:
-    real = task.questions == "real"
-    if real and task.source == "hub":
-        raise ValueError(
-            "task.questions=real builds samples, task.source=hub brings its own; leave one of them"
-        )
-    if real and not task.questions_folder:
-        raise ValueError(
-            "task.questions=real needs task.questions_folder=PATH, a folder of bAbI v1.2 files"
-        )
-    if task.questions_folder and not real:
-        raise ValueError("task.questions_folder is read with task.questions=real alone")
-    if real:
-        for subtask in task.subtasks:
-            questions_file(task.questions_folder, subtask)
+    def for_validation(self, samples: int) -> BabilongSettings:
+        if self.source == "hub" or self.questions == "real":  # published samples
+            return super().for_validation(samples)
+        return self.with_other_samples(samples=samples)
 
 
-class BabilongTask:
-    """A `QuestionTask`: see `atlas_bench.tasks.task`."""
+class BabilongTask(QuestionTask):
+    """bAbI questions about facts that are scattered in background text."""
+
+    metrics = (EXACT_MATCH, Metric("published_metric"))
 
     def __init__(
         self, settings: BabilongSettings, text: TextSettings, *, seed: int, question_every: int
     ) -> None:
-        self.settings, self.text = settings, text
-        self.seed, self.question_every = seed, question_every
-        self.tokenizer = babilong_tokenizer(text.tokenizer, text.vocab_size)
+        super().__init__(settings, text, seed=seed, question_every=question_every)
+        self.tokenizer = shared_tokenizer(text.tokenizer, text.vocab_size)
         self.vocab_size = self.tokenizer.vocab_size
         self.max_new_tokens, self.samples = settings.max_new_tokens, settings.samples
         self._generators: dict[tuple[int, float], StreamGenerator] = {}
 
+    def for_pretrained(self, prompt_parts: dict[str, bool]) -> PromptedBabilong:
+        return PromptedBabilong(self, prompt_parts)
+
     def batch(self, stage: NoiseStage, first: int, count: int) -> Batch:
         """Streams with questions all along the way."""
-        length, noise = stage.length, stage.noise
-        if (length, noise) not in self._generators:
-            self._generators[length, noise] = StreamGenerator(
+        key = stage.length, stage.noise
+        if key not in self._generators:
+            self._generators[key] = StreamGenerator(
                 self.settings.subtasks,
                 self._train_noise,
                 self.tokenizer,
-                length_tokens=length,
-                noise_share=noise,
+                length_tokens=stage.length,
+                noise_share=stage.noise,
                 question_every=self.question_every,
                 seed=self.seed,
             )
         try:
-            streams = self._generators[length, noise].batch(first, count)
+            streams = self._generators[key].batch(first, count)
         except ValueError as error:
             raise ValueError(f"training.curriculum.stages: {error}") from error
         return Batch(streams.tokens[:, :-1], streams.tokens[:, 1:], streams.answer_mask)
@@ -125,8 +148,8 @@ class BabilongTask:
             for length in self.settings.lengths
         ]
 
-    def asked(self, cell: Cell, count: int) -> Iterator[Asked]:
-        """The cell's samples."""
+    def questions(self, cell: Cell, count: int) -> Iterator[Question]:
+        """The questions of the cell's samples, each with its context."""
         settings = self.settings
         samples = evaluation_samples(
             cell.subtask,
@@ -140,18 +163,18 @@ class BabilongTask:
             questions=self._real_questions(cell.subtask),
         )
         for sample in samples:
-            yield Asked(
+            yield Question(
                 sample.context_ids,
                 np.append(sample.question_ids, self.tokenizer.answer_id).astype(np.int32),
                 sample.question,
                 (sample.answer,),
             )
 
-    def judge(self, cell: Cell, asked: Asked, output: str) -> dict[str, float]:
+    def judge(self, cell: Cell, question: Question, output: str) -> dict[str, float]:
         """The strict metric and the published one."""
-        (answer,) = asked.references
+        (answer,) = question.references
         published = published_metric(
-            cell.subtask, target=answer, output=output, question=asked.question
+            cell.subtask, target=answer, output=output, question=question.text
         )
         return {
             "exact_match": float(exact_match(answer, output)),
@@ -168,10 +191,10 @@ class BabilongTask:
             "noise": self.text.source,
             "samples": settings.samples,
             "trains_on": "generated streams",
-            "chance": {subtask: 1 / len(LABELS[subtask]) for subtask in settings.subtasks},
+            "chance": {subtask: 1 / len(babi.LABELS[subtask]) for subtask in settings.subtasks},
         }
 
-    def _real_questions(self, subtask: str) -> tuple[Question, ...] | None:
+    def _real_questions(self, subtask: str) -> tuple[babi.Question, ...] | None:
         if self.settings.questions == "generated":
             return None
         return real_questions(self.settings.questions_folder, subtask)

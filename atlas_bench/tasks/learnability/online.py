@@ -1,18 +1,19 @@
-"""Tasks that are learnt while they are measured: one step a token, by a small network of their own.
+"""Tasks that are learnt while they are measured: a small network takes one step for each token.
 
-A run of such a task has no language model and no training before its scores. What it shows are the
-losses of a network that predicts every token before it takes its step on it.
+A run of such a task has no language model, and no training before its scores. It measures the
+losses of a network that predicts every token before it takes its step on that token.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from atlas_bench.naming import check_choice
-from atlas_bench.tasks.task import Measured, TaskSettings, check_counts
+from atlas_bench.tasks.task import ONLINE, MetricValue, Task, TaskSettings
+from atlas_bench.text.settings import TextSettings
 
 OPTIMIZERS = ("adam", "rmsprop", "sgd")
 ACTIVATIONS = ("gelu", "relu", "silu")
@@ -20,63 +21,65 @@ ACTIVATIONS = ("gelu", "relu", "silu")
 
 @dataclass
 class LearnerSettings:
-    """The network that learns, which has no biases, and its optimizer."""
+    """The network, which has no biases, and its optimizer."""
 
-    layers: int = 2  # that are hidden
-    expansion: int = 1  # of their width over the tokens'
+    layers: int = 2  # hidden layers
+    expansion: int = 1  # their width, in widths of a token
     activation: str = "gelu"  # of the hidden layers
-    optimizer: str = "adam"  # with PyTorch's defaults but for the rate
-    learning_rate: float = 1e-3  # of the one step that each token is
+    optimizer: str = "adam"  # with PyTorch's defaults for all but the learning rate
+    learning_rate: float = 1e-3  # of the one step for each token
 
 
 @dataclass
 class OnlineSettings(TaskSettings):
-    """What all tasks have that are learnt while they are measured."""
+    """The keys of all tasks that are learnt while they are measured."""
 
     learner: LearnerSettings = field(default_factory=LearnerSettings)
     dimension: int = 64  # of every token
     length: int = 1024  # tokens of a sequence
-    sequences: int = 8  # each with a target and a network of its own; losses are their mean
+    sequences: int = 8  # each has its own target and network; losses are their mean
+
+    kind = ONLINE
 
     @property
     def model_name(self) -> str:
-        """What stands for a model in records: the network and its optimizer."""
+        """The network and its optimizer, where other records have the name of a model."""
         learner = self.learner
         return f"mlp_{learner.layers}x{learner.expansion}_{learner.optimizer}"
 
     @property
     def scale_name(self) -> str:
-        """What stands for its scale."""
+        """The width, where other records have the name of a scale."""
         return f"d{self.dimension}"
 
+    def check(self, text: TextSettings) -> None:
+        learner = self.learner
+        self.check_counts("dimension", "length", "sequences")
+        for key in ("layers", "expansion"):
+            if getattr(learner, key) < 1:
+                raise ValueError(f"task.learner.{key}={getattr(learner, key)} must be at least 1")
+        check_choice("task.learner.activation", learner.activation, ACTIVATIONS)
+        check_choice("task.learner.optimizer", learner.optimizer, OPTIMIZERS)
+        if learner.learning_rate <= 0:
+            raise ValueError(f"task.learner.learning_rate={learner.learning_rate} must be above 0")
 
-def check_online(task: OnlineSettings) -> None:
-    """Raise ValueError in one sentence for a network or sequences that cannot be."""
-    learner = task.learner
-    check_counts(task, "dimension", "length", "sequences")
-    for key in ("layers", "expansion"):
-        if getattr(learner, key) < 1:
-            raise ValueError(f"task.learner.{key}={getattr(learner, key)} must be at least 1")
-    check_choice("task.learner.activation", learner.activation, ACTIVATIONS)
-    check_choice("task.learner.optimizer", learner.optimizer, OPTIMIZERS)
-    if learner.learning_rate <= 0:
-        raise ValueError(f"task.learner.learning_rate={learner.learning_rate} must be above 0")
+    def vocabulary_size(self, text: TextSettings) -> int:
+        return 0
+
+    def for_validation(self, samples: int) -> OnlineSettings:
+        return self.with_other_samples(sequences=samples)
 
 
-@runtime_checkable
-class OnlineTask(Protocol):
-    """Sequences of inputs and outputs. ``tokenizer`` is None: its tokens are vectors."""
+class OnlineTask(Task):
+    """Sequences of inputs and outputs, whose tokens are vectors."""
 
-    settings: OnlineSettings
-    tokenizer: None
-    vocab_size: int
+    vocab_size = 0
 
+    @abstractmethod
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs and outputs, float32 (sequences, length, dimension), decided by the run's seed,
-        the task's and the number of the sequence alone."""
+        """Inputs and outputs, float32 (sequences, length, dimension). The run's seed, the task's
+        and the number of a sequence decide it."""
 
-    def judge(self, losses: np.ndarray) -> list[Measured]:
-        """The scores of losses (sequences, length), each before the step of its token."""
-
-    def protocol(self) -> dict[str, Any]:
-        """How it is measured, for the record: runs whose protocols differ are not averaged."""
+    @abstractmethod
+    def judge(self, losses: np.ndarray) -> list[MetricValue]:
+        """The scores of losses (sequences, length), each of them before the step on its token."""

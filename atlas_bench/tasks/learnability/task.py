@@ -1,9 +1,9 @@
 """Learnability: which maps a small network learns online, one step a token (ATLAS section 6.4).
 
-A memory that learns at test time is such a network, and what attention writes is what it would have
-to learn. Five targets, of every sequence another: a low-rank linear map, a random network, causal
-attention and a network behind it, the same network fed with what attention has read, and attention
-over a sliding window with a network behind it.
+A memory that learns at test time is such a network, and the output of attention is what it would
+have to learn. There are five targets, and every sequence has its own: a low-rank linear map, a
+random network, causal attention followed by a network, the same network on what attention has read,
+and attention over a sliding window followed by a network.
 """
 
 from __future__ import annotations
@@ -13,14 +13,18 @@ from typing import Any
 
 import numpy as np
 
+from atlas_bench.artifacts.metrics import lower
 from atlas_bench.naming import check_choice
-from atlas_bench.tasks.language_modelling import bucket_name, buckets
-from atlas_bench.tasks.learnability.online import OnlineSettings, check_online
+from atlas_bench.tasks.learnability.online import OnlineSettings, OnlineTask
 from atlas_bench.tasks.learnability.targets import TARGETS, sequence
-from atlas_bench.tasks.task import Cell, Measured, check_counts
+from atlas_bench.tasks.task import Cell, MetricValue, summarize
+from atlas_bench.tasks.windows import bucket_name, buckets
 from atlas_bench.text.settings import TextSettings
 
-FIRST_BUCKET = 64  # positions; every further bucket is as long as all before it
+FIRST_BUCKET = 64  # positions; every further range is as long as all before it
+RELATIVE_LOSS = lower("relative_loss", "ratio")
+MEAN_RELATIVE_LOSS = lower("mean_relative_loss", "ratio")
+FINAL_RELATIVE_LOSS = lower("final_relative_loss", "ratio")
 
 
 @dataclass
@@ -28,43 +32,35 @@ class LearnabilitySettings(OnlineSettings):
     """What a network learns online, and which network."""
 
     name: str = "learnability"
-    target: str = "low_rank"  # the map of inputs to outputs
-    rank: int = 8  # of the map of low_rank
+    target: str = "low_rank"  # the map from inputs to outputs
+    rank: int = 8  # of the low_rank map
     window: int = 512  # tokens that a query of window_attention_mlp sees, itself included
 
+    def check(self, text: TextSettings) -> None:
+        check_choice("task.target", self.target, TARGETS)
+        super().check(text)
+        self.check_counts("rank", "window")
+        if self.rank > self.dimension:
+            raise ValueError(
+                f"task.rank={self.rank} is more than task.dimension={self.dimension}; use at most "
+                f"that"
+            )
 
-def check_learnability(task: LearnabilitySettings, text: TextSettings) -> None:
-    """Raise ValueError in one sentence for what cannot be learnt."""
-    check_choice("task.target", task.target, TARGETS)
-    check_online(task)
-    check_counts(task, "rank", "window")
-    if task.rank > task.dimension:
-        raise ValueError(
-            f"task.rank={task.rank} is more than task.dimension={task.dimension}; use at most that"
-        )
+    def make(self, text: TextSettings, *, seed: int, question_every: int) -> LearnabilityTask:
+        return LearnabilityTask(self, text, seed=seed, question_every=question_every)
+
+    def summary(self) -> str:
+        return summarize(self.name, [self.target])
 
 
-class LearnabilityTask:
-    """An `OnlineTask`: see `atlas_bench.tasks.learnability.online`."""
+class LearnabilityTask(OnlineTask):
+    """Random inputs, and random maps of them."""
 
-    tokenizer = None  # its tokens are vectors
-    vocab_size = 0
-
-    def __init__(
-        self,
-        settings: LearnabilitySettings,
-        text: TextSettings,
-        *,
-        seed: int,
-        question_every: int,
-    ) -> None:
-        """``text`` and ``question_every`` are for other tasks."""
-        self.settings, self.seed = settings, seed
+    metrics = (RELATIVE_LOSS, MEAN_RELATIVE_LOSS, FINAL_RELATIVE_LOSS)
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs and outputs of every sequence, (S, T, D) float32."""
         settings = self.settings
-        found = [
+        drawn = [
             sequence(
                 settings.target,
                 settings.length,
@@ -75,28 +71,34 @@ class LearnabilityTask:
             )
             for number in range(settings.sequences)
         ]
-        inputs, outputs = zip(*found, strict=True)
+        inputs, outputs = zip(*drawn, strict=True)
         return np.stack(inputs), np.stack(outputs)
 
-    def judge(self, losses: np.ndarray) -> list[Measured]:
-        """The mean loss at positions 0-63, 64-127, 128-255, ..., over all, over the last half."""
-        settings, samples = self.settings, len(losses)
-        target, length = settings.target, settings.length
-        found = []
-        for low, high in buckets(length, FIRST_BUCKET):
-            cell = Cell(target, bucket_name(low, high), high)
-            value = float(losses[:, low:high].mean())
-            found.append(Measured(cell, "relative_loss", value, samples))
-        whole = Cell(target, str(length), length)
-        for metric, part in (
-            ("mean_relative_loss", losses),
-            ("final_relative_loss", losses[:, length // 2 :]),
+    def cells(self) -> list[Cell]:
+        """Positions 0-63, 64-127, 128-255, ..., and the whole sequence."""
+        target, length = self.settings.target, self.settings.length
+        ranges = buckets(length, FIRST_BUCKET)
+        parts = [Cell(target, bucket_name(low, high), high) for low, high in ranges]
+        return [*parts, Cell(target, str(length), length)]
+
+    def judge(self, losses: np.ndarray) -> list[MetricValue]:
+        """The mean loss in each range of positions, over all positions and over the last half."""
+        *parts, whole = self.cells()
+        samples, length = losses.shape
+        ranges = buckets(length, FIRST_BUCKET)
+        values = [
+            MetricValue(cell, RELATIVE_LOSS, float(losses[:, low:high].mean()), samples)
+            for cell, (low, high) in zip(parts, ranges, strict=True)
+        ]
+        for metric, scored in (
+            (MEAN_RELATIVE_LOSS, losses),
+            (FINAL_RELATIVE_LOSS, losses[:, length // 2 :]),
         ):
-            found.append(Measured(whole, metric, float(part.mean()), samples))
-        return found
+            values.append(MetricValue(whole, metric, float(scored.mean()), samples))
+        return values
 
     def protocol(self) -> dict[str, Any]:
-        """For the record. What the target is, the scores' subtask says."""
+        """How inputs are drawn and losses computed; the subtask of a score names the target."""
         settings = self.settings
         return {
             "loss": "|M(i) - o|^2 / |o|^2 of every token, before the step on it",

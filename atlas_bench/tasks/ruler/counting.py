@@ -18,7 +18,7 @@ import numpy as np
 from atlas_bench.seeding import seeded
 from atlas_bench.tasks.ruler.words import TIERS, WORDS, compound
 from atlas_bench.tasks.ruler.writing import Frame, encoded
-from atlas_bench.tasks.task import Asked
+from atlas_bench.tasks.task import Question
 from atlas_bench.text.tokenizer import Tokenizer
 
 CWE_NEW_TOKENS = 120
@@ -98,7 +98,7 @@ def cwe_frequencies(length: int, tokenizer: Tokenizer) -> Frequencies:
 
 def cwe_sample(
     length: int, parts: Sequence[object], frame: Frame, frequencies: Frequencies
-) -> Asked:
+) -> Question:
     """The sample of ``length`` tokens, 120 for the answer included, that the seed ``parts`` decide.
 
     ``frequencies`` are those of ``cwe_frequencies`` for this length, or rarer ones.
@@ -124,7 +124,7 @@ def cwe_sample(
         buffer.add(number)
         buffer.add(pieces[index])
     common = tuple(compound(index) for index in drawn[:COMMON])
-    return Asked(buffer.ids, question_ids, CWE_QUESTION, common)
+    return Question(buffer.ids, question_ids, CWE_QUESTION, common)
 
 
 def _fitting(
@@ -163,7 +163,7 @@ def _cwe_example(frequencies: Frequencies, rng: random.Random) -> str:
     return f"{CWE_HEADER}\n{told}\n{CWE_QUESTION} {CWE_PREFIX} {answer}\n"
 
 
-def fwe_sample(length: int, parts: Sequence[object], frame: Frame) -> Asked:
+def fwe_sample(length: int, parts: Sequence[object], frame: Frame) -> Question:
     """The sample of ``length`` tokens, 50 for the answer included, that the seed ``parts`` decide.
 
     Of N words, N / (zeta(2) k^2) are the k-th; the first stands for noise. Raises ValueError naming
@@ -199,7 +199,7 @@ def fwe_sample(length: int, parts: Sequence[object], frame: Frame) -> Asked:
     rng.shuffle(entries)
     for index in entries:
         buffer.add(pieces[index])
-    return Asked(buffer.ids, question_ids, FWE_QUESTION, tuple(vocabulary[1:4]))
+    return Question(buffer.ids, question_ids, FWE_QUESTION, tuple(vocabulary[1:4]))
 
 
 def _zipf(words: int, ranks: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import Protocol
 from atlas_bench.seeding import seeded
 from atlas_bench.tasks.ruler.words import NOUNS, TIERS, compound
 from atlas_bench.tasks.ruler.writing import Frame, encoded
-from atlas_bench.tasks.task import Asked
+from atlas_bench.tasks.task import Question
 
 NEW_TOKENS = 32
 INSTRUCTION = (
@@ -50,7 +50,7 @@ def qa_sample(
     frame: Frame,
     problems: Problems,
     index: int,
-) -> Asked:
+) -> Question:
     """The sample of ``length`` tokens, 32 for the answer included, that the seed ``parts`` decide.
 
     Documents in random order, as many as fit (or as there are). ``depth`` is the mean of the gold
@@ -86,7 +86,7 @@ def qa_sample(
         buffer.add(heading)
         buffer.add(bodies[place])
     depth = sum(starts) / len(starts) / (buffer.used - begin)
-    return Asked(buffer.ids, question_ids, problem.question, problem.references, depth)
+    return Question(buffer.ids, question_ids, problem.question, problem.references, depth)
 
 
 def _labels() -> Iterator[str]:

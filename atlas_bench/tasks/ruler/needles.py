@@ -17,7 +17,7 @@ import numpy as np
 from atlas_bench.seeding import seeded
 from atlas_bench.tasks.ruler.words import KEYS, draw
 from atlas_bench.tasks.ruler.writing import Frame, Passage, TokenBuffer, encoded
-from atlas_bench.tasks.task import Asked
+from atlas_bench.tasks.task import Question
 from atlas_bench.text.noise import NoisePool
 from atlas_bench.text.tokenizer import Tokenizer
 
@@ -95,7 +95,7 @@ def listed(keys: Sequence[str]) -> str:
     return keys[0] if len(keys) == 1 else f"{', '.join(keys[:-1])}, and {keys[-1]}"
 
 
-def niah_sample(subtask: str, length: int, parts: Sequence[object], frame: Frame) -> Asked:
+def niah_sample(subtask: str, length: int, parts: Sequence[object], frame: Frame) -> Question:
     """The sample of ``length`` tokens, 128 for the answer included, that the seed ``parts`` decide.
 
     Keys and values are those held out for evaluation. Raises ValueError naming ``task.lengths``
@@ -133,10 +133,10 @@ def niah_sample(subtask: str, length: int, parts: Sequence[object], frame: Frame
         for (number, _), offset in zip(hidden, offsets, strict=True)
         if number in queries
     ]
-    return Asked(
+    return Question(
         context_ids=buffer.ids,
         question_ids=question_ids,
-        question=asked,
+        text=asked,
         references=tuple(value for number in queries for value in values[number]),
         depth=sum(depths) / len(depths),
     )

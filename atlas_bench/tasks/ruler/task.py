@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from atlas_bench.artifacts.metrics import Metric
 from atlas_bench.naming import check_choice
 from atlas_bench.tasks.lengths import parse_length
 from atlas_bench.tasks.ruler import counting, documents, needles, sources, tracing
@@ -19,7 +20,15 @@ from atlas_bench.tasks.ruler.streams import NeedleStreams
 from atlas_bench.tasks.ruler.words import ADJECTIVES, HELD_OUT_EVERY, KEYS, NOUNS
 from atlas_bench.tasks.ruler.writing import Frame
 from atlas_bench.tasks.stages import NoiseStage
-from atlas_bench.tasks.task import Asked, Batch, Cell, TaskSettings, check_counts, check_named
+from atlas_bench.tasks.task import (
+    QUESTIONS,
+    Batch,
+    Cell,
+    Question,
+    QuestionTask,
+    TaskSettings,
+    summarize,
+)
 from atlas_bench.text.corpora import load_corpus, sentences
 from atlas_bench.text.noise import NoisePool
 from atlas_bench.text.settings import TextSettings
@@ -68,10 +77,11 @@ class RulerSettings(TaskSettings):
     trained_on: str = "generator"  # generator | text (a pretrained language model is evaluated)
     names: str = "ruler"  # of the scores: ruler | paper (S-NIAH-PK, -N, -W)
 
+    kind = QUESTIONS
     stage = NoiseStage
     # First nothing but needles and questions, then ever more haystack. 128 tokens hold two numbers
-    # and the questions about them: begun at 256 tokens, which key has which number took three
-    # times as many tokens to learn.
+    # and the questions about them. Training that began at 256 tokens took three times as many
+    # tokens to learn which key has which number.
     default_stages = (
         NoiseStage(length=128, penalty_scale=0.0),
         NoiseStage(length=256, noise=0.3, penalty_scale=0.0),
@@ -79,35 +89,43 @@ class RulerSettings(TaskSettings):
         NoiseStage(length=1024, noise=0.9),
     )
 
+    def check(self, text: TextSettings) -> None:
+        """Lengths that are too short for a subtask's prompt are found when samples are drawn."""
+        check_choice("task.source", self.source, SOURCES)
+        check_choice("task.essays", self.essays, ESSAYS)
+        check_choice("task.trained_on", self.trained_on, TRAINED_ON)
+        check_choice("task.names", self.names, NAMES)
+        self.check_named("subtasks", "lengths")
+        for subtask in self.subtasks:
+            check_choice("task.subtasks", subtask, SUBTASKS)
+        for length in self.lengths:
+            if _tokens(length) < SHORTEST:
+                raise ValueError(
+                    f"task.lengths: {length} is too short; prompts have {SHORTEST} tokens or more"
+                )
+        self.check_counts("samples")
 
-def check_ruler(task: RulerSettings, text: TextSettings) -> None:
-    """Raise ValueError in one sentence for a task that cannot be asked.
+    def make(self, text: TextSettings, *, seed: int, question_every: int) -> RulerTask:
+        return RulerTask(self, text, seed=seed, question_every=question_every)
 
-    Lengths that a subtask's prompt does not fit are found when the samples are drawn.
-    """
-    check_choice("task.source", task.source, SOURCES)
-    check_choice("task.essays", task.essays, ESSAYS)
-    check_choice("task.trained_on", task.trained_on, TRAINED_ON)
-    check_choice("task.names", task.names, NAMES)
-    check_named(task, "subtasks", "lengths")
-    for subtask in task.subtasks:
-        check_choice("task.subtasks", subtask, SUBTASKS)
-    for length in task.lengths:
-        if _tokens(length) < SHORTEST:
-            raise ValueError(
-                f"task.lengths: {length} is too short; prompts have {SHORTEST} tokens or more"
-            )
-    check_counts(task, "samples")
+    def summary(self) -> str:
+        return summarize(self.name, self.subtasks, self.lengths)
+
+    def for_validation(self, samples: int) -> RulerSettings:
+        if self.source == "hub":  # published questions
+            return super().for_validation(samples)
+        return self.with_other_samples(samples=samples)
 
 
-class RulerTask:
-    """A `QuestionTask`: see `atlas_bench.tasks.task`."""
+class RulerTask(QuestionTask):
+    """RULER's subtasks in haystacks of exact length."""
+
+    metrics = (Metric("string_match_all"), Metric("string_match_part"))
 
     def __init__(
         self, settings: RulerSettings, text: TextSettings, *, seed: int, question_every: int
     ) -> None:
-        self.settings, self.text = settings, text
-        self.seed, self.question_every = seed, question_every
+        super().__init__(settings, text, seed=seed, question_every=question_every)
         self.tokenizer = ruler_tokenizer(text)
         self.vocab_size = self.tokenizer.vocab_size
         self.samples = settings.samples
@@ -128,8 +146,8 @@ class RulerTask:
             for length in self.settings.lengths
         ]
 
-    def asked(self, cell: Cell, count: int) -> Iterator[Asked]:
-        """The cell's samples; sample i depends on the evaluation seed, cell, texts and i alone."""
+    def questions(self, cell: Cell, count: int) -> Iterator[Question]:
+        """The cell's questions; only the evaluation seed, cell, texts and i decide number i."""
         subtask = self._subtask(cell)
         sample = self._maker(subtask, cell.tokens)
         for index in range(count):
@@ -139,15 +157,15 @@ class RulerTask:
             except IndexError:  # past the last question of a published set
                 return
 
-    def judge(self, cell: Cell, asked: Asked, output: str) -> dict[str, float]:
+    def judge(self, cell: Cell, question: Question, output: str) -> dict[str, float]:
         """RULER's metrics on the tokens that the subtask allows."""
         subtask = self._subtask(cell)
         if NEW_TOKENS[subtask] < self.max_new_tokens:
             output = self.tokenizer.decode(self.tokenizer.encode(output)[: NEW_TOKENS[subtask]])
-        found = {"string_match_all": string_match_all(asked.references, output)}
+        scores = {"string_match_all": string_match_all(question.references, output)}
         if subtask in QA:
-            found["string_match_part"] = string_match_part(asked.references, output)
-        return found
+            scores["string_match_part"] = string_match_part(question.references, output)
+        return scores
 
     def protocol(self) -> dict[str, Any]:
         """Lengths, texts, what was held out, and which way of training this is."""
@@ -184,7 +202,7 @@ class RulerTask:
 
     # --- samples ------------------------------------------------------------------------------
 
-    def _maker(self, subtask: str, tokens: int) -> Callable[[tuple, int], Asked]:
+    def _maker(self, subtask: str, tokens: int) -> Callable[[tuple, int], Question]:
         """What makes the subtask's sample of the parts of a seed and its number."""
         frame = Frame(self.tokenizer, self._ending, self._essays(subtask, "test"))
         if subtask == "ruler_vt":

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from atlas_bench.seeding import seeded
 from atlas_bench.tasks.ruler.needles import REPEATED
 from atlas_bench.tasks.ruler.writing import Frame
-from atlas_bench.tasks.task import Asked
+from atlas_bench.tasks.task import Question
 from atlas_bench.text.tokenizer import Tokenizer
 
 NEW_TOKENS = 30
@@ -29,7 +29,7 @@ PREFIX = (
 )
 
 
-def vt_sample(length: int, parts: Sequence[object], frame: Frame) -> Asked:
+def vt_sample(length: int, parts: Sequence[object], frame: Frame) -> Question:
     """The sample of ``length`` tokens, 30 for the answer included, that the seed ``parts`` decide.
 
     ``depth`` is the mean of the five assignments. Raises ValueError naming ``task.lengths``.
@@ -58,7 +58,7 @@ def vt_sample(length: int, parts: Sequence[object], frame: Frame) -> Asked:
         if place < units:
             buffer.add(unit)
     depth = sum(places) / len(places) / max(1, units)
-    return Asked(buffer.ids, question_ids, asked, tuple(names), depth)
+    return Question(buffer.ids, question_ids, asked, tuple(names), depth)
 
 
 def chain(names: Sequence[str], value: str) -> list[str]:

@@ -1,8 +1,9 @@
-"""Suites of lm-eval tasks, zero-shot: the columns of the papers' tables and where they come from.
+"""Suites of lm-eval tasks, zero-shot: the columns of the papers' tables.
 
 Commonsense and language modelling: Titans Table 1, ATLAS Table 2; in-context recall: ATLAS Table 5.
-lm-eval's own definitions, but for three recall tasks of which it has only closed-book or
-discrete-reasoning namesakes; those are ours (tasks/based_*.yaml and `recall.py`).
+The definitions are lm-eval's own, except for three recall tasks: lm-eval has tasks of the same
+name that are closed-book or about discrete reasoning, so these are ours (tasks/based_*.yaml and
+`recall.py`).
 """
 
 from __future__ import annotations
@@ -11,20 +12,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from atlas_bench.artifacts.metrics import ACCURACY, PERPLEXITY
 from atlas_bench.naming import check_choice
 from atlas_bench.tasks.suites.recall import ANSWER_TOKENS, CONTEXT_TOKENS
-from atlas_bench.tasks.task import Cell, TaskSettings, check_named
-from atlas_bench.tasks.vocabulary import babilong_tokenizer
+from atlas_bench.tasks.task import SUITE, Cell, Task, TaskSettings, summarize
+from atlas_bench.tasks.vocabulary import shared_tokenizer
 from atlas_bench.text.settings import TextSettings
 
 DATA = ("fixtures", "hub")
-FIXTURE = " (fixture)"  # behind every name that was scored on our stand-ins
-ZERO_SHOT = "0-shot"  # what stands where other tasks have a length
+FIXTURE = " (fixture)"  # follows the name of a subtask that is scored on rows of our own
+ZERO_SHOT = "0-shot"  # where other tasks have a length
 
 
 @dataclass(frozen=True)
 class Subtask:
-    """``folder`` of lm-eval that defines it, None for ours; its metrics, and what they are here."""
+    """``folder``: the one in lm-eval that defines it, None for ours. ``metrics``: lm-eval's names
+    and ours."""
 
     folder: str | None
     metrics: Mapping[str, str]
@@ -34,7 +37,7 @@ def _own(folder: str | None, metric: str) -> Subtask:
     return Subtask(folder, {metric: "accuracy"})
 
 
-# As in the papers: HellaSwag and ARC-challenge are normalised by the answers' lengths.
+# As in the papers, HellaSwag and ARC-challenge are normalised by the lengths of the answers.
 SUBTASKS = {
     "wikitext": Subtask("wikitext", {"word_perplexity": "perplexity"}),
     "lambada_openai": Subtask("lambada", {"perplexity": "perplexity", "acc": "accuracy"}),
@@ -62,37 +65,49 @@ AVERAGE = "average"
 
 @dataclass
 class SuiteSettings(TaskSettings):
-    """Which lm-eval tasks, on which data."""
+    """The lm-eval tasks, and the data that they ask about."""
 
     name: str = "commonsense"
-    # Tasks of lm-eval or ours.
+    # Tasks of lm-eval, or our own definitions for it.
     subtasks: list[str] = field(default_factory=lambda: ["wikitext", *AVERAGED])
-    data: str = "fixtures"  # fixtures (stand-ins of ours, no result) | hub (the benchmark itself)
+    data: str = "fixtures"  # fixtures (rows of our own, no result) | hub (the benchmark itself)
     limit: int | None = None  # documents of each subtask; null for all
-    context_tokens: int = CONTEXT_TOKENS  # of the recall tasks that are cut around their answer
-    max_length: int | None = None  # tokens a model may see; null for whatever a text has
+    context_tokens: int = CONTEXT_TOKENS  # for the recall tasks that are cut around their answer
+    max_length: int | None = None  # tokens that a model may see; null: the whole text
+
+    kind = SUITE
+
+    def check(self, text: TextSettings) -> None:
+        check_choice("task.data", self.data, DATA)
+        self.check_named("subtasks")
+        for subtask in self.subtasks:
+            check_choice("task.subtasks", subtask, SUBTASKS)
+        for key, least in (
+            ("limit", 1),
+            ("max_length", 2),
+            ("context_tokens", ANSWER_TOKENS + 1),
+        ):
+            value = getattr(self, key)
+            if value is not None and value < least:
+                raise ValueError(f"task.{key}={value} must be at least {least}")
+
+    def make(self, text: TextSettings, *, seed: int, question_every: int) -> SuiteTask:
+        return SuiteTask(self, text, seed=seed, question_every=question_every)
+
+    def summary(self) -> str:
+        return summarize(self.name, self.subtasks)
 
 
-def check_suite(task: SuiteSettings, text: TextSettings) -> None:
-    """Raise ValueError in one sentence for a suite that cannot be run."""
-    check_choice("task.data", task.data, DATA)
-    check_named(task, "subtasks")
-    for subtask in task.subtasks:
-        check_choice("task.subtasks", subtask, SUBTASKS)
-    for key, least in (("limit", 1), ("max_length", 2), ("context_tokens", ANSWER_TOKENS + 1)):
-        value = getattr(task, key)
-        if value is not None and value < least:
-            raise ValueError(f"task.{key}={value} must be at least {least}")
+class SuiteTask(Task):
+    """Tasks that lm-eval asks and judges; see evaluation/lm_eval/suites.py."""
 
-
-class SuiteTask:
-    """A `Task` that lm-eval asks and judges; evaluation/suites.py lets it."""
+    metrics = (PERPLEXITY, ACCURACY)
 
     def __init__(
         self, settings: SuiteSettings, text: TextSettings, *, seed: int, question_every: int
     ) -> None:
-        self.settings = settings
-        self.tokenizer = babilong_tokenizer(text.tokenizer, text.vocab_size)
+        super().__init__(settings, text, seed=seed, question_every=question_every)
+        self.tokenizer = shared_tokenizer(text.tokenizer, text.vocab_size)
         self.vocab_size = self.tokenizer.vocab_size
         self.versions: dict[str, str] = {}  # of lm-eval's definitions, once they are loaded
 
@@ -101,7 +116,7 @@ class SuiteTask:
         return [self.cell(subtask) for subtask in self.settings.subtasks]
 
     def cell(self, subtask: str) -> Cell:
-        """A subtask's cell, or the average's; its name says where it is no benchmark."""
+        """The cell of a subtask or of the average. The name of a score on fixtures says so."""
         shown = subtask + FIXTURE if self.settings.data == "fixtures" else subtask
         return Cell(shown, ZERO_SHOT, 0)
 

@@ -20,7 +20,7 @@ from atlas_bench.runs.settings import register_schema
 from atlas_bench.tasks.babilong.prompted import PromptedBabilong
 from atlas_bench.tasks.babilong.prompts import render_prompt
 from atlas_bench.tasks.babilong.task import BabilongSettings, BabilongTask
-from atlas_bench.tasks.vocabulary import babilong_tokenizer
+from atlas_bench.tasks.vocabulary import shared_tokenizer
 from atlas_bench.text.settings import TextSettings
 
 transformers = pytest.importorskip("transformers")
@@ -31,7 +31,7 @@ POSITIONS = 1500
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A Llama with a beginning-of-text token, and a vocabulary without our special tokens."""
     folder = tmp_path_factory.mktemp("hub") / "tiny-llama"
-    backend = json.loads(babilong_tokenizer()._backend.to_str())
+    backend = json.loads(shared_tokenizer()._backend.to_str())
     vocab = backend["model"]["vocab"]
     renamed = {"<|pad|>": "<s>", "<|answer|>": "</s>", "<|end|>": "<unk>"}
     backend["model"]["vocab"] = {renamed.get(token, token): id_ for token, id_ in vocab.items()}
@@ -137,11 +137,11 @@ def test_a_prompt_is_the_rendered_text(pretrained: str) -> None:
     plain = BabilongTask(BabilongSettings(), TextSettings(), seed=0, question_every=32)
     parts = {"instruction": True, "examples": False, "post_prompt": True}
     cell = plain.cells()[0]
-    (asked,) = PromptedBabilong(plain, parts).asked(cell, 1)
-    (bare,) = plain.asked(cell, 1)
+    (asked,) = PromptedBabilong(plain, parts).questions(cell, 1)
+    (bare,) = plain.questions(cell, 1)
     decode = plain.tokenizer.decode
     text = decode([*asked.context_ids, *asked.question_ids])
-    wanted = render_prompt("qa1", decode(bare.context_ids), bare.question, **parts)
+    wanted = render_prompt("qa1", decode(bare.context_ids), bare.text, **parts)
     assert text.replace("<context>\n ", "<context>\n") == wanted
     assert plain.tokenizer.answer_id not in asked.question_ids
     assert asked.references == bare.references

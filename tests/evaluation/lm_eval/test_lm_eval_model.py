@@ -20,7 +20,7 @@ from atlas_bench.config.locations import folder_of
 from atlas_bench.evaluation.lm_eval import plugin as lm_eval_plugin
 from atlas_bench.evaluation.lm_eval.model import AtlasBenchLM
 from atlas_bench.evaluation.loading import load_run, run_tokenizer
-from atlas_bench.tasks.vocabulary import babilong_tokenizer
+from atlas_bench.tasks.vocabulary import shared_tokenizer
 from atlas_bench.text.tokenizer import train_tokenizer
 
 REPOSITORY = Path(__file__).parents[3]
@@ -116,7 +116,7 @@ def test_batch_size_is_lm_evals(run_folder: Path) -> None:
 
 def test_a_saved_tokenizer_is_the_runs(run_folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(run_folder, tmp_path / "run")
-    assert run_tokenizer(folder).fingerprint == babilong_tokenizer().fingerprint
+    assert run_tokenizer(folder).fingerprint == shared_tokenizer().fingerprint
     other = train_tokenizer(900)
     other.save(folder)
     paths = [folder, *(folder / name for name in ("checkpoints", "checkpoints/best"))]

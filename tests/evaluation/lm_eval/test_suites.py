@@ -20,7 +20,7 @@ from atlas_bench.runs.checks import to_settings
 from atlas_bench.runs.execute import execute
 from atlas_bench.runs.settings import register_schema
 from atlas_bench.tasks.suites.task import AVERAGED, SUBTASKS
-from atlas_bench.tasks.vocabulary import babilong_tokenizer
+from atlas_bench.tasks.vocabulary import shared_tokenizer
 from atlas_bench.text.tokenizer import train_tokenizer
 
 MODEL = [
@@ -81,7 +81,7 @@ def test_recall_cuts_long_contexts_around_their_answer(run_folder: Path, tmp_pat
     ((text, options),) = next(r for r in rows if r["subtask"].startswith("based_nq"))["arguments"]
     assert "The first keeper of Sandholm lighthouse was Edda Storm" in text
     assert text.endswith(". The first keeper of Sandholm lighthouse was")
-    assert 190 < len(babilong_tokenizer().encode(text)) < 230
+    assert 190 < len(shared_tokenizer().encode(text)) < 230
     assert options["until"] == ["\n"]
     assert options["max_gen_toks"] == 48
 
@@ -108,7 +108,7 @@ def test_contexts_are_cut_in_tokens_of_whatever_model_is_asked(run_folder: Path)
         (cut, short) = load("hazyresearch/based_nq_2048", checkpoint=str(run_folder))["validation"]
         with pytest.raises(ValueError, match="give checkpoint=RUN"):
             load("hazyresearch/based_nq_2048")
-    tokens = len(babilong_tokenizer().encode(cut["context"]))
+    tokens = len(shared_tokenizer().encode(cut["context"]))
     assert 1998 - 3 <= tokens <= 1998 + 3  # cutting a text may change how its end is tokenised
     assert short["context"].startswith("The chain ferry")
 
@@ -144,7 +144,7 @@ def test_what_cannot_be_asked_is_one_sentence(
 
 
 def test_another_tokenizer_than_the_models_is_refused(run_folder: Path, tmp_path: Path) -> None:
-    other = babilong_tokenizer().vocab_size
+    other = shared_tokenizer().vocab_size
     path = train_tokenizer(other).save(tmp_path / "other")
     with pytest.raises(ConfigError, match="is not what the checkpoint was trained with"):
         run(tmp_path / "run", run_folder, "task=recall", f"text.tokenizer={path}")

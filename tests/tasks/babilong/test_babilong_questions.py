@@ -11,7 +11,7 @@ from babi_data import REAL, needs_real, real
 from atlas_bench.tasks.babi import Statement, generate_story
 from atlas_bench.tasks.babilong.questions import questions_file, real_questions
 from atlas_bench.tasks.babilong.samples import evaluation_samples
-from atlas_bench.tasks.babilong.task import BabilongSettings, BabilongTask, check_babilong
+from atlas_bench.tasks.babilong.task import BabilongSettings, BabilongTask
 from atlas_bench.tasks.lengths import context_tokens
 from atlas_bench.text.noise import NoisePool
 from atlas_bench.text.settings import TextSettings
@@ -82,9 +82,9 @@ def test_the_task_asks_them_and_says_so(tokenizer: Tokenizer) -> None:
     settings = BabilongSettings(
         subtasks=["qa17"], lengths=["1k"], questions="real", questions_folder=str(REAL)
     )
-    check_babilong(settings, TextSettings())
+    settings.check(TextSettings())
     task = BabilongTask(settings, TextSettings(), seed=0, question_every=10)
-    asked = list(task.asked(task.cells()[0], 12))
+    asked = list(task.questions(task.cells()[0], 12))
     assert [each.question for each in asked] == [q.question for q in real("qa17")[:12]]
     assert all(len(each.context_ids) == 700 for each in asked)
     assert task.tokenizer.fingerprint == tokenizer.fingerprint
@@ -142,5 +142,5 @@ def test_mistakes_in_the_settings_are_one_sentence(tmp_path: Path) -> None:
         ),
     ):
         with pytest.raises(ValueError, match=message) as caught:
-            check_babilong(BabilongSettings(**changes), TextSettings())
+            BabilongSettings(**changes).check(TextSettings())
         assert "\n" not in str(caught.value)
