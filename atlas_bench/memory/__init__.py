@@ -1,4 +1,4 @@
-"""Test-time memory: one definition, its token-by-token recurrence and its chunk-parallel form."""
+"""Test-time memory: its definition, the token-by-token recurrence and the chunk-parallel form."""
 
 from atlas_bench.memory.chunkwise.forward import chunk_memory
 from atlas_bench.memory.features import apply_features, feature_dim
@@ -6,7 +6,7 @@ from atlas_bench.memory.networks import init_parameters
 from atlas_bench.memory.recurrent import recurrent_memory
 from atlas_bench.memory.spec import Gates, MemoryParameters, MemorySpec, MemoryState
 
-# The former names, which tests outside this repository use.
+# Former names, which tests outside this repository use.
 chunked = chunk_memory
 reference = recurrent_memory
 

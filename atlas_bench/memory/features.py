@@ -1,4 +1,7 @@
-"""Feature maps phi of queries and keys (ATLAS Eq 5, 22), of finite size; all but `sketch` exact."""
+"""Feature maps phi of queries and keys (ATLAS Eq 5, 22), of finite size; all but `sketch` exact.
+
+Legend: B batch, T tokens, H heads, K key size, D features.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,11 @@ from atlas_bench.memory.spec import MemoryParameters, MemorySpec
 
 
 def feature_dim(spec: MemorySpec, key_dim: int) -> int:
-    """D, the size of phi(x) for a key of ``key_dim``: C(key_dim + p, p) for degree p, less one
-    without the constant; for `sketch` key_dim + (p - 1) sketch_size, and the constant."""
+    """D, the size of phi(x) for a key of size ``key_dim``.
+
+    For degree p it is C(key_dim + p, p), minus one without the constant. For `sketch` it is key_dim
+    + (p - 1) sketch_size, plus one with the constant.
+    """
     if spec.features == "identity":
         return key_dim
     if spec.features == "sketch":
@@ -23,12 +29,12 @@ def feature_dim(spec: MemorySpec, key_dim: int) -> int:
 
 
 def _has_constant(spec: MemorySpec) -> bool:
-    """`taylor` is the series of exp, which starts at 1."""
+    """Whether phi has the degree 0; `taylor` is the series of exp, which starts at 1."""
     return spec.constant_feature or spec.features == "taylor"
 
 
 def initial_feature_scales(spec: MemorySpec, heads: int) -> Tensor | None:
-    """sqrt(1/i!) for every head and degree, (H, degree + 1): phi starts as truncated exp."""
+    """sqrt(1/i!) for every head and degree, (H, degree + 1): phi starts as a truncated exp."""
     if spec.features == "identity":
         return None
     scales = [math.factorial(i) ** -0.5 for i in range(spec.degree + 1)]
@@ -36,8 +42,10 @@ def initial_feature_scales(spec: MemorySpec, heads: int) -> Tensor | None:
 
 
 def random_tables(spec: MemorySpec, key_dim: int, generator: Generator | None) -> Tensor | None:
-    """The count sketches of `sketch`, (degree, d_k, sketch_size): in every row one random sign at
-    one random place. ``None`` for features that need no tables."""
+    """The count sketches of `sketch`, (degree, K, sketch_size); None for other features.
+
+    Every row holds one random sign at one random place.
+    """
     if spec.features != "sketch":
         return None
     shape = (spec.degree, key_dim)
@@ -47,16 +55,16 @@ def random_tables(spec: MemorySpec, key_dim: int, generator: Generator | None) -
 
 
 @lru_cache(maxsize=32)
-@torch.inference_mode(False)  # kept for later calls, which may be of training
+@torch.inference_mode(False)  # the result is cached, and later calls may be in training
 def _monomials(key_dim: int, degree: int, constant: bool) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Selection matrices (key_dim + 1, D), one a factor; each monomial's degree and weight (D).
+    """One selection matrix (K + 1, D) per factor; each monomial's degree and weight (D).
 
-    Index 0 stands for the constant 1, so monomials of lower degree are those that choose it.
+    Index 0 stands for the constant 1; monomials of lower degree choose it.
     """
     rows = list(itertools.combinations_with_replacement(range(key_dim + 1), degree))
     if not constant:
         rows = rows[1:]
-    indices = torch.tensor(rows, device="cpu")  # whatever the device of the later calls
+    indices = torch.tensor(rows, device="cpu")  # cached for calls on any device
     selections = [
         torch.nn.functional.one_hot(indices[:, factor], key_dim + 1).T.double()
         for factor in range(degree)
@@ -74,12 +82,12 @@ def _monomials(key_dim: int, degree: int, constant: bool) -> tuple[list[Tensor],
 
 
 def apply_features(spec: MemorySpec, params: MemoryParameters, x: Tensor) -> Tensor:
-    """phi(x): (B, T, H, d_k) -> (B, T, H, D), with a_i = params.coefficients[:, i].
+    """phi(x): (B, T, H, K) -> (B, T, H, D), with a_i = params.coefficients[:, i].
 
-    ``polynomial``, ``taylor``: all distinct monomials up to ``degree`` with their multinomial
-    weights, so phi(q).phi(k) = sum_i a_i (q.k)^i exactly (ATLAS Eq 5, 22); `taylor` always has
-    a_0. ``sketch``: a TensorSketch (Pham and Pagh 2013) of the same kernel, right on average over
-    its tables, whose size does not grow with d_k^degree; degrees 0 and 1 are exact.
+    ``polynomial`` and ``taylor`` hold all distinct monomials up to ``degree`` with multinomial
+    weights, so that phi(q).phi(k) = sum_i a_i (q.k)^i exactly (ATLAS Eq 5, 22); `taylor` always has
+    a_0. ``sketch`` is a TensorSketch (Pham and Pagh 2013) of the same kernel: correct on average
+    over its tables, and its size does not grow with K^degree. Its degrees 0 and 1 are exact.
     """
     if spec.features == "identity":
         return x
@@ -87,7 +95,7 @@ def apply_features(spec: MemorySpec, params: MemoryParameters, x: Tensor) -> Ten
         return _sketch(spec, params, x)
     selections, degrees, weights = _monomials(x.shape[-1], spec.degree, _has_constant(spec))
     extended = torch.cat([torch.ones_like(x[..., :1]), x], -1)
-    # A product with a 0/1 matrix is a gather whose backward is also a product: fast everywhere.
+    # A product with a 0/1 matrix is a gather whose backward pass is also a product, which is fast.
     product = None
     for selection in selections:
         factor = extended @ selection.to(x)
@@ -98,16 +106,16 @@ def apply_features(spec: MemorySpec, params: MemoryParameters, x: Tensor) -> Ten
 
 def _sketch(spec: MemorySpec, params: MemoryParameters, x: Tensor) -> Tensor:
     """The sketch of x^(i) is the circular convolution of i count sketches of x."""
-    if not x.numel():  # which an FFT refuses
+    if not x.numel():  # an FFT refuses empty tensors
         return x.new_zeros(*x.shape[:-1], feature_dim(spec, x.shape[-1]))
     scales = params.feature_scales.to(x)
-    wide = x if x.dtype == torch.float64 else x.float()  # no FFT in lower precision
+    wide = x if x.dtype == torch.float64 else x.float()  # there is no FFT in lower precision
     parts = [torch.ones_like(x[..., :1]) * scales[:, :1]] if spec.constant_feature else []
     parts.append(x * scales[:, 1:2])
     product = None
     for degree in range(1, spec.degree + 1):
-        counted = torch.fft.rfft(wide @ params.tables[degree - 1].to(wide))
-        product = counted if product is None else product * counted
+        factor = torch.fft.rfft(wide @ params.tables[degree - 1].to(wide))
+        product = factor if product is None else product * factor
         if degree > 1:
             sketched = torch.fft.irfft(product, n=spec.sketch_size).to(x.dtype)
             parts.append(sketched * scales[:, degree : degree + 1])

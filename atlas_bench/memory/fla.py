@@ -1,25 +1,27 @@
 """The kernels of flash-linear-attention, for the members of the family that it has.
 
-With the `[gpu]` extra, on a GPU and in bfloat16, `chunked` takes by itself, whatever the features,
+With the `[gpu]` extra, on a GPU and in bfloat16, `chunk_memory` uses by itself, with any features,
 
     chunk_simple_gla           dot, retain none, scalar or fixed    linear_attention, retnet
     chunk_gla                  dot, retain channel                  gla
     chunk_delta_rule           l2, retain none                      deltanet
     chunk_gated_delta_rule     l2, retain scalar or fixed           gated_deltanet
 
-for a matrix under `gd` with a window (and for l2 a chunk) of one token. float32 stays on the torch
-forms: the kernels multiply it in TF32. So do keep-rates from `hard_sigmoid`, which are exactly 0
-where it is flat, while the kernels take their logarithm; those of a sigmoid are held above
-SMALLEST_KEEP, far below what bfloat16 can tell.
+for a matrix with `gd` and a window (for l2 also a chunk) of one token. float32 stays on the torch
+forms, because the kernels multiply it in TF32. Keep-rates from `hard_sigmoid` stay there too: they
+can be exactly 0, and the kernels take their logarithm. Those of a sigmoid are held above
+SMALLEST_KEEP, far below what bfloat16 can resolve.
 
-The library's gated delta rule decays before it takes the error, W_t = a W (I - b k k') + b u k';
-ours takes the error of the memory before its decay (ATLAS Eq 11): W_t = a W - r (W k - v) k'. They
-are the same with b = r / a and u = a v: in the kernel b only appears beside a decay by a, so that
-nothing grows as a falls, and the gradient of the sigmoid that makes a is as exact as without.
+The library's gated delta rule decays before it takes the error, W_t = a W (I - b k k') + b u k'.
+Ours takes the error of the memory before its decay (ATLAS Eq 11), W_t = a W - r (W k - v) k'. Both
+are equal with b = r / a and u = a v. In the kernel b appears only next to a decay by a, so nothing
+grows as a falls, and the gradient of the sigmoid that makes a stays exact.
 
-The library's states are (B, H, K, V), ours transposed. Written for fla-core 0.6.0, tested against
-its recurrences as it documents them, and its kernels in Triton's interpreter in float16; not yet
-run on a GPU.
+The library's states are (B, H, K, V), ours are transposed. Written for fla-core 0.6.0. The tests
+compare it with the recurrences that the library documents, and run its kernels in Triton's
+interpreter in float16. It has not run on a GPU yet.
+
+Legend: B batch, T tokens, H heads, K key size, V value size, D features.
 """
 
 from __future__ import annotations
@@ -34,22 +36,22 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from atlas_bench.memory.chunkwise.delta import bounded_rate
+from atlas_bench.memory.bounded import bounded_rate
 from atlas_bench.memory.features import apply_features
 from atlas_bench.memory.spec import MemoryParameters, MemorySpec, MemoryState, state_dtype
 
 SMALLEST_KEEP = 1e-6
-SIZES = range(16, 257, 2)  # of keys and values that every kernel takes in 16-bit types
+SIZES = range(16, 257, 2)  # sizes of keys and values that all kernels accept in 16-bit types
 
 
 @cache
 def unavailable_reason() -> str | None:
-    """Why the kernels cannot run here, to be said after "flash-linear-attention's kernels"."""
+    """Why the kernels cannot run here; continues "flash-linear-attention's kernels, ..."."""
     if not torch.cuda.is_available():
         return "which need a GPU, and torch sees none; use a machine that has one, or another model"
     if find_spec("fla") is None or find_spec("triton") is None:
         return "which are not installed; use pip install 'atlas-bench[gpu]'"
-    # The library's issue 640: it refuses these versions on Hopper itself, but only when it trains.
+    # The library refuses these versions on Hopper itself, but only in training (its issue 640).
     triton = importlib.metadata.version("triton")
     parts = tuple(int(part) for part in triton.split("+")[0].split(".")[:3] if part.isdigit())
     if (3, 4) <= parts < (3, 7, 1) and torch.cuda.get_device_capability()[0] == 9:
@@ -59,12 +61,12 @@ def unavailable_reason() -> str | None:
 
 @cache
 def _kernel(name: str) -> Callable:
-    """`fla.ops.NAME.chunk_NAME`; the first import takes seconds."""
+    """`fla.ops.NAME.chunk_NAME`. The first import takes seconds."""
     return getattr(import_module(f"fla.ops.{name}"), f"chunk_{name}")
 
 
 def call(name: str, **arguments: object) -> tuple:
-    """What the library's ``chunk_NAME`` gives, outside autocast: it mixes no types by itself."""
+    """The result of the library's ``chunk_NAME``, outside autocast, because it mixes no types."""
     kind = arguments["q"].device.type
     with torch.autocast(kind, enabled=False):
         return _kernel(name)(**arguments)
@@ -85,7 +87,7 @@ def operation(spec: MemorySpec) -> str | None:
 
 
 def applies(spec: MemorySpec, params: MemoryParameters, v: Tensor) -> bool:
-    """Whether `run` is to read and write these tokens, values (B, H, T, V)."""
+    """Whether `run` handles these tokens, values (B, H, T, V)."""
     return (
         v.is_cuda
         and v.dtype == torch.bfloat16
@@ -99,10 +101,10 @@ def applies(spec: MemorySpec, params: MemoryParameters, v: Tensor) -> bool:
 def run(
     spec: MemorySpec, params: MemoryParameters, inputs: dict[str, Tensor], state: MemoryState
 ) -> tuple[Tensor, MemoryState]:
-    """y (B, T, H, V) and the state after the tokens, for inputs as `checked_inputs` gives them.
+    """y (B, T, H, V) and the state after the tokens, for inputs as `checked_inputs` returns them.
 
-    A token may stand anywhere in a chunk: with c = 1, `dot` asks for no reference weights and the
-    delta rule's chunks are single tokens.
+    A token may stand anywhere in a chunk: with a window of 1, `dot` does not use the weights at the
+    chunk's start, and the delta rule's chunks are single tokens.
     """
     inputs = {name: x.transpose(1, 2) for name, x in inputs.items()}
     v, dtype = inputs["v"], state_dtype(inputs["v"].dtype)
@@ -110,7 +112,7 @@ def run(
     weight = inputs["weight"]
     weight = weight[..., 0] if spec.window_weights == "pair" else weight
     rate, keep = (inputs["rate"] * weight).to(dtype), inputs["retain"].to(dtype)
-    # No gradient is lost below the floor: there the sigmoid's own is as small.
+    # No gradient is lost below the floor, because there the sigmoid's own gradient is as small.
     keep = keep + (SMALLEST_KEEP - keep).clamp_min(0).detach()
     name, gates = operation(spec), {}
     if spec.is_delta_rule:
@@ -129,4 +131,4 @@ def run(
     )
     weights = {"W1": end.mT}
     position = state.position + v.shape[1]
-    return y, replace(state, weights=weights, reference=weights, position=position)
+    return y, replace(state, weights=weights, chunk_start_weights=weights, position=position)

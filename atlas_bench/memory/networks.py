@@ -1,10 +1,10 @@
-"""The inner networks, read and differentiated by hand.
+"""The inner networks: reading them, and their gradients by hand.
 
-Legend: G = batch x heads (any leading dimensions), J tokens that are learnt from, X tokens that
-are read, D features, V value size, F hidden size.
+For every weight of these networks the gradient of one token's objective is an outer product
+left x right. Only the two factors are formed: (G, J, O) and (G, J, I).
 
-The gradient of the objective for one token is, for every weight of these networks, an outer
-product left x right; only the two factors are ever made: (G, J, out) and (G, J, in).
+Legend: G = batch x heads (any leading dimensions), H heads, J tokens that are learnt from, X tokens
+that read, K key size, D features, V value size, O and I the rows and columns of a weight.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ def init_parameters(
     value_dim: int,
     generator: Generator | None = None,
 ) -> MemoryParameters:
-    """W_0, float32, and the feature scales at their start. Shapes: MemoryParameters.
+    """W_0 in float32 as name -> (H, O, I), the feature scales' first values, and the tables.
 
-    The hidden size is ``expansion * value_dim``; ``generator=None`` draws from torch's own.
-    Variances are 1/in. For `muon`, whose updates have the same norm whatever the gradient's, W2
-    gives hidden features of about unit norm for a key of unit norm (gelu(x) is near x / 2), so
-    that one update writes a whole value, and W1 is small, so that what is read first is what was
-    written. Gradient steps of that size diverge (seen with `momentum` within 128 tokens). W3,
-    which multiplies the hidden features, then shares their size with W2.
+    The hidden size is ``expansion * value_dim``. ``generator=None`` draws from torch's own
+    generator. Variances are 1/I, except for `muon`, whose updates always have the same norm. There
+    W2 gives hidden features of about unit norm for a key of unit norm (gelu(x) is near x / 2), so
+    that one update writes a whole value; W1 is small, so that the first reads return what was
+    written. W3, which multiplies the hidden features, shares their size with W2. Gradient steps
+    diverge from such a start (with `momentum` within 128 tokens).
     """
     inputs = feature_dim(spec, key_dim)
     hidden = spec.expansion * value_dim
@@ -86,7 +86,7 @@ class _Gelu(torch.autograd.Function):
 
 
 def gelu(x: Tensor) -> tuple[Tensor, Tensor]:
-    """gelu(x) and its derivative; by hand, because autograd walks through ten tensors for them."""
+    """gelu(x) and gelu'(x), both differentiable; autograd alone would need ten tensors for them."""
     return _Gelu.apply(x)
 
 
@@ -94,15 +94,18 @@ NORM_EPSILON = 1e-6
 
 
 def normalise(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Layer norm over the last dimension, and 1 / the deviation it divided by."""
+    """Layer norm over the last dimension, and one over the standard deviation."""
     centred = x - x.mean(-1, keepdim=True)
     scale = torch.rsqrt(centred.square().mean(-1, keepdim=True) + NORM_EPSILON)
     return centred * scale, scale
 
 
 def normalise_backward(grad: Tensor, normal: Tensor, scale: Tensor) -> Tensor:
-    """The gradient of `normalise`'s input. The mean and the deviation depend on the input too:
-    the parts of ``grad`` along 1 and along the result drop out."""
+    """The gradient of `normalise`'s input.
+
+    The mean and the deviation depend on the input too, so the parts of ``grad`` along 1 and along
+    the result drop out.
+    """
     along = (grad * normal).mean(-1, keepdim=True)
     return (grad - grad.mean(-1, keepdim=True) - normal * along) * scale
 
@@ -110,11 +113,12 @@ def normalise_backward(grad: Tensor, normal: Tensor, scale: Tensor) -> Tensor:
 def gradient_factors(
     spec: MemorySpec, weights: dict[str, Tensor], phi_GJD: Tensor, k_GJK: Tensor, v_GJV: Tensor
 ) -> tuple[Factors, Tensor]:
-    """u_j = d objective_j / d W as (left, right) factors for every weight, at ``weights``, and
-    the error d objective_j / d M(k_j), (G, J, V), that they were made from.
+    """u_j = d objective_j / d W at ``weights``, as (left, right) factors of every weight.
 
-    l2: 1/2 ||M(phi(k)) - v||^2 (the 1/2 drops the factor 2). dot: -<M(phi(k)), v>, the sign that
-    makes a step down the gradient store v (ATLAS Eq 19 prints it without).
+    Also returns the error d objective_j / d M(k_j), (G, J, V), from which they were made. The
+    objective is l2: 1/2 ||M(phi(k)) - v||^2 (the 1/2 cancels the factor 2), or dot:
+    -<M(phi(k)), v>. ATLAS Eq 19 prints dot without the minus; with it a step down the gradient
+    stores v.
     """
 
     def linear(name: str, x: Tensor) -> Tensor:
@@ -135,23 +139,26 @@ def gradient_factors(
             error = branch - v_GJV
             if k_GJK.shape[-1] == v_GJV.shape[-1]:
                 error = error + k_GJK
-    sent = normalise_backward(error, branch, scale) if spec.branch_norm else error
-    back = sent @ weights["W1"].to(sent.dtype)
-    factors = {"W1": (sent, hidden), "W2": (back * slope, phi_GJD)}
+    grad_branch = normalise_backward(error, branch, scale) if spec.branch_norm else error
+    grad_hidden = grad_branch @ weights["W1"].to(grad_branch.dtype)
+    factors = {"W1": (grad_branch, hidden), "W2": (grad_hidden * slope, phi_GJD)}
     if multiplier is not None:
-        factors["W2"] = (back * multiplier * slope, phi_GJD)
-        factors["W3"] = (back * activated, phi_GJD)
+        factors["W2"] = (grad_hidden * multiplier * slope, phi_GJD)
+        factors["W3"] = (grad_hidden * activated, phi_GJD)
     return factors, error
 
 
 def forward(
     spec: MemorySpec, linear: Linear, phi_GXD: Tensor, q_GXK: Tensor, values: int
 ) -> Tensor:
-    """M(phi(q)): (G, X, V), where ``linear(name, x)`` multiplies by the weights that x sees.
+    """M(phi(q)), (G, X, V); ``linear(name, x)`` multiplies x by the weights that it sees.
 
-    matrix: W1 phi(q). mlp: q + W1 gelu(W2 phi(q)) (ATLAS Eq 42). gated_mlp: q + W1 (gelu(W2
-    phi(q)) * W3 phi(q)) (ATLAS Eq 43). The residual is on the unexpanded query and exists only
-    where the key and value sizes agree; with ``branch_norm`` the other term is normalised.
+    matrix      W1 phi(q)
+    mlp         q + W1 gelu(W2 phi(q))                        ATLAS Eq 42
+    gated_mlp   q + W1 (gelu(W2 phi(q)) * W3 phi(q))          ATLAS Eq 43
+
+    The residual is the unexpanded query and exists only if keys and values have the same size. With
+    ``branch_norm`` the other term is normalised.
     """
     if spec.network == "matrix":
         return linear("W1", phi_GXD)

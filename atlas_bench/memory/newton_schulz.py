@@ -1,4 +1,7 @@
-"""Newton-Schulz orthogonalisation: the `muon` optimizer's O (ATLAS Eq 32, 40)."""
+"""Newton-Schulz orthogonalisation: the `muon` optimizer's O (ATLAS Eq 32, 40).
+
+Legend: N matrices of n x m; X (N, n, m) an iterate; A = X X' and P = b A + c A^2, (N, n, n).
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,10 @@ def newton_schulz(
 ) -> Tensor:
     """Push the singular values of (..., n, m) towards 1; zero stays zero.
 
-    ``x`` is float32 or wider and is normalised by its Frobenius norm in that type; the iteration
-    runs over the smaller side in ``compute`` (None: the type of ``x``), and the result has the
-    type of ``x`` again. ``steps=0`` gives the normalised matrix. This is always the torch form:
-    the token-by-token reference uses it, so that a kernel is never compared with itself.
+    ``x`` is float32 or wider and is normalised by its Frobenius norm in that type. The iteration
+    runs over the smaller side in ``compute`` (None: the type of ``x``). The result has the type of
+    ``x``. ``steps=0`` gives the normalised matrix. This is always the torch form, because the
+    token-by-token recurrence uses it and a kernel must not be compared with itself.
     """
     flat = x.reshape(-1, *x.shape[-2:])
     return _Orthogonalise.apply(flat, steps, coefficients, compute or x.dtype).view(x.shape)
@@ -28,8 +31,8 @@ def orthogonalise(
 ) -> tuple[Tensor, tuple]:
     """`newton_schulz` of (N, n, m) without autograd, and what `orthogonalise_backward` needs.
 
-    By the kernel wherever `kernels.available` says so, else by the torch form. The context is
-    (normal, norm, Schedule, *iterates), of which the kernel keeps none.
+    The kernel runs where `kernels.available` says so, else the torch form. The context is
+    (normal, norm, Schedule, *iterates); the kernel keeps no iterates.
     """
     if available(x, compute):
         from atlas_bench.memory.kernels import newton_schulz as kernel
@@ -39,7 +42,7 @@ def orthogonalise(
 
 
 def orthogonalise_backward(grad: Tensor, context: tuple) -> Tensor:
-    """The gradient of x from that of the result, by the form that gave the context."""
+    """The gradient of x from that of the result, with the form that made the context."""
     if context[2].by_kernel:
         from atlas_bench.memory.kernels import newton_schulz as kernel
 
@@ -50,9 +53,9 @@ def orthogonalise_backward(grad: Tensor, context: tuple) -> Tensor:
 def torch_form(
     x: Tensor, steps: int, coefficients: str, compute: torch.dtype
 ) -> tuple[Tensor, tuple]:
-    """X <- a X + P X with P = b A + c A^2, A = X X'; where n > m the same with X' X, on the right.
+    """X <- a X + P X; if n > m, A is X' X and P multiplies from the right.
 
-    Three iterates a step are kept: X, A and P.
+    Keeps X, A and P of every step.
     """
     normal, norm = normalise(x)
     schedule = make_schedule(steps, coefficients, compute, by_kernel=False)
@@ -67,7 +70,7 @@ def torch_form(
 
 
 def torch_form_backward(grad: Tensor, context: tuple) -> Tensor:
-    """A and P are symmetric, which saves products."""
+    """The gradient of x; A and P are symmetric, which saves products."""
     normal, norm, schedule, *saved = context
     tall = normal.shape[-2] > normal.shape[-1]
     dtype, grad = grad.dtype, grad.to(schedule.compute)

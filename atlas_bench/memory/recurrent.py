@@ -1,7 +1,9 @@
-"""The recurrence, token by token, as plainly as it can be written: what everything else must equal.
+"""The recurrence, token by token, in its plainest form: the definition that all other forms equal.
 
-Legend: B batch, H heads, K key size, V value size, D features, O and I the rows and columns of a
-weight. Nothing here is fast.
+It is slow.
+
+Legend: B batch, T tokens, H heads, K key size, V value size, D features, J tokens of the window, R
+remembered tokens, O and I the rows and columns of a weight.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from atlas_bench.memory.bounded import kernel
+from atlas_bench.memory.bounded import step_overlap
 from atlas_bench.memory.features import apply_features
 from atlas_bench.memory.networks import forward, gradient_factors
 from atlas_bench.memory.newton_schulz import newton_schulz
@@ -28,9 +30,9 @@ def recurrent_memory(
 ) -> tuple[Tensor, MemoryState]:
     """Read and update the memory one token at a time.
 
-    q, k: (B, T, H, d_k); v: (B, T, H, d_v); gates: see Gates. Returns y (B, T, H, d_v) and the
-    state after the last token, from which the next call goes on. ``state=None`` is a new
-    sequence. Source: ATLAS Eq 15-16, 32-33; Titans Eq 13-14 with ``rate_inside``.
+    q, k: (B, T, H, K); v: (B, T, H, V); gates: see Gates. Returns y (B, T, H, V) and the state
+    after the last token, from which the next call continues. ``state=None`` starts a new sequence.
+    Source: ATLAS Eq 15-16, 32-33; Titans Eq 13-14 with ``rate_inside``.
     """
     inputs = checked_inputs(spec, params, q, k, v, gates)
     state = initial_state(spec, params, inputs) if state is None else state
@@ -59,7 +61,7 @@ def _features(spec: MemorySpec, params: MemoryParameters, x_BHTK: Tensor) -> Ten
 def _write(
     spec: MemorySpec, params: MemoryParameters, token: dict[str, Tensor], state: MemoryState
 ) -> MemoryState:
-    """Take one token in: remember it, and update W and S where an update is due."""
+    """Remember one token, and update W and S if an update is due."""
     position = state.position + 1
     recent = {name: torch.cat([state.recent[name], token[name]], 2) for name in token}
     kept = recent["k"].shape[2]
@@ -75,7 +77,7 @@ def _write(
         theta = recent["momentum"][:, :, -spec.update_every :].prod(2)
         eta = recent["rate"][:, :, -spec.update_every :].mean(2)
         gamma = _window_weights(spec, recent)
-        gradient = _window_gradient(spec, params, state.reference, recent, gamma)
+        gradient = _window_gradient(spec, params, state.chunk_start_weights, recent, gamma)
         if spec.has_momentum:
             momentum = {n: _scale(theta, momentum[n]) + gradient[n] for n in gradient}
         step = momentum if spec.has_momentum else gradient
@@ -98,7 +100,7 @@ def _write(
     return MemoryState(
         weights=weights,
         momentum=momentum,
-        reference=state.reference,
+        chunk_start_weights=state.chunk_start_weights,
         position=position,
         recent={name: tensor[:, :, max(0, kept - keep) :] for name, tensor in recent.items()},
         applied=None if applied is None else applied[:, :, max(0, kept - keep) :],
@@ -118,7 +120,7 @@ def _scale_inputs(gate_BHI: Tensor, weight_BHOI: Tensor) -> Tensor:
 
 
 def _window_weights(spec: MemorySpec, recent: dict[str, Tensor]) -> Tensor:
-    """gamma_i^(t) for the tokens of the window that ends now, oldest first: (B, H, <= c)."""
+    """gamma of the tokens of the window that ends now, oldest first: (B, H, J)."""
     weight = recent["weight"]
     if spec.window_weights == "token":
         return weight[:, :, -spec.window :]
@@ -129,45 +131,45 @@ def _window_weights(spec: MemorySpec, recent: dict[str, Tensor]) -> Tensor:
 def _window_gradient(
     spec: MemorySpec,
     params: MemoryParameters,
-    reference_weights: dict[str, Tensor],
+    weights: dict[str, Tensor],
     recent: dict[str, Tensor],
     gamma_BHJ: Tensor,
 ) -> dict[str, Tensor]:
-    """G_t: the window's gradients at the reference weights, each formed in full and added."""
+    """G_t: the sum of the window's gradients at ``weights``, each formed in full."""
     tokens = gamma_BHJ.shape[2]
     k, v = recent["k"][:, :, -tokens:], recent["v"][:, :, -tokens:]
-    factors, _ = gradient_factors(spec, reference_weights, _features(spec, params, k), k, v)
+    factors, _ = gradient_factors(spec, weights, _features(spec, params, k), k, v)
     total = {}
     for name, (left, right) in factors.items():
         outer_BHJOI = left[..., :, None] * right[..., None, :]
         summed = (gamma_BHJ[..., None, None] * outer_BHJOI).sum(2)
-        total[name] = summed.to(reference_weights[name].dtype)
+        total[name] = summed.to(weights[name].dtype)
     return total
 
 
 def _bounded_weights(
     spec: MemorySpec, params: MemoryParameters, state: MemoryState
 ) -> tuple[dict[str, Tensor], Tensor | None]:
-    """The weights that are read, the chunk's summed step divided by max(1, rho); and 1 over that.
+    """The weights that are read, with the chunk's step divided by max(1, rho), and 1 / max(1, rho).
 
-    rho = max_i sum_j |C_j| kernel_ij (see bounded.py) over the recent tokens, as they stood at the
-    last update (tokens since then have learnt nothing yet and must not move what is read).
+    rho = max_i sum_j |C_j| overlap_ij over the tokens up to the last update. Later tokens have not
+    been learnt yet and must not change what is read.
     """
     if not spec.is_bounded:
         return state.weights, None
     tokens = state.recent["k"].shape[2] - state.position % spec.update_every
     k, v = state.recent["k"][:, :, :tokens], state.recent["v"][:, :, :tokens]
     phi = _features(spec, params, k)
-    factors, error = gradient_factors(spec, state.reference, phi, k, v)
+    factors, error = gradient_factors(spec, state.chunk_start_weights, phi, k, v)
     rho = (
-        kernel(spec, phi, factors, error) @ state.applied[:, :, :tokens].abs()[..., None]
+        step_overlap(spec, phi, factors, error) @ state.applied[:, :, :tokens].abs()[..., None]
     ).squeeze(-1)
     shrink = 1 / rho.amax(-1).clamp_min(1) if tokens else torch.ones_like(state.retained)
     if spec.bounded_by == "network":
         shrink = shrink.detach()
     bounded = {}
     for name, weight in state.weights.items():
-        kept = _scale(state.retained, state.reference[name])
+        kept = _scale(state.retained, state.chunk_start_weights[name])
         bounded[name] = kept + _scale(shrink, weight - kept)
     return bounded, shrink
 
@@ -175,7 +177,7 @@ def _bounded_weights(
 def _close_chunk(
     spec: MemorySpec, state: MemoryState, weights: dict[str, Tensor], shrink: Tensor | None
 ) -> MemoryState:
-    """The chunk is full: what was read last becomes the weights that gradients are taken at."""
+    """End a chunk: the weights read last become those at which gradients are taken."""
     momentum = state.momentum
     if shrink is not None and spec.bounded_by == "network":
         momentum = {name: _scale(shrink, s) for name, s in momentum.items()}
@@ -185,7 +187,7 @@ def _close_chunk(
     return MemoryState(
         weights=weights,
         momentum=momentum,
-        reference=weights,
+        chunk_start_weights=weights,
         position=state.position,
         recent=recent,
         applied=zeros,

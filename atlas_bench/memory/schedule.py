@@ -1,4 +1,7 @@
-"""The schedule of a Newton-Schulz iteration, and the normalisation before it."""
+"""The schedule of a Newton-Schulz iteration, and the normalisation before it.
+
+Legend: N matrices of n x m.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# One triple (a, b, c) a step, the last one repeated: X <- a X + b (X X') X + c (X X')^2 X.
+# One triple (a, b, c) per step, the last one repeated: X <- a X + b (X X') X + c (X X')^2 X.
 COEFFICIENTS: dict[str, tuple[tuple[float, float, float], ...]] = {
     # Jordan et al. (Muon): singular values end in about [0.68, 1.13].
     "jordan": ((3.4445, -4.7750, 2.0315),),
-    # Amsel et al. (2505.16932), minimax-optimal per step: they converge to 1.
+    # Amsel et al. (2505.16932), minimax-optimal per step: singular values converge to 1.
     "polar_express": (
         (8.28721201814563, -23.595886519098837, 17.300387312530933),
         (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
@@ -23,13 +26,11 @@ COEFFICIENTS: dict[str, tuple[tuple[float, float, float], ...]] = {
         (1.875, -1.25, 0.375),
     ),
 }
-
-
-SMALLEST_NORM = 1e-7  # matrices below it are scaled by its inverse, not to norm 1
+SMALLEST_NORM = 1e-7  # matrices with a smaller norm are divided by this, not by their norm
 
 
 class Schedule(NamedTuple):
-    """How a result was made: one (a, b, c) a step, the type, and by which of the two forms."""
+    """How a result was made: (a, b, c) of every step, the type, and which of the two forms."""
 
     triples: tuple[tuple[float, float, float], ...]
     compute: torch.dtype
@@ -37,19 +38,20 @@ class Schedule(NamedTuple):
 
 
 def make_schedule(steps: int, coefficients: str, compute: torch.dtype, by_kernel: bool) -> Schedule:
+    """``steps`` steps of COEFFICIENTS[coefficients]."""
     triples = COEFFICIENTS[coefficients]
     steps_triples = tuple(triples[min(step, len(triples) - 1)] for step in range(steps))
     return Schedule(steps_triples, compute, by_kernel)
 
 
 def normalise(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x over its Frobenius norm, and that norm (N, 1, 1)."""
+    """x (N, n, m) divided by its Frobenius norm, and that norm (N, 1, 1)."""
     norm = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)
     return x / norm.clamp_min(SMALLEST_NORM), norm
 
 
 def normalise_backward(grad: Tensor, normal: Tensor, norm: Tensor) -> Tensor:
-    """Of x / max(|x|, smallest): the part along x does not move a normalised matrix."""
+    """The gradient of x; the part of ``grad`` along x does not move a normalised matrix."""
     along = torch.einsum("nij,nij->n", grad, normal)[:, None, None]
     along = torch.where(norm > SMALLEST_NORM, along, torch.zeros_like(along))
     return torch.addcmul(grad, along, normal, value=-1).div_(norm.clamp_min(SMALLEST_NORM))

@@ -1,4 +1,8 @@
-"""The point in the memory family that a layer uses, and the tensors that go with it."""
+"""The member of the memory family that a layer uses, and its tensors.
+
+Legend: B batch, T tokens, H heads, K key size, V value size, D features, O and I the rows and
+columns of a weight, R remembered tokens.
+"""
 
 from __future__ import annotations
 
@@ -26,35 +30,35 @@ CHOICES: dict[str, tuple[str, ...]] = {
 class MemorySpec:
     """One member of the family of test-time memories (ATLAS Eq 8-16, 32-33; Titans Eq 13-14).
 
-    ``rate_inside`` puts the step inside the momentum: the window weight carries it and the rate
-    gate is not used (eta = 1). ``retain='fixed'`` is a keep-rate that does not depend on the
-    token; to this package it is the same tensor as ``scalar``. ``channel`` has one for every
-    feature, which only the input side of a `matrix` has a place for. ``branch_norm`` normalises
-    what is added to the residual (TTT's LN, 2407.04620), without a gain of its own.
+    ``rate_inside`` puts the step inside the momentum: the window weight carries it, and the rate
+    gate is not used (eta = 1). With ``retain='fixed'`` the keep-rate does not depend on the token;
+    in this package it is the same tensor as for ``scalar``. ``channel`` has one keep-rate per
+    feature, for which only the input side of a `matrix` has a place. ``branch_norm`` normalises the
+    branch beside the residual (TTT's LN, 2407.04620), without a gain.
 
-    Raises ValueError, with the field's name, for a value outside the family.
+    Raises ValueError with the field's name for a value outside the family.
     """
 
     network: str = "mlp"  # M: a matrix, two layers, or two with a gate
-    features: str = "identity"  # phi, of keys and queries
-    degree: int = 2  # of polynomial, taylor and sketch
+    features: str = "identity"  # phi, applied to keys and queries
+    degree: int = 2  # highest degree of polynomial, taylor and sketch
     constant_feature: bool = True  # whether phi has the degree-0 monomial a_0
-    objective: str = "l2"  # what an update lowers: the squared error, or minus the dot product
-    window: int = 1  # c: the last tokens that an update learns
-    window_weights: str = "token"  # gamma of a token, or of a token and the update
-    optimizer: str = "gd"  # of the memory
+    objective: str = "l2"  # what an update lowers: the squared error, or the negative dot product
+    window: int = 1  # c: an update learns the last c tokens
+    window_weights: str = "token"  # whether gamma depends on the token, or on token and update
+    optimizer: str = "gd"  # the memory's own optimizer
     update_every: int = 1  # tokens between two updates
-    chunk: int = 16  # b: tokens whose gradients are taken at the weights before them
-    retain: str = "scalar"  # alpha, the keep-rate
+    chunk: int = 16  # b: tokens whose gradients are all taken at the weights before the first
+    retain: str = "scalar"  # what the keep-rate alpha depends on
     rate_inside: bool = False  # whether the step is inside the momentum (Titans)
-    gate: str = "sigmoid"  # hard_sigmoid reaches 0 exactly
-    bounded_step: bool = False  # whether what a chunk writes is held below what its keys bear
-    bounded_by: str = "keys"  # what the bounded step is measured by: memory/bounded.py
-    expansion: int = 4  # hidden features of a network, in widths of a value
-    branch_norm: bool = False  # layer norm of what is added to the residual
-    sketch_size: int = 256  # of `sketch`: features a degree above 1
-    newton_schulz_steps: int = 5  # of muon
-    newton_schulz_coefficients: str = "jordan"  # of muon
+    gate: str = "sigmoid"  # function of the gates; hard_sigmoid reaches 0 exactly
+    bounded_step: bool = False  # whether a chunk's summed step is limited: memory/bounded.py
+    bounded_by: str = "keys"  # how the limited step is measured
+    expansion: int = 4  # hidden features of a network, times the size of a value
+    branch_norm: bool = False  # layer norm of the branch beside the residual
+    sketch_size: int = 256  # features of `sketch` per degree above 1
+    newton_schulz_steps: int = 5  # steps of muon's orthogonalisation
+    newton_schulz_coefficients: str = "jordan"  # schedule of muon's orthogonalisation
 
     def __post_init__(self) -> None:
         for name, valid in CHOICES.items():
@@ -101,7 +105,8 @@ class MemorySpec:
 
     @property
     def is_bounded(self) -> bool:
-        """Whether the safeguard acts; `muon` needs none, its updates have a bounded norm."""
+        """Whether the step is limited; `muon` needs no limit, because its updates have a bounded
+        norm."""
         return self.bounded_step and self.optimizer != "muon"
 
     @property
@@ -110,7 +115,8 @@ class MemorySpec:
 
     @property
     def is_delta_rule(self) -> bool:
-        """(Gated) DeltaNet: a matrix whose exact recurrence has a closed form over many tokens."""
+        """Whether this is (Gated) DeltaNet: a matrix whose exact recurrence has a closed form over
+        many tokens."""
         return (
             self.network == "matrix"
             and self.objective == "l2"
@@ -128,10 +134,13 @@ def _next_multiple(value: int, of: int) -> int:
 class Gates:
     """The data-dependent gates, after their squashing function.
 
-    ``retain`` (alpha), ``rate`` (eta) and ``momentum`` (theta): (B, T, H), but ``retain`` is
-    (B, T, H, D) with ``retain='channel'``. ``weight`` (gamma): (B, T, H), or (B, T, H, c) with
-    ``window_weights='pair'``, where ``weight[:, t, :, lag]`` weighs token t - lag. What is left
-    out is 1, except that ``momentum`` must be given to an optimizer which has it.
+    ``retain``    alpha, the decay: (B, T, H), or (B, T, H, D) with ``retain='channel'``
+    ``rate``      eta, the step size: (B, T, H)
+    ``momentum``  theta, the momentum's decay: (B, T, H)
+    ``weight``    gamma, the token's weight in the window: (B, T, H), or (B, T, H, c) with
+                  ``window_weights='pair'``; ``weight[:, t, :, lag]`` weighs token t - lag
+
+    A gate that is left out is 1, but an optimizer with momentum needs ``momentum``.
     """
 
     retain: Tensor | None = None
@@ -142,11 +151,11 @@ class Gates:
 
 @dataclass(frozen=True)
 class MemoryParameters:
-    """What the outer loop learns, the initial memory W_0 and the feature scales, and tables.
+    """What the outer loop learns (the initial memory W_0 and the feature scales), and tables.
 
-    ``weights``: name -> (H, out, in). ``feature_scales``: (H, degree + 1) or None; degree i of
-    the polynomial kernel has the coefficient a_i = feature_scales[:, i]**2, so that a_i >= 0.
-    ``tables``: the random signs of `sketch`, (degree, d_k, sketch_size), not learnt; or None.
+    ``weights``: name -> (H, O, I). ``feature_scales``: (H, degree + 1) or None; degree i of the
+    polynomial kernel has the coefficient a_i = feature_scales[:, i]**2, so that a_i >= 0.
+    ``tables``: the random signs of `sketch`, (degree, K, sketch_size), not learnt; or None.
     """
 
     weights: dict[str, Tensor]
@@ -155,10 +164,11 @@ class MemoryParameters:
 
     @property
     def coefficients(self) -> Tensor | None:
-        """a_i of the kernel, (H, degree + 1)."""
+        """The kernel's coefficients a_i, (H, degree + 1)."""
         return None if self.feature_scales is None else self.feature_scales.square()
 
     def to(self, dtype: torch.dtype) -> MemoryParameters:
+        """The same parameters in another type."""
         scales = None if self.feature_scales is None else self.feature_scales.to(dtype)
         tables = None if self.tables is None else self.tables.to(dtype)
         return MemoryParameters({n: w.to(dtype) for n, w in self.weights.items()}, scales, tables)
@@ -166,22 +176,23 @@ class MemoryParameters:
 
 @dataclass(frozen=True)
 class MemoryState:
-    """Everything the past left behind; its size does not depend on the number of tokens.
+    """Everything that is kept of the past; its size does not depend on the number of tokens.
 
-    weights    name -> (B, H, out, in), W_t. Inside a chunk of a bounded memory these are the
-               weights before the safeguard, which acts on what is read and at the chunk's end.
-    momentum   name -> the same shapes, S_t; empty for `gd`.
-    reference  name -> the same shapes, W_t', where gradients are taken.
-    position   tokens read so far; its remainder is the place inside the chunk.
-    recent     the last tokens' inputs: k, v (B, H, m, d) and gates (B, H, m) or (B, H, m, c);
-               m = c - 1, and the chunk's tokens too where the step is bounded.
-    applied, applied_momentum   (B, H, m), bounded step only: the coefficients that the gradients
-               of the recent tokens have in W_t and S_t. retained (B, H): the chunk's keep-rate.
+    weights      name -> (B, H, O, I), W_t. Inside a chunk with a bounded step these are the weights
+                 before the limit, which acts on what is read and at the chunk's end.
+    momentum     name -> (B, H, O, I), S_t; empty for `gd`.
+    chunk_start_weights   name -> (B, H, O, I), W_t', where gradients are taken.
+    position     tokens read so far; its remainder by the chunk is the place inside the chunk.
+    recent       inputs of the last R tokens: k (B, H, R, K), v (B, H, R, V), gates (B, H, R) or
+                 (B, H, R, c). R = c - 1; with a bounded step also the chunk's tokens so far.
+    applied, applied_momentum   (B, H, R), only with a bounded step: the coefficients of the recent
+                 tokens' gradients in W_t and S_t.
+    retained     (B, H), only with a bounded step: the product of the chunk's keep-rates so far.
     """
 
     weights: dict[str, Tensor]
     momentum: dict[str, Tensor]
-    reference: dict[str, Tensor]
+    chunk_start_weights: dict[str, Tensor]
     position: int
     recent: dict[str, Tensor] = field(default_factory=dict)
     applied: Tensor | None = None
@@ -190,10 +201,10 @@ class MemoryState:
 
     def tensors(self) -> list[Tensor]:
         """Every tensor of the state, in a fixed order (several may be the same object)."""
-        named = [self.weights, self.momentum, self.reference, self.recent]
-        found = [tensor for group in named for _, tensor in sorted(group.items())]
-        loose = (self.applied, self.applied_momentum, self.retained)
-        return found + [tensor for tensor in loose if tensor is not None]
+        groups = [self.weights, self.momentum, self.chunk_start_weights, self.recent]
+        named = [tensor for group in groups for _, tensor in sorted(group.items())]
+        optional = (self.applied, self.applied_momentum, self.retained)
+        return named + [tensor for tensor in optional if tensor is not None]
 
     def detach(self) -> MemoryState:
         """The same values, cut from the graph that made them."""
@@ -205,7 +216,7 @@ class MemoryState:
             self,
             weights=cut(self.weights),
             momentum=cut(self.momentum),
-            reference=cut(self.reference),
+            chunk_start_weights=cut(self.chunk_start_weights),
             recent=cut(self.recent),
             applied=None if self.applied is None else self.applied.detach(),
             applied_momentum=(
@@ -216,13 +227,13 @@ class MemoryState:
 
     @property
     def bytes(self) -> int:
-        """Bytes held, each storage counted once."""
-        seen = {
+        """Bytes held; a storage that several tensors share counts once."""
+        sizes = {
             t.untyped_storage().data_ptr(): t.numel() * t.element_size() for t in self.tensors()
         }
-        return sum(seen.values())
+        return sum(sizes.values())
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
-    """State is kept in float32 whatever the compute type, in float64 where that is float64."""
+    """The state's type: float64 if the compute type is float64, else float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32

@@ -1,4 +1,7 @@
-"""What the reference and the chunk-parallel form share: input checks and the first state."""
+"""What the recurrence and the chunk-parallel form share: input checks and the first state.
+
+Legend: B batch, T tokens, H heads, K key size, V value size, D features, c tokens of a window.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ from atlas_bench.memory.spec import Gates, MemoryParameters, MemorySpec, MemoryS
 def checked_inputs(
     spec: MemorySpec, params: MemoryParameters, q: Tensor, k: Tensor, v: Tensor, gates: Gates
 ) -> dict[str, Tensor]:
-    """q, k, v as (B, H, T, d) and the four gates, (B, H, T) and what may follow, in one dict.
+    """A dict of q, k (B, H, T, K), v (B, H, T, V) and the four gates, (B, H, T) or (B, H, T, ...).
 
-    Gates that the spec does not use become what they mean: retain 1 for `none`, rate 1 for
-    ``rate_inside``, momentum 0 for `gd`. Raises ValueError for shapes that do not fit.
+    Gates that the spec does not use get the value that leaves them out: retain 1 for `none`, rate 1
+    for ``rate_inside``, momentum 0 for `gd`. Raises ValueError for shapes that do not fit.
     """
     batch, length, heads, _ = q.shape
     shape = (batch, length, heads)
@@ -25,10 +28,10 @@ def checked_inputs(
         )
     if spec.has_momentum and gates.momentum is None:
         raise ValueError(f"optimizer={spec.optimizer} needs gates.momentum of shape {shape}")
-    # Keep-rates near 1 are what lower precision rounds away: gates have the state's.
+    # Lower precision would round keep-rates near 1 to 1, so gates have the state's type.
     precision = state_dtype(q.dtype)
     one = q.new_ones(shape, dtype=precision)
-    wanted = {
+    given = {
         "retain": None if spec.retain == "none" else gates.retain,
         "rate": None if spec.rate_inside else gates.rate,
         "momentum": gates.momentum if spec.has_momentum else torch.zeros_like(one),
@@ -36,7 +39,7 @@ def checked_inputs(
     }
     pair = spec.window_weights == "pair"
     inputs = {"q": q, "k": k, "v": v}
-    for name, gate in wanted.items():
+    for name, gate in given.items():
         expected = (*shape, spec.window) if name == "weight" and pair else shape
         if name == "retain" and spec.retain == "channel":
             expected = (*shape, params.weights["W1"].shape[-1])
@@ -70,7 +73,7 @@ def initial_state(
     return MemoryState(
         weights=weights,
         momentum=momentum if spec.has_momentum else {},
-        reference=weights,
+        chunk_start_weights=weights,
         position=0,
         recent=recent,
         applied=one.new_zeros(batch, heads, 0) if bounded else None,

@@ -113,7 +113,7 @@ class Case:
         return MemoryParameters(self.weights, self.scales, self.tables)
 
     def run(self, form, start: int = 0, end: int | None = None, state=None):
-        """``form`` is `reference` or `chunked`; tokens start..end of the case."""
+        """``form`` is `recurrent_memory` or `chunk_memory`; tokens start..end of the case."""
         part = {name: tensor[:, start:end] for name, tensor in self.inputs.items()}
         rate = part["rate"]
         if self.spec.gate == "hard_sigmoid":

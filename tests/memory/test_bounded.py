@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from atlas_bench.memory import Gates, MemorySpec, chunk_memory, init_parameters, recurrent_memory
-from atlas_bench.memory.bounded import kernel
+from atlas_bench.memory.bounded import step_overlap
 from atlas_bench.memory.networks import forward, gradient_factors
 
 
@@ -56,7 +56,7 @@ def test_a_deep_memory_survives_when_bounded_by_the_network(network: str) -> Non
     ("network", "branch_norm"),
     [("matrix", False), ("mlp", False), ("mlp", True), ("gated_mlp", False), ("gated_mlp", True)],
 )
-def test_the_kernel_is_how_far_a_step_moves_the_output(network: str, branch_norm: bool) -> None:
+def test_the_overlap_is_how_far_a_step_moves_the_output(network: str, branch_norm: bool) -> None:
     """Its diagonal times |error| is the first-order move along the token's own error."""
     spec = MemorySpec(network=network, branch_norm=branch_norm, expansion=2, bounded_by="network")
     generator = torch.Generator().manual_seed(0)
@@ -64,7 +64,7 @@ def test_the_kernel_is_how_far_a_step_moves_the_output(network: str, branch_norm
     weights = {name: weight.double() for name, weight in start.weights.items()}
     k, v = torch.randn(2, 1, 3, 4, generator=generator, dtype=torch.float64)
     factors, error = gradient_factors(spec, weights, k, k, v)
-    near = kernel(spec, k, factors, error)
+    overlap = step_overlap(spec, k, factors, error)
     step = 1e-6
 
     def output(weights: dict[str, Tensor]) -> Tensor:
@@ -78,4 +78,4 @@ def test_the_kernel_is_how_far_a_step_moves_the_output(network: str, branch_norm
         }
         change = (output(moved) - output(weights))[0, token] / step
         along = -(change @ error[0, token]) / error[0, token].square().sum()
-        assert torch.isclose(near[0, token, token], along, rtol=1e-4)
+        assert torch.isclose(overlap[0, token, token], along, rtol=1e-4)

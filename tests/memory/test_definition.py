@@ -19,10 +19,10 @@ from atlas_bench.memory import (
     apply_features,
     chunk_memory,
     init_parameters,
-    newton_schulz,
     recurrent_memory,
 )
 from atlas_bench.memory.networks import NORM_EPSILON
+from atlas_bench.memory.newton_schulz import newton_schulz
 
 
 def network(spec: MemorySpec, weights: dict[str, Tensor], phi: Tensor, x: Tensor) -> Tensor:

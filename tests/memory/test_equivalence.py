@@ -12,9 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from atlas_bench.memory import MemorySpec, chunk_memory, recurrent_memory
-from atlas_bench.memory.chunkwise import delta as chunked_delta
-from atlas_bench.memory.chunkwise import mlp as chunked_mlp
-from atlas_bench.memory.chunkwise import muon as chunked_muon
+from atlas_bench.memory.chunkwise import delta, mlp, muon
 
 # Newton-Schulz multiplies rounding by up to 3.4 a step, and gradients flow through many of them.
 TOLERANCE = {"gd": 1e-10, "momentum": 1e-10, "muon": 1e-9}
@@ -116,7 +114,7 @@ def test_recomputing_in_the_backward_pass_changes_nothing(
 ) -> None:
     case = Case(spec, length=13)
     kept = case.run(chunk_memory)
-    monkeypatch.setattr(chunked_muon, "KEPT_BYTES", 0)
+    monkeypatch.setattr(muon, "KEPT_BYTES", 0)
     recomputed = case.run(chunk_memory)
     assert "_ScanBackward" in _graph_nodes(recomputed[0].grad_fn)
     assert "_ScanBackward" not in _graph_nodes(kept[0].grad_fn)
@@ -134,7 +132,7 @@ def test_blocks_of_chunks_change_nothing(
     case = Case(spec, length=7 * spec.chunk + 1)
     whole = case.run(chunk_memory)
     state = sum(w.numel() for w in whole[1].weights.values()) * (1 + spec.has_momentum)
-    monkeypatch.setattr(chunked_mlp, "BLOCK_BYTES", blocks * 8 * state)
+    monkeypatch.setattr(mlp, "BLOCK_BYTES", blocks * 8 * state)
     assert_same(case, case.run(chunk_memory), whole, 1e-12)
     with torch.no_grad():
         assert relative_error(case.run(chunk_memory)[0], whole[0]) < 1e-12
@@ -146,7 +144,7 @@ def test_the_delta_rule_in_blocks(
     bounded: bool, retain: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The WY form over several blocks and a part of one; rates up to 3, keep-rates of 0."""
-    monkeypatch.setattr(chunked_delta, "BLOCK", 4)
+    monkeypatch.setattr(delta, "BLOCK", 4)
     spec = MemorySpec(network="matrix", chunk=1, retain=retain, bounded_step=bounded)
     case = Case(spec, length=14, rate=3.0 if bounded else 1.0)
     with torch.no_grad():

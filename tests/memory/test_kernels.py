@@ -17,7 +17,7 @@ from helpers import Case, relative_error
 from torch import Tensor
 
 from atlas_bench.memory import MemorySpec, chunk_memory, kernels, recurrent_memory
-from atlas_bench.memory.chunkwise import muon as chunked_muon
+from atlas_bench.memory.chunkwise import muon
 from atlas_bench.memory.newton_schulz import (
     orthogonalise,
     orthogonalise_backward,
@@ -159,7 +159,7 @@ def test_chunked_memory_by_the_kernel_is_the_reference(
         network="mlp", optimizer="muon", window=4, update_every=2, chunk=4, expansion=1,
         newton_schulz_steps=1,
     )  # fmt: skip
-    monkeypatch.setattr(chunked_muon, "KEPT_BYTES", 0 if recompute else 2**40)
+    monkeypatch.setattr(muon, "KEPT_BYTES", 0 if recompute else 2**40)
     launched = []
     product = interpreted._product
     monkeypatch.setattr(

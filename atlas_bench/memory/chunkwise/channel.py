@@ -1,8 +1,11 @@
-"""A matrix with a keep-rate for every feature (gated linear attention, 2312.06635), by chunks.
+"""A matrix with one keep-rate per feature (gated linear attention, 2312.06635), by chunks.
 
-The scalar form's products of keep-rates become products per feature, which no longer factor out of
-q.k; they are formed for the chunk's pairs of tokens, exactly, so that keep-rates of 0 and long
-products lose nothing. Legend: chunked.py.
+The scalar form's products of keep-rates become products per feature, which do not factor out of
+q.k. They are formed for each pair of tokens of a chunk, so that keep-rates of 0 and long products
+stay exact.
+
+Legend: N chunks, G = batch x heads, U update points of a chunk, P = U + 1 (row 0 is its start), J
+tokens that are learnt from, X tokens that read, D features, V value size.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from atlas_bench.memory.spec import MemorySpec
 def run_channel(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]:
     """y (N, G, X, V), and W and S after the segment."""
     rows = x.rows
-    # With keep-rates of 1 `blend` is eta below the diagonal: here they are per feature instead.
+    # `blend` holds eta below the diagonal, because the scalar keep-rates are 1 here.
     eta = rows.blend[..., 1:, :].diagonal(dim1=-2, dim2=-1)
     products, kept = decay_products(rows.channel_keep)  # (N, G, D, U, U), (N, G, D, U)
     blend = products * eta[..., None, None, :]
@@ -30,13 +33,13 @@ def run_channel(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]
     used = torch.einsum("ngdpu,ngu->ngpd", blend, rows.momentum_keep[..., 1:])
     used = torch.nn.functional.pad(used, (0, 0, 1, 0))
     start = (*x.weights.values(), *x.momentum.values())
-    reference = None if x.place == 0 else x.reference
+    chunk_start_weights = None if x.place == 0 else x.chunk_start_weights
 
     def advance(state: tuple, inputs: tuple) -> tuple[tuple, tuple]:
         k, phi, v, q, phi_q, keep, used, step, momentum_keep, momentum_step = inputs
         weights, momentum = named(spec, state)
         weight = weights["W1"]
-        factors, _ = gradient_factors(spec, reference or weights, phi, k, v)
+        factors, _ = gradient_factors(spec, chunk_start_weights or weights, phi, k, v)
         left, right = factors["W1"]
         dtype = left.dtype
         after = keep[:, -1, None] * weight - left.mT @ (step[:, -1].to(dtype) * right)

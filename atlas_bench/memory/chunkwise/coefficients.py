@@ -1,10 +1,10 @@
-"""The scalars of the chunk-parallel form: how much of what is in W and S at every update point.
+"""The scalars of the chunk-parallel form: how much of each term W and S hold at each update point.
 
-Everything here follows from the gates, never from the state, so it is computed for all chunks at
-once.
+They follow from the gates and not from the state, so they are computed for all chunks at once.
 
-Legend: N chunks, G batch x heads, U update points of the segment, P = U + 1 (row 0 is the
-segment's start), J tokens that are learnt from, X tokens of the segment.
+Legend: N chunks, G = batch x heads, U update points of the segment, P = U + 1 (row 0 is the
+segment's start), J tokens that are learnt from, X tokens of the segment, c tokens of a window, D
+features.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from atlas_bench.memory.spec import MemorySpec, MemoryState
 class _DecayProducts(torch.autograd.Function):
     """L[p, r] = g_{r+1} ... g_p for r <= p (1 on the diagonal), 0 above: (..., U) -> (..., U, U).
 
-    Exact, forward and backward, for gates that are exactly 0, where log-space sums are not.
+    Unlike sums of logarithms it is exact, forward and backward, for gates that are exactly 0.
     """
 
     @staticmethod
@@ -43,7 +43,7 @@ class _DecayProducts(torch.autograd.Function):
 
 
 def decay_products(gate: Tensor) -> tuple[Tensor, Tensor]:
-    """(..., U) -> L as above (..., U, U), and the products from the start g_1 ... g_p (..., U)."""
+    """(..., U) -> L of `_DecayProducts` (..., U, U), and the products g_1 ... g_p (..., U)."""
     if not gate.shape[-1]:
         return gate.new_zeros(*gate.shape, 0), gate
     products = _DecayProducts.apply(gate)
@@ -52,27 +52,31 @@ def decay_products(gate: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Rows:
-    """W seen = reference W_ref + keep W - momentum S - sum_j step_j u_j; None where a term is 0."""
+    """The coefficients in the weights that are read; a term that is 0 everywhere is None.
 
-    reference: Tensor | None
+    W_read = chunk_start W_start + keep W - momentum S - sum_j step_j u_j, where W_start are the
+    weights at the chunk's start, W and S the state at the segment's start and u_j the gradients.
+    """
+
+    chunk_start: Tensor | None
     keep: Tensor
     momentum: Tensor | None
     step: Tensor
 
     def to(self, dtype: torch.dtype) -> Rows:
-        """Rounded to what they are multiplied with."""
-        parts = (self.reference, self.keep, self.momentum, self.step)
+        """The same in the type that they are multiplied with."""
+        parts = (self.chunk_start, self.keep, self.momentum, self.step)
         return Rows(*(None if part is None else part.to(dtype) for part in parts))
 
     def at(self, index: int | Tensor) -> Rows:
-        """The rows of one update point (int), or of many (index tensor), along P."""
+        """The rows of one update point (int), or of several (index tensor), along P."""
         if isinstance(index, int):
             vector, matrix = (lambda x: x[..., index]), (lambda x: x[..., index, :])
         else:
             vector = lambda x: x.index_select(-1, index)  # noqa: E731
             matrix = lambda x: x.index_select(-2, index)  # noqa: E731
         return Rows(
-            None if self.reference is None else vector(self.reference),
+            None if self.chunk_start is None else vector(self.chunk_start),
             vector(self.keep),
             None if self.momentum is None else vector(self.momentum),
             matrix(self.step),
@@ -81,16 +85,26 @@ class Rows:
 
 @dataclass(frozen=True)
 class Coefficients:
-    """Of one segment. ``read``: (N, G, P) and (N, G, P, J), for what is read at update point p.
+    """The coefficients of one segment.
 
-    Its last row is what the next segment starts from. ``points`` (U): the tokens at which updates
-    are due; ``valid`` (N, J) those that exist, None where all do.
-    ``momentum_keep`` (N, G, P), ``momentum_step`` (N, G, P, J): S_p. ``token_rows`` (X): the row
-    every token reads. For `muon`, which forms S_p itself: ``window`` (U, c) the tokens of every
-    update's window, ``window_weight`` (N, G, U, c) their weights, ``momentum_blend`` (N, G, U, U)
-    the weight of G_p' in S_p and ``blend`` (N, G, P, U) that of O(S_p') in W_p; ``writes`` (N, G)
-    whether any rate is above 0, ``may_skip`` whether those that do not write may be left out.
-    ``channel_keep`` (N, G, D, U): the keep-rates per feature, for which the others hold 1.
+    read             (N, G, P) and (N, G, P, J): the weights that are read after update point p; the
+                     next segment starts from the last row
+    momentum_keep    (N, G, P): how much of S is in S_p
+    momentum_step    (N, G, P, J): how much of each gradient is in S_p
+    token_rows       (X): the row that each token reads
+    points           (U): the tokens at which updates are due
+    valid            (N, J): the tokens that exist; None if all do
+    channel_keep     (N, G, D, U): the keep-rates per feature, if there are any; then the scalar
+                     keep-rates in the other fields are 1
+
+    For `muon`, which forms S_p itself:
+
+    window           (U, c): the tokens of each update's window
+    window_weight    (N, G, U, c): their weights
+    momentum_blend   (N, G, U, U): the weight of G_p' in S_p
+    blend            (N, G, P, U): the weight of O(S_p') in W_p
+    writes           (N, G): whether any rate is above 0
+    may_skip         whether chunks that do not write may be left out
     """
 
     read: Rows
@@ -115,23 +129,23 @@ def coefficients(
     size: int,
     padded: int,
 ) -> Coefficients:
-    """All coefficients of a segment of ``size`` tokens a chunk that starts where ``state`` is.
+    """All coefficients of a segment with ``size`` tokens per chunk that starts at ``state``.
 
-    ``windows``: the gates as (N, G, J). ``padded``: tokens in front of the sequence's first.
+    ``windows``: the gates as (N, G, J). ``padded``: padding tokens before the sequence's first.
     """
     chunks, _, tokens = windows["rate"].shape
     device = windows["rate"].device
-    behind, every = tokens - size, spec.update_every
+    before, every = tokens - size, spec.update_every
     place = state.position % spec.chunk
     ends = [i for i in range(size) if (place + i + 1) % every == 0]
-    points = torch.tensor([behind + i for i in ends], dtype=torch.long, device=device)
+    points = torch.tensor([before + i for i in ends], dtype=torch.long, device=device)
     rows = [(place + i + 1) // every - place // every for i in range(size)]
     token_rows = torch.tensor(rows, device=device)
     valid_NJ = _valid(chunks, tokens, size, padded, device)
 
     retain = windows["retain"]
     channel_keep = None
-    if retain.dim() == 4:  # per feature: chunked_channel.py, and 1 here
+    if retain.dim() == 4:  # per feature: channel.py uses them, and the scalar ones are 1
         channel_keep = _since_last(retain.movedim(-1, 2), points, every).prod(-1)
         retain = torch.ones_like(retain[..., 0])
     alpha = _since_last(retain, points, every).prod(-1)
@@ -145,7 +159,7 @@ def coefficients(
     if spec.has_momentum:
         momentum_step = theta_products @ gamma
     window = points[:, None] + torch.arange(1 - spec.window, 1, device=device)
-    inside = window >= 0  # a sequence's first windows are short
+    inside = window >= 0  # the first windows of a sequence are short
     window = window.clamp_min(0)
     window_weight = gamma.gather(-1, window.expand(*gamma.shape[:2], *window.shape)) * inside
     blend = alpha_products * eta[..., None, :]
@@ -164,7 +178,8 @@ def coefficients(
         blend=_row(blend),
         channel_keep=channel_keep,
         writes=(eta != 0).any(-1),
-        # A rate of 0 has no gradient where its gate is flat; a GPU loses by choosing among groups.
+        # A skipped rate of 0 gets no gradient, which is right where its gate is flat. On a GPU,
+        # choosing among groups costs more than it saves.
         may_skip=device.type == "cpu" and (spec.gate == "hard_sigmoid" or not eta.requires_grad),
         points=points,
         valid=valid_NJ,
@@ -172,16 +187,17 @@ def coefficients(
 
 
 def _first(x_NGU: Tensor, value: float) -> Tensor:
-    """Row 0, the segment's start, in front: (N, G, P)."""
+    """Add row 0, the segment's start, with ``value``: (N, G, P)."""
     return torch.nn.functional.pad(x_NGU, (1, 0), value=value)
 
 
 def _row(x_NGUJ: Tensor) -> Tensor:
+    """Add row 0, the segment's start, with zeros: (N, G, P, J)."""
     return torch.nn.functional.pad(x_NGUJ, (0, 0, 1, 0))
 
 
 def _valid(chunks: int, tokens: int, size: int, padded: int, device: torch.device) -> Tensor | None:
-    """Which of the window's tokens exist, (N, J); None where all do."""
+    """Which of the window's tokens exist, (N, J); None if all do."""
     if padded == 0:
         return None
     first = torch.arange(chunks, device=device)[:, None] * size
@@ -189,7 +205,7 @@ def _valid(chunks: int, tokens: int, size: int, padded: int, device: torch.devic
 
 
 def _since_last(gate_NGJ: Tensor, points: Tensor, every: int) -> Tensor:
-    """The gates of the ``every`` tokens that end at each update point: (N, G, U, every)."""
+    """The gates of the ``every`` tokens up to each update point: (N, G, U, every)."""
     index = points[:, None] + torch.arange(1 - every, 1, device=points.device)
     return gate_NGJ[..., index.flatten()].unflatten(-1, index.shape)
 
@@ -197,7 +213,7 @@ def _since_last(gate_NGJ: Tensor, points: Tensor, every: int) -> Tensor:
 def _window_matrix(
     spec: MemorySpec, weight: Tensor, points: Tensor, tokens: int, valid_NJ: Tensor | None
 ) -> Tensor:
-    """gamma_j^(t) for every update point and token, 0 outside its window: (N, G, U, J)."""
+    """gamma for every update point and token, 0 outside the window: (N, G, U, J)."""
     lag = points[:, None] - torch.arange(tokens, device=points.device)
     inside = (lag >= 0) & (lag < spec.window)
     if valid_NJ is not None:

@@ -1,10 +1,12 @@
 """The exact delta rule (matrix, l2, c = b = 1, gd) over many tokens at once: the WY / UT form.
 
 W_t = alpha_t W_(t-1) + u_t k_t' with u_t = beta_t (v_t - W_(t-1) k_t) couples the u of a block only
-through (I + M) U = beta V - (beta a K) W', M strictly lower triangular and known from keys and
-gates (DeltaNet 2406.06484, Gated DeltaNet 2412.06464, whose decay stands before the error: there
-u_t = beta_t (v_t - alpha_t W_(t-1) k_t)). One triangular solve for all blocks; from block to block
-W is affine in W. Legend: chunked.py; L tokens of a block.
+through (I + M) U = beta V - (beta a K) W', where M is strictly lower triangular and follows from
+keys and gates (DeltaNet 2406.06484; Gated DeltaNet 2412.06464 decays before the error, so there
+u_t = beta_t (v_t - alpha_t W_(t-1) k_t)). One triangular solve serves all blocks; the W after a
+block is an affine function of the W before it.
+
+Legend: N blocks, G = batch x heads, L tokens of a block, D features, V value size.
 """
 
 from __future__ import annotations
@@ -12,16 +14,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from atlas_bench.memory.bounded import bounded_rate
 from atlas_bench.memory.chunkwise.coefficients import decay_products
 from atlas_bench.memory.chunkwise.segment import Segment, Weights
 from atlas_bench.memory.spec import MemorySpec, state_dtype
 
-BLOCK = 64  # tokens; longer blocks cost more products inside, shorter ones more steps
-
-
-def bounded_rate(rate: Tensor, phi: Tensor) -> Tensor:
-    """The bounded step of chunks of one token, whose rho is their own step: (...), (..., D)."""
-    return rate / (rate.abs() * phi.square().sum(-1)).clamp_min(1)
+BLOCK = 64  # tokens; longer blocks need more products inside, shorter ones more steps
 
 
 def run_delta(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]:

@@ -1,22 +1,21 @@
-"""The chunk-parallel form: the same function as reference.py, at the speed of matrix products.
+"""The chunk-parallel form: the same function as `recurrent_memory`, made of matrix products.
 
-Inside a chunk gradients are frozen at W_t', so W and S at every update point p are known sums
+All gradients of a chunk are taken at W_t', so W and S at every update point p are known sums
 
     W_p = A_p W - B_p S - sum_j C_pj u_j          S_p = Theta_p S + sum_j sigma_pj u_j
 
-of the weights at the chunk's start and the tokens' gradients, which are outer products
-u_j = left_j right_j. There is a file for every way of adding them up:
+of the state at the chunk's start and the tokens' gradients, which are outer products
+u_j = left_j right_j. Each way of adding them up has its own file:
 
-    chunked_linear.py    `gd` and `momentum`
-    chunked_mlp.py       the same by hand, for whole chunks of two-layer memories
-    chunked_channel.py   a keep-rate for every feature
-    chunked_delta.py     the exact delta rule, whose chunks are single tokens, in blocks of them
-    chunked_muon.py      `muon`
-    fla.py               on a GPU: the kernels of flash-linear-attention, where it has them
+    linear.py     `gd` and `momentum`
+    mlp.py        the same by hand, for whole chunks of two-layer memories
+    channel.py    one keep-rate per feature
+    delta.py      the exact delta rule, whose chunks are single tokens, in blocks of tokens
+    muon.py       `muon`
+    ../fla.py     on a GPU: the kernels of flash-linear-attention, for what they cover
 
-Legend: N chunks, G batch x heads, U update points of a chunk, P = U + 1, J tokens it learns from
-(the window before it and its own), X its own tokens, D features, K key, V value, O and I the
-rows and columns of a weight.
+Legend: B batch, T tokens, H heads, N chunks, G = B x H, J tokens that a chunk learns from (the
+window before it and its own), X its own tokens, K key size, D features, V value size.
 """
 
 from __future__ import annotations
@@ -27,9 +26,8 @@ import torch
 from torch import Tensor
 
 from atlas_bench.memory import fla
-from atlas_bench.memory.bounded import Bound, bound_of
-from atlas_bench.memory.chunkwise import delta as chunked_delta
-from atlas_bench.memory.chunkwise import mlp as chunked_mlp
+from atlas_bench.memory.chunkwise import delta, mlp
+from atlas_bench.memory.chunkwise.bound import Bound, bound_of
 from atlas_bench.memory.chunkwise.channel import run_channel
 from atlas_bench.memory.chunkwise.coefficients import coefficients
 from atlas_bench.memory.chunkwise.linear import run_linear
@@ -49,11 +47,11 @@ def chunk_memory(
     gates: Gates,
     state: MemoryState | None = None,
 ) -> tuple[Tensor, MemoryState]:
-    """The same function as `reference`, with the same arguments and result.
+    """The same function as `recurrent_memory`, with the same arguments and results.
 
-    q, k: (B, T, H, d_k); v: (B, T, H, d_v). Training keeps one state a chunk and recomputes the
-    rest of the recurrence in the backward pass, but for what is small. Any T and any split into
-    calls; a call with T = 1 is a decoding step.
+    q, k: (B, T, H, K); v: (B, T, H, V). Any T and any split into calls give the same result; a call
+    with T = 1 is a decoding step. Training keeps one state per chunk and, except where that is
+    small, recomputes the rest of the recurrence in the backward pass.
     """
     kind = "cpu" if q.is_meta else q.device.type  # autocast does not know the meta device
     with torch.autocast(kind, enabled=False):
@@ -62,7 +60,7 @@ def chunk_memory(
         if fla.applies(spec, params, inputs["v"]):
             return fla.run(spec, params, inputs, state)
         length, done, outputs = q.shape[1], 0, []
-        run = chunked_delta.BLOCK if spec.is_delta_rule else spec.chunk
+        run = delta.BLOCK if spec.is_delta_rule else spec.chunk
         while done < length:
             place = 0 if spec.is_delta_rule else state.position % run
             whole = (length - done) // run
@@ -86,21 +84,21 @@ def _segment(
     chunks: int,
     size: int,
 ) -> tuple[Tensor, MemoryState]:
-    """Read and write ``chunks`` runs of ``size`` tokens, none of which crosses a chunk's end."""
+    """Read and write ``chunks`` runs of ``size`` tokens; none of them crosses a chunk's end."""
     batch, heads, length, _ = part["q"].shape
     known = {name: torch.cat([past, part[name]], 2) for name, past in state.recent.items()}
     before = state.recent["k"].shape[2]
-    # The first update of a whole chunk looks at what its window has before the chunk; the bounded
-    # step at all that is remembered. A sequence's first chunks have less: pad, with weight 0.
-    behind = before
+    # The first update of a whole chunk needs its window's tokens before the chunk; the bounded step
+    # needs all remembered tokens. The first chunks of a sequence have fewer: pad with weight 0.
+    needed = before
     if state.position % spec.chunk == 0:
-        behind = spec.window - (1 if spec.is_bounded else spec.update_every)
-    pad = max(0, behind - before)
+        needed = spec.window - (1 if spec.is_bounded else spec.update_every)
+    pad = max(0, needed - before)
 
     def windows(x: Tensor) -> Tensor:
-        x = x[:, :, max(0, before - behind) :]
+        x = x[:, :, max(0, before - needed) :]
         padded = torch.nn.functional.pad(x, (0, 0) * (x.dim() - 3) + (pad, 0)) if pad else x
-        return _windows(padded, chunks, size, behind)
+        return _windows(padded, chunks, size, needed)
 
     def features(x_NGTK: Tensor) -> Tensor:
         x_LHTK = x_NGTK.unflatten(1, (batch, heads)).flatten(0, 1)
@@ -125,7 +123,7 @@ def _segment(
         bound=bound,
         weights=grouped(state.weights),
         momentum=grouped(state.momentum),
-        reference=grouped(state.reference),
+        chunk_start_weights=grouped(state.chunk_start_weights),
         place=state.position % spec.chunk,
     )
     y_NGXV, weights, momentum = _form(spec, segment)(spec, segment)
@@ -133,33 +131,35 @@ def _segment(
     new = _next_state(spec, state, known, bound, length)
     unflatten = lambda group: {n: w.unflatten(0, (batch, heads)) for n, w in group.items()}  # noqa: E731
     weights = unflatten(weights)
+    ended = new["position"] % spec.chunk == 0
     return y, MemoryState(
         weights=weights,
         momentum=unflatten(momentum),
-        reference=weights if new["position"] % spec.chunk == 0 else state.reference,
+        chunk_start_weights=weights if ended else state.chunk_start_weights,
         **new,
     )
 
 
 def _form(spec: MemorySpec, x: Segment) -> Callable:
+    """The function that computes this segment."""
     if spec.is_delta_rule:
-        return chunked_delta.run_delta
+        return delta.run_delta
     if spec.retain == "channel":
         return run_channel
     if spec.optimizer == "muon":
         return run_muon
     whole = x.v_NGJV.shape[0] > 1
-    return chunked_mlp.run_mlp if whole and chunked_mlp.applies(spec, x) else run_linear
+    return mlp.run_mlp if whole and mlp.applies(spec, x) else run_linear
 
 
-def _windows(x_BHT: Tensor, chunks: int, size: int, behind: int) -> Tensor:
-    """(B, H, behind + N X, ...) -> (N, G, behind + X, ...): each chunk with what stands before."""
+def _windows(x_BHT: Tensor, chunks: int, size: int, before: int) -> Tensor:
+    """(B, H, before + N X, ...) -> (N, G, before + X, ...): chunks with the tokens before them."""
     x_GT = x_BHT.flatten(0, 1)
     if chunks == 1:
         return x_GT[None]
-    if behind == 0:
+    if before == 0:
         return x_GT.unflatten(1, (chunks, size)).transpose(0, 1).contiguous()
-    return x_GT.unfold(1, behind + size, size).movedim(-1, 2).transpose(0, 1).contiguous()
+    return x_GT.unfold(1, before + size, size).movedim(-1, 2).transpose(0, 1).contiguous()
 
 
 def _next_state(
@@ -169,7 +169,7 @@ def _next_state(
     bound: Bound | None,
     length: int,
 ) -> dict:
-    """All fields of the state after the segment but its weights."""
+    """All fields of the state after the segment except its weights."""
     position = state.position + length
     place = position % spec.chunk
     keep = min(known["k"].shape[2], spec.window - 1 + (place if spec.is_bounded else 0))

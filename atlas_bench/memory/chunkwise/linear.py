@@ -1,13 +1,16 @@
 """Chunks of `gd` and `momentum`: only the recurrence over chunks is sequential.
 
-Everything that is read is computed for all chunks at once. Legend: chunked.py.
+All reads are computed for all chunks at once.
+
+Legend: N chunks, G = batch x heads, P update points of a chunk and its start, J tokens that are
+learnt from, X tokens that read, V value size, O and I the rows and columns of a weight.
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from atlas_bench.memory.bounded import kernel, shrink
+from atlas_bench.memory.bounded import shrink_factor, step_overlap
 from atlas_bench.memory.chunkwise.scan import scan
 from atlas_bench.memory.chunkwise.segment import Segment, Weights, named, outer_sum, times
 from atlas_bench.memory.networks import Factors, forward, gradient_factors
@@ -19,7 +22,7 @@ def run_linear(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]:
     rows, keep_momentum = x.rows, x.rows.momentum_keep[..., -1]
     sigma = x.rows.momentum_step[..., -1, :]
     start = (*x.weights.values(), *x.momentum.values())
-    whole = x.v_NGJV.shape[0] > 1  # chunks, where W_ref = W at the start of each
+    whole = x.v_NGJV.shape[0] > 1  # whole chunks: gradients are taken at the W of their starts
     if whole:
         carry = rows.read.at(-1)
         used = keep_momentum if carry.momentum is None else carry.momentum
@@ -31,35 +34,39 @@ def run_linear(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]:
             lambda state, part: (_advance(spec, state, part), ()), start, inputs, starts=True
         )
         weights, momentum = named(spec, starts)
-        reference = weights
+        chunk_start_weights = weights
     else:
         weights, momentum = named(spec, tuple(w[None] for w in start))
-        reference = {name: w[None] for name, w in x.reference.items()}
-    factors, error = gradient_factors(spec, reference, x.phi_k_NGJD, x.k_NGJK, x.v_NGJV)
-    read, carry, slow = rows.read, rows.read.at(-1), None
+        chunk_start_weights = {name: w[None] for name, w in x.chunk_start_weights.items()}
+    factors, error = gradient_factors(spec, chunk_start_weights, x.phi_k_NGJD, x.k_NGJK, x.v_NGJV)
+    read, carry, momentum_factor = rows.read, rows.read.at(-1), None
     if x.bound is not None:
-        near = kernel(spec, x.phi_k_NGJD, factors, error)
-        factor = shrink(spec, x.bound.applied, near, x.bound.seen)
-        (read, carry), slow = x.bound.rows(factor), x.bound.of_momentum(spec, factor)
+        overlap = step_overlap(spec, x.phi_k_NGJD, factors, error)
+        shrink = shrink_factor(spec, x.bound.applied, overlap, x.bound.seen)
+        read, carry = x.bound.rows(shrink)
+        momentum_factor = x.bound.momentum_factor(spec, shrink)
     if not whole:
-        if slow is not None:
-            keep_momentum, sigma = keep_momentum * slow, sigma * slow[..., None]
+        if momentum_factor is not None:
+            keep_momentum = keep_momentum * momentum_factor
+            sigma = sigma * momentum_factor[..., None]
         combined = _combine(
             weights, momentum, factors, carry.keep, carry.momentum, carry.step, keep_momentum, sigma
         )
         last = tuple(tensor[0] for tensor in combined)
-        if carry.reference is not None:
-            added = (times(carry.reference, reference[n])[0] for n in spec.weight_names)
-            kept = [w + more for w, more in zip(last, added, strict=False)]
+        if carry.chunk_start is not None:
+            added = (
+                times(carry.chunk_start, chunk_start_weights[name])[0] for name in spec.weight_names
+            )
+            kept = [weight + more for weight, more in zip(last, added, strict=False)]
             last = (*kept, *last[len(kept) :])
     read = read.at(rows.token_rows).to(x.q_NGXK.dtype)
 
     def linear(name: str, query: Tensor) -> Tensor:
         left, right = factors[name]
         seen = read.keep[..., None] * (query @ weights[name].to(query.dtype).mT)
-        if read.reference is not None:
-            old = query @ reference[name].to(query.dtype).mT
-            seen = seen + read.reference[..., None] * old
+        if read.chunk_start is not None:
+            old = query @ chunk_start_weights[name].to(query.dtype).mT
+            seen = seen + read.chunk_start[..., None] * old
         if momentum:
             old = query @ momentum[name].to(query.dtype).mT
             seen = seen - read.momentum[..., None] * old
@@ -75,11 +82,11 @@ def _advance(spec: MemorySpec, state: tuple, inputs: tuple) -> tuple[Tensor, ...
     weights, momentum = named(spec, state)
     factors, error = gradient_factors(spec, weights, phi, k, v)
     if seen:
-        near = kernel(spec, phi, factors, error)
-        factor = shrink(spec, step[:, None], near, seen[0][:, None])
-        used, step = used * factor[:, 0], step * factor
+        overlap = step_overlap(spec, phi, factors, error)
+        shrink = shrink_factor(spec, step[:, None], overlap, seen[0][:, None])
+        used, step = used * shrink[:, 0], step * shrink
         if spec.bounded_by == "network":
-            keep_momentum, sigma = keep_momentum * factor[:, 0], sigma * factor
+            keep_momentum, sigma = keep_momentum * shrink[:, 0], sigma * shrink
     return _combine(weights, momentum, factors, keep, used, step, keep_momentum, sigma)
 
 

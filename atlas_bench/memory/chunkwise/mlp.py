@@ -1,7 +1,7 @@
 """Whole chunks of a two-layer memory, written and read, with the backward pass by hand.
 
-What `chunked_linear.py` does for every network through autograd, here in a fraction of the
-operations and with a chunk's weights still in cache when they are read: chunks are small and many.
+`linear.py` does the same for every network through autograd. This form needs a fraction of the
+operations, and a chunk's weights are still in cache when they are read: chunks are small and many.
 W and S of one weight are one tensor, [W; S], and a chunk is
 
     A = phi_k W2'   H = gelu(A)   E = H W1' - target (dot: -v)   L = (E W1) gelu'(A)
@@ -10,8 +10,11 @@ W and S of one weight are one tensor, [W; S], and a chunk is
     y = r . Q [W1; S1]' - (R * Q H') E
 
 mix = [[keep, -used], [0, keep_momentum]], c_j = (-step_j, sigma_j), r = (keep, -used) and R = step
-as every token sees them; without momentum all are one number. The backward pass recomputes a chunk
-from its start. Legend: chunked.py; M is 2, or 1 without momentum.
+as each token sees them; without momentum each is one number. The backward pass recomputes a chunk
+from its start.
+
+Legend: N chunks, G = batch x heads, J tokens that are learnt from, X tokens that read, D features,
+V value size, O and I the rows and columns of a weight, M = 2, or 1 without momentum.
 """
 
 from __future__ import annotations
@@ -22,16 +25,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu
 
-from atlas_bench.memory.bounded import Bound, kernel, shrink
+from atlas_bench.memory.bounded import shrink_factor, step_overlap
+from atlas_bench.memory.chunkwise.bound import Bound
 from atlas_bench.memory.chunkwise.segment import Segment, Weights, named
 from atlas_bench.memory.networks import gelu_bend, gelu_slope
 from atlas_bench.memory.spec import MemorySpec
 
-BLOCK_BYTES = 2**22  # of states whose chunks are read together: they stay in a cache
+BLOCK_BYTES = 2**22  # size of the states whose chunks are read together, so that they stay in cache
 
 
 def applies(spec: MemorySpec, x: Segment) -> bool:
-    """Whether this file computes what ``spec`` asks for: in one type, with no gradient of rho."""
+    """Whether this form covers ``spec``: all in one type, and rho is a constant to the gradient."""
     constant = not spec.is_bounded or spec.bounded_by == "network"
     same = x.phi_k_NGJD.dtype == x.weights["W1"].dtype
     return spec.network == "mlp" and not spec.branch_norm and constant and same
@@ -42,8 +46,9 @@ def run_mlp(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]:
     rows = x.rows
     read, carry = rows.read.at(rows.token_rows), rows.read.at(-1)
     if spec.has_momentum:
-        zero, slow = torch.zeros_like(carry.keep), rows.momentum_keep[..., -1]
-        mix = torch.stack([carry.keep, -carry.momentum, zero, slow], -1).unflatten(-1, (2, 2))
+        keep_momentum, zero = rows.momentum_keep[..., -1], torch.zeros_like(carry.keep)
+        mix = torch.stack([carry.keep, -carry.momentum, zero, keep_momentum], -1)
+        mix = mix.unflatten(-1, (2, 2))
         scale = torch.stack([-carry.step, rows.momentum_step[..., -1, :]], -1)
         seen_by = torch.stack([read.keep, -read.momentum], -1)
     else:
@@ -68,7 +73,7 @@ def run_mlp(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]:
 
 
 class _Written(NamedTuple):
-    """What a chunk's tokens say about the weights at its start; module docstring."""
+    """The intermediate values of a chunk's write, in the letters of the module's docstring."""
 
     a: Tensor
     h: Tensor
@@ -89,7 +94,7 @@ def _write(spec: MemorySpec, w1: Tensor, w2: Tensor, phi: Tensor, target: Tensor
 def _read(
     state: Tensor, query: Tensor, right: Tensor, left: Tensor, seen_by: Tensor, step: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """r . query state' - (R * query right') left; and the two products in it."""
+    """r . query state' - (R * query right') left, and its products query state', query right'."""
     old = torch.bmm(query, state.mT).unflatten(2, (seen_by.shape[-1], -1))
     near = torch.bmm(query, right.mT)
     y = old[:, :, 0] * seen_by[..., :1]
@@ -110,7 +115,7 @@ def _read_backward(
     near: Tensor,
     to_state: Tensor,
 ) -> tuple[Tensor, ...]:
-    """Gradients of the arguments of `_read`, in their order, but for the state's: ``to_state``."""
+    """Gradients of the arguments of `_read` in their order; the state's is put in ``to_state``."""
     to_weighed = torch.bmm(grad, left.mT).neg_()
     to_near = to_weighed * step
     to_old = _spread(grad, seen_by)
@@ -127,34 +132,34 @@ def _spread(factor: Tensor, scale: Tensor) -> Tensor:
     return (factor[:, :, None] * scale[..., None]).flatten(2)
 
 
-def _slowed_carry(mix: Tensor, scale: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
-    """The bounded step where a chunk ends: all but ``keep`` times the last row's factor."""
+def _shrunk_carry(mix: Tensor, scale: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+    """The bounded step at a chunk's end: all but ``keep`` times the last row's factor."""
     last = factor[..., -1:, None]
-    slowed = mix * last
-    slowed[..., 0, 0] = mix[..., 0, 0]
-    return slowed, scale * last
+    shrunk = mix * last
+    shrunk[..., 0, 0] = mix[..., 0, 0]
+    return shrunk, scale * last
 
 
-def _slowed_read(
+def _shrunk_read(
     seen_by: Tensor, step: Tensor, factor: Tensor, token_rows: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The same where tokens read: times the factor of the row that each one sees."""
+    """The bounded step for each token's read: times the factor of the row that it sees."""
     here = factor.index_select(-1, token_rows)[..., None]
-    slowed = seen_by * here
-    slowed[..., 0] = seen_by[..., 0]
-    return slowed, step * here
+    shrunk = seen_by * here
+    shrunk[..., 0] = seen_by[..., 0]
+    return shrunk, step * here
 
 
-def _slowed(gates: list[Tensor], factor: Tensor, token_rows: Tensor) -> list[Tensor]:
-    """Both, of (mix, scale, seen_by, step)."""
+def _shrunk(gates: list[Tensor], factor: Tensor, token_rows: Tensor) -> list[Tensor]:
+    """`_shrunk_carry` and `_shrunk_read` of (mix, scale, seen_by, step)."""
     mix, scale, seen_by, step = gates
-    return [*_slowed_carry(mix, scale, factor), *_slowed_read(seen_by, step, factor, token_rows)]
+    return [*_shrunk_carry(mix, scale, factor), *_shrunk_read(seen_by, step, factor, token_rows)]
 
 
 class _Sizes(NamedTuple):
-    """Chunk n is the rows n G to (n + 1) G of every input and of the states at the chunks' starts.
+    """Sizes and slices. Chunk n is the rows n G to (n + 1) G of every input and of the states.
 
-    Blocks of chunks are read, and their reads gone back through, by one product each.
+    Each block of chunks is read, and its reads differentiated, by one product.
     """
 
     groups: int
@@ -172,7 +177,7 @@ class _Sizes(NamedTuple):
         return cls(groups, chunks, parts, target.shape[-1], hidden)
 
     def rows(self, first: int, last: int | None = None) -> slice:
-        """Of the chunks ``first`` to before ``last``, or of one."""
+        """The rows of the chunks ``first`` to before ``last``, or of the chunk ``first``."""
         last = first + 1 if last is None else last
         return slice(first * self.groups, last * self.groups)
 
@@ -199,7 +204,7 @@ class _MlpChunks(torch.autograd.Function):
         phi_q, phi, target, *gates = inputs
         sizes = _Sizes.of(state_1, state_2, phi, target, gates[0])
         blocks, training = sizes.blocks(state_1, state_2), any(ctx.needs_input_grad)
-        # One state a chunk in training; else every block uses the same room again.
+        # One state per chunk in training; otherwise every block uses the same room again.
         kept = (sizes.chunks if training else len(blocks[0])) + 1
         starts = [s.new_empty(kept * sizes.groups, *s.shape[1:]) for s in (state_1, state_2)]
         starts[0][sizes.rows(0)], starts[1][sizes.rows(0)] = state_1, state_2
@@ -214,7 +219,7 @@ class _MlpChunks(torch.autograd.Function):
             seen_by, step = gates[2][rows], gates[3][rows]
             if bound is not None:
                 of_block = torch.cat(factors[block.start :])
-                seen_by, step = _slowed_read(seen_by, step, of_block, token_rows)
+                seen_by, step = _shrunk_read(seen_by, step, of_block, token_rows)
             begun_1, begun_2 = (s[: last.start] for s in at)
             z, *_ = _read(begun_2, phi_q[rows], phi[rows], left, seen_by, step)
             outputs.append(_read(begun_1, gelu(z), h, error, seen_by, step)[0])
@@ -233,14 +238,14 @@ class _MlpChunks(torch.autograd.Function):
         sizes = ctx.sizes
         found = []
         blocks = sizes.blocks(grad_1, grad_2)
-        # The same room for every block: a fresh page costs more than the product that fills it.
+        # All blocks share one buffer: fresh memory costs more than the product that fills it.
         room = [g.new_empty(len(blocks[0]) * sizes.groups, *g.shape[1:]) for g in (grad_1, grad_2)]
         grad_1, grad_2 = (g.clone(memory_format=torch.contiguous_format) for g in (grad_1, grad_2))
         for block in reversed(blocks):
             rows = sizes.rows(block.start, block.stop)
             part = [tensor[rows] for tensor in inputs]
             if ctx.bounded:
-                part[3:] = _slowed(part[3:], factors[0][rows], factors[1])
+                part[3:] = _shrunk(part[3:], factors[0][rows], factors[1])
             to_1, to_2 = (r[: rows.stop - rows.start] for r in room)
             grads = _block_backward(
                 ctx.spec, sizes, starts_1[rows], starts_2[rows], part, grad_y[rows],
@@ -250,8 +255,8 @@ class _MlpChunks(torch.autograd.Function):
             grad_1.copy_(to_1[sizes.rows(0)])
             grad_2.copy_(to_2[sizes.rows(0)])
         grads = [torch.cat(parts) for parts in zip(*reversed(found), strict=True)]
-        if ctx.bounded:  # by a constant
-            grads[3:] = _slowed(grads[3:], *factors)
+        if ctx.bounded:  # the factor is a constant
+            grads[3:] = _shrunk(grads[3:], *factors)
         return None, None, None, grad_1, grad_2, *grads
 
 
@@ -265,9 +270,9 @@ def _write_block(
     inputs: tuple[Tensor, ...],
     factors: list[Tensor],
 ) -> tuple[Tensor, ...]:
-    """Fill in the states behind the block's first; E, H and L of its chunks.
+    """Fill in the states after the block's first; returns E, H and L of its chunks.
 
-    ``factors`` grows by what the bounded step makes of every chunk.
+    The bounded step's factor of every chunk is appended to ``factors``.
     """
     _, phi, target, *gates = inputs
     written = []
@@ -278,10 +283,10 @@ def _write_block(
         mix, scale = gates[0][here], gates[1][here]
         if bound is not None:
             weights = {"W1": (w.error, w.h), "W2": (w.left, phi[here])}
-            near = kernel(spec, phi[here], weights, w.error)
+            overlap = step_overlap(spec, phi[here], weights, w.error)
             seen = bound.seen[n if len(bound.seen) > 1 else 0]
-            factors.append(shrink(spec, bound.applied[n], near, seen))
-            mix, scale = _slowed_carry(mix, scale, factors[-1])
+            factors.append(shrink_factor(spec, bound.applied[n], overlap, seen))
+            mix, scale = _shrunk_carry(mix, scale, factors[-1])
         for start, old, left, right in (
             (starts[0], old_1, w.error, w.h),
             (starts[1], old_2, w.left, phi[here]),
@@ -304,9 +309,9 @@ def _block_backward(
     to_1: Tensor,
     to_2: Tensor,
 ) -> tuple[Tensor, ...]:
-    """The gradients of ``inputs`` from those of what the block read and of the states after it.
+    """The gradients of ``inputs`` from those of the block's reads and of the states after it.
 
-    ``to_1``, ``to_2`` become the gradients of the states at its chunks' starts.
+    The gradients of the states at its chunks' starts are put in ``to_1`` and ``to_2``.
     """
     phi_q, phi, target, mix, scale, seen_by, step = inputs
     w1, w2 = sizes.written(starts_1, starts_2)
@@ -314,7 +319,7 @@ def _block_backward(
     z, *products_2 = _read(starts_2, phi_q, phi, w.left, seen_by, step)
     q = gelu(z)
     _, *products_1 = _read(starts_1, q, w.h, w.error, seen_by, step)
-    # Through what was read, y and then Z: for all chunks at once.
+    # Through the reads, y and then Z, for all chunks at once.
     to_q, to_h, to_error, to_seen, to_step = _read_backward(
         grad_y, starts_1, q, w.h, w.error, seen_by, step, *products_1, to_1
     )
@@ -327,8 +332,8 @@ def _block_backward(
     wide_1, wide_2 = torch.empty_like(spread_error), torch.empty_like(spread_left)
     to_mix = torch.empty_like(mix)
     to_parts = lambda x: x.unflatten(2, (sizes.parts, -1))  # noqa: E731
-    # Through the updates and the writes: one chunk after the other, from the last. What goes to
-    # a state is added to what its reads sent there.
+    # Through the updates and the writes, chunk by chunk from the last. The gradient of a state is
+    # added to the gradient that its reads sent there.
     for i in reversed(range(starts_1.shape[0] // sizes.groups)):
         here = sizes.rows(i)
         h, phi_here, slope, scale_here = w.h[here], phi[here], w.slope[here], scale[here]

@@ -1,6 +1,8 @@
 """Chunks of `muon`: S at a chunk's update points, orthogonalised as one batch, and the reads.
 
-Legend: chunked.py.
+Legend: N chunks, G = batch x heads, U update points of a chunk, P = U + 1 (version 0 is its start),
+c tokens of a window, X tokens that read, K key size, D features, V value size, O and I the rows and
+columns of a weight.
 """
 
 from __future__ import annotations
@@ -15,12 +17,13 @@ from atlas_bench.memory.networks import forward, gradient_factors
 from atlas_bench.memory.newton_schulz import orthogonalise, orthogonalise_backward
 from atlas_bench.memory.spec import MemorySpec
 
-# The chunks are recomputed in the backward pass only where keeping them would take more than
-# this, by the number of matrices of a weight's size that autograd keeps for every update.
+# The backward pass recomputes the chunks only if keeping them would take more than KEPT_BYTES.
+# Autograd keeps KEPT_MATRICES matrices of a weight's size for every update.
 KEPT_BYTES = 2**29
 KEPT_MATRICES = 9
-# Where rates near 1 make the recurrence chaotic its gradient grows without bound over the chunks.
-# The norm of one head's, at a chunk's start, is held below this, which none that helps comes near.
+# Rates near 1 can make the recurrence chaotic; then its gradient grows without bound over the
+# chunks. At each chunk's start a head's gradient is scaled down to this norm; useful gradients are
+# far smaller.
 LARGEST_GRADIENT = 1e6
 
 
@@ -65,16 +68,18 @@ def run_muon(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]:
         )
 
     def muon(state: tuple, inputs: tuple, busy: bool) -> tuple[tuple, tuple]:
-        # Of W alone: what S passes on is what it got from W and less than what it got from S.
+        # Only for W: the gradient of S is what it got from W and less than what it got from S.
         held = (_HeldGradient.apply(weight) for weight in state[:count])
         weights, momentum = named(spec, (*held, *state[count : 2 * count]))
-        reference = dict(zip(names, state[2 * count :], strict=False)) or weights
+        chunk_start_weights = dict(zip(names, state[2 * count :], strict=False)) or weights
         chunk = _muon_chunk if busy else _idle_chunk
-        y, weights, momentum = chunk(spec, weights, momentum, reference, inputs, rows, x.place)
+        y, weights, momentum = chunk(
+            spec, weights, momentum, chunk_start_weights, inputs, rows, x.place
+        )
         return (*weights.values(), *momentum.values(), *state[2 * count :]), (y,)
 
     start = (*x.weights.values(), *x.momentum.values())
-    start += () if x.place == 0 else tuple(x.reference.values())
+    start += () if x.place == 0 else tuple(x.chunk_start_weights.values())
     chunks, updates = rows.blend.shape[0], rows.blend.shape[-1]
     kept = KEPT_MATRICES * chunks * updates * sum(w.numel() for w in x.weights.values())
     recompute = kept * rows.blend.element_size() > KEPT_BYTES
@@ -86,14 +91,14 @@ def _muon_chunk(
     spec: MemorySpec,
     weights: Weights,
     momentum: Weights,
-    reference: Weights,
+    chunk_start_weights: Weights,
     inputs: tuple[Tensor, ...],
     rows: Coefficients,
     place: int,
 ) -> tuple[Tensor, Weights, Weights]:
-    """One segment: S at its update points, orthogonalised as one batch; reads at every version."""
+    """One segment: S at its update points, orthogonalised as one batch, and each token's read."""
     q, phi_q, k, phi_k, v, keep, blend, keep_momentum, momentum_blend, window_weight, *_ = inputs
-    factors, _ = gradient_factors(spec, reference, phi_k, k, v)
+    factors, _ = gradient_factors(spec, chunk_start_weights, phi_k, k, v)
     window = rows.window
     versions, new_weights, new_momentum = {}, {}, {}
     for name, weight in weights.items():
@@ -121,11 +126,11 @@ def _muon_chunk(
 
 
 class _MuonUpdates(torch.autograd.Function):
-    """W at every version, and the last W and S, from the window's gradients: one weight's updates.
+    """The updates of one weight: W at every version (G, P, O, I), and the last W and S (G, O, I).
 
-    W, S (G, O, I); left (G, U, c, O), right (G, U, c, I): the gradients' factors by update;
+    W, S (G, O, I); left (G, U, c, O), right (G, U, c, I): factors of the gradients, by update;
     keep (G, P), blend (G, P, U), keep_momentum (G, U), momentum_blend (G, U, U): Coefficients.
-    By hand, because autograd walks through every (G, U, O, I) three times as often.
+    Autograd would walk through every (G, U, O, I) three times as often as this backward pass.
     """
 
     @staticmethod
@@ -196,7 +201,7 @@ class _MuonUpdates(torch.autograd.Function):
 
 
 class _HeldGradient(torch.autograd.Function):
-    """The same tensor (G, O, I); its gradient has at most LARGEST_GRADIENT's norm in every G."""
+    """The same tensor (G, O, I); in every G its gradient has a norm of at most LARGEST_GRADIENT."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
@@ -212,14 +217,14 @@ def _idle_chunk(
     spec: MemorySpec,
     weights: Weights,
     momentum: Weights,
-    reference: Weights,
+    chunk_start_weights: Weights,
     inputs: tuple[Tensor, ...],
     rows: Coefficients,
     place: int,
 ) -> tuple[Tensor, Weights, Weights]:
-    """One segment whose rates are all 0: W only decays, and nothing needs orthogonalising."""
+    """One segment whose rates are all 0: W only decays, and nothing is orthogonalised."""
     q, phi_q, k, phi_k, v, keep, _, keep_momentum, _, _, sigma, _ = inputs
-    factors, _ = gradient_factors(spec, reference, phi_k, k, v)
+    factors, _ = gradient_factors(spec, chunk_start_weights, phi_k, k, v)
     keep_token = keep.index_select(-1, rows.token_rows)[..., None].to(q.dtype)
 
     def linear(name: str, query: Tensor) -> Tensor:
@@ -244,8 +249,8 @@ def _read_versions(
 ) -> Tensor:
     """Every token reads the latest version: versions (G, P, O, I) -> (G, X, V).
 
-    Each version is read by the ``update_every`` tokens from its update to the next one, so after
-    padding the first group the tokens divide evenly among the versions.
+    The ``update_every`` tokens from one update to the next read the same version, so the tokens
+    divide evenly among the versions once the first group is padded.
     """
     every = spec.update_every
     count = versions["W1"].shape[1]

@@ -1,4 +1,4 @@
-"""A sequential scan over chunks; its backward pass can recompute every step from its state."""
+"""A sequential scan over chunks; its backward pass can recompute each step from its state."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def scan(
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
     """``state, output = step(state, inputs_n)`` for every n along dimension 0 of ``inputs``.
 
-    ``step`` must depend on no tensor but its arguments. Returns the last state, with ``starts``
-    the state at the start of every step stacked along dimension 0 (without: nothing), and the
-    outputs stacked likewise. With ``recompute`` training keeps only the states, so its memory
-    grows with the number of steps, not with their size; without, autograd keeps all it likes,
-    which is 1.4 to 1.8 times as fast. Without gradients nothing is kept that is not returned.
+    ``step`` must not depend on tensors other than its arguments. Returns the last state, the state
+    at the start of every step stacked along dimension 0 (an empty tuple without ``starts``), and
+    the outputs stacked along dimension 0. With ``recompute``, training keeps only the states, so
+    its memory grows with the number of steps and not with their size. Without it, autograd keeps
+    what it needs, which is 1.4 to 1.8 times as fast. Without gradients, only results are kept.
     """
-    if not recompute or inputs[0].shape[0] == 1:  # one step is its own recomputation
+    if not recompute or inputs[0].shape[0] == 1:  # recomputing a single step saves nothing
         state, first, outputs = tuple(state), [], []
         for slices in zip(*(x.unbind(0) for x in inputs), strict=True):
             if starts:
@@ -67,29 +67,32 @@ class _Scan(torch.autograd.Function):
         grad_state = list(grads[:count])
         returned = 2 * count if ctx.return_starts else count
         grad_starts, grad_outputs = grads[count:returned], grads[returned:]
-        wanted = [count + i for i in range(len(inputs)) if ctx.needs_input_grad[3 + count + i]]
-        grad_inputs = [torch.empty_like(inputs[i - count]) for i in wanted]
+        needed_inputs = [
+            count + i for i in range(len(inputs)) if ctx.needs_input_grad[3 + count + i]
+        ]
+        grad_inputs = [torch.empty_like(inputs[i - count]) for i in needed_inputs]
         for n in reversed(range(starts[0].shape[0])):
             leaves = [x[n].detach().requires_grad_() for x in starts]
             leaves += [
-                x[n].detach().requires_grad_(count + i in wanted) for i, x in enumerate(inputs)
+                x[n].detach().requires_grad_(count + i in needed_inputs)
+                for i, x in enumerate(inputs)
             ]
             with torch.enable_grad():
                 state, output = ctx.step(tuple(leaves[:count]), tuple(leaves[count:]))
             targets = [*state, *output]
             received = grad_state + [g[n] for g in grad_outputs]
-            needed = [*range(count), *wanted]
-            found = torch.autograd.grad(
+            needed = [*range(count), *needed_inputs]
+            grads_n = torch.autograd.grad(
                 targets, [leaves[i] for i in needed], received, allow_unused=True
             )
             grad_state = [
                 torch.zeros_like(leaf) if grad is None else grad
-                for leaf, grad in zip(leaves, found[:count], strict=False)
+                for leaf, grad in zip(leaves, grads_n[:count], strict=False)
             ]
             for i, grad in enumerate(grad_starts):
                 grad_state[i] = grad_state[i] + grad[n]
-            for slot, grad in zip(grad_inputs, found[count:], strict=True):
+            for slot, grad in zip(grad_inputs, grads_n[count:], strict=True):
                 slot[n] = 0 if grad is None else grad
-        by_index = dict(zip(wanted, grad_inputs, strict=True))
-        of_inputs = (by_index.get(count + i) for i in range(len(inputs)))
-        return (None, None, None, *grad_state, *of_inputs)
+        by_index = dict(zip(needed_inputs, grad_inputs, strict=True))
+        all_grad_inputs = (by_index.get(count + i) for i in range(len(inputs)))
+        return (None, None, None, *grad_state, *all_grad_inputs)

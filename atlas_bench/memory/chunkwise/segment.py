@@ -1,4 +1,8 @@
-"""A run of chunks, as both ways of computing it see it."""
+"""A run of chunks and what it starts from: the common input of all forms.
+
+Legend: N chunks, G = batch x heads, J tokens that are learnt from, X tokens that read, K key size,
+D features, V value size, O and I the rows and columns of a weight.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from atlas_bench.memory.bounded import Bound
+from atlas_bench.memory.chunkwise.bound import Bound
 from atlas_bench.memory.chunkwise.coefficients import Coefficients
 from atlas_bench.memory.spec import MemorySpec
 
@@ -15,7 +19,7 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Segment:
-    """A run of whole chunks, or a part of one chunk (N = 1), and what it starts from."""
+    """A run of whole chunks, or a part of one chunk (N = 1), and the state at its start."""
 
     q_NGXK: Tensor
     phi_q_NGXD: Tensor
@@ -23,19 +27,21 @@ class Segment:
     phi_k_NGJD: Tensor
     v_NGJV: Tensor
     tokens: dict[str, Tensor]  # the gates, (N, G, J)
-    rows: Coefficients | None  # None for the exact delta rule, which needs none
-    bound: Bound | None  # of a bounded step
+    rows: Coefficients | None  # None for the exact delta rule, which uses none
+    bound: Bound | None  # for a bounded step
     weights: Weights
     momentum: Weights
-    reference: Weights
-    place: int
+    chunk_start_weights: Weights
+    place: int  # tokens of the first chunk that were read before
 
     @property
     def values(self) -> int:
+        """V."""
         return self.v_NGJV.shape[-1]
 
 
 def times(gate: Tensor, weight: Tensor) -> Tensor:
+    """gate (...) times weight (..., O, I), in the weight's type."""
     return gate[..., None, None].to(weight.dtype) * weight
 
 

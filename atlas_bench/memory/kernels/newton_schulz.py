@@ -4,8 +4,8 @@ Every product of the iteration and of its gradient has the form
 
     alpha (L R + L2 R2) + beta C,    the second pair and C optional,
 
-so `_product` is all there is. It sums in float32, rounds once and, where the result is symmetric,
-computes only the tiles on and above the diagonal. Tall matrices are their transposes, by strides.
+so `_product` is the only kernel. It sums in float32, rounds once and, if the result is symmetric,
+computes only the tiles on and above the diagonal. Tall matrices are read as their transposes.
 
 Legend: N matrices of n x m with n <= m; X (N, n, m) an iterate; A = X X' and P = b A + c A^2,
 (N, n, n).
@@ -21,13 +21,13 @@ from torch import Tensor
 from atlas_bench.memory.schedule import make_schedule, normalise, normalise_backward
 
 TILE = 64  # the largest side of a result's tile; not tuned on any GPU
-DEPTH = {torch.float32: 32, torch.bfloat16: 64}  # of a step along the inner side: 128 bytes a row
+DEPTH = {torch.float32: 32, torch.bfloat16: 64}  # inner size of a step: 128 bytes per row
 
 
 def orthogonalise(
     x: Tensor, steps: int, coefficients: str, compute: torch.dtype
 ) -> tuple[Tensor, tuple]:
-    """`orthogonalise` of memory/newton_schulz.py: (N, n, m) float32 -> the same, and a context.
+    """Orthogonalise (N, n, m) float32; also the context that `orthogonalise_backward` needs.
 
     ``compute`` is float32 (in full precision, never TF32) or bfloat16. The context is
     (normal, norm, Schedule), without the iterates.
@@ -43,7 +43,7 @@ def orthogonalise(
 
 
 def orthogonalise_backward(grad: Tensor, context: tuple) -> Tensor:
-    """The gradient (N, n, m) of x from that of the result; it computes the iterates again."""
+    """The gradient (N, n, m) of x from that of the result; computes the iterates again."""
     normal, norm, schedule = context
     x, saved = _wide(normal.to(schedule.compute)), []
     for a, b, c in schedule.triples:
@@ -72,7 +72,7 @@ def _wide(x: Tensor) -> Tensor:
 
 
 def _polynomial(x: Tensor, b: float, c: float) -> tuple[Tensor, Tensor]:
-    """A and P (N, n, n) of X (N, n, m)."""
+    """A and P of X."""
     gram = _product(x, x.mT, symmetric=True)
     return gram, _product(gram, gram, alpha=c, add=gram, beta=b, symmetric=True)
 
@@ -89,9 +89,9 @@ def _product(
 ) -> Tensor:
     """alpha (left @ right + second[0] @ second[1]) + beta add: (N, r, k), (N, k, c) -> (N, r, c).
 
-    All of one type, each contiguous or the transpose of a contiguous tensor; a second pair has
-    the strides of the first one, and the result those of ``add``. ``symmetric`` says that the
-    result is.
+    All have one type, and each is contiguous or the transpose of a contiguous tensor. A second pair
+    has the strides of the first one, and the result those of ``add``. ``symmetric``: the result is
+    symmetric.
     """
     count, rows, inner = left.shape
     columns = right.shape[-1]
@@ -109,14 +109,14 @@ def _product(
             *left.stride()[1:], *right.stride()[1:], *out.stride()[1:],
             alpha, beta,
             SYMMETRIC=symmetric, ROWS=tile_rows, COLUMNS=tile_columns, INNER=tile_inner,
-            # At most 1024 sums a warp, which is 32 registers a thread.
+            # At most 1024 sums per warp, which is 32 registers per thread.
             num_warps=max(1, min(4, tile_rows * tile_columns // 1024)),
         )  # fmt: skip
     return out
 
 
-# Below, no function of triton.language that is itself written in Triton (tl.zeros, tl.cdiv): those
-# cannot be interpreted if triton was imported before TRITON_INTERPRET was set.
+# The kernels below use no function of triton.language that is itself written in Triton (tl.zeros,
+# tl.cdiv): those cannot be interpreted if triton was imported before TRITON_INTERPRET was set.
 
 
 @triton.jit
@@ -134,7 +134,7 @@ def _product_kernel(
     matrix = (program // (row_tiles * column_tiles)).to(tl.int64)  # N n m may exceed 2^31
     i = program // column_tiles % row_tiles
     j = program % column_tiles
-    if SYMMETRIC and i > j:  # the tile (j, i) writes this one
+    if SYMMETRIC and i > j:  # the tile (j, i) also writes this one
         return
     row = (i * ROWS + tl.arange(0, ROWS))[:, None]
     column = (j * COLUMNS + tl.arange(0, COLUMNS))[None, :]
@@ -156,7 +156,7 @@ def _product_kernel(
         total += beta * tl.load(add + offset, mask=inside, other=0.0).to(tl.float32)
     total = total.to(out.dtype.element_ty)
     tl.store(out + offset, total, mask=inside)
-    if SYMMETRIC and i < j:  # on the diagonal two values that differ in rounding would race
+    if SYMMETRIC and i < j:  # on the diagonal two values with different rounding would race
         mirrored = matrix * rows * columns + column * out_row + row * out_column
         tl.store(out + mirrored, total, mask=inside)
 
