@@ -6,14 +6,11 @@ import re
 from collections.abc import Callable, Sequence
 
 from atlas_bench.tasks.babi.arranging import SIDES, WAYS
+from atlas_bench.tasks.babi.sentences import NoRule
 from atlas_bench.tasks.babi.stories import MOTIVES, MOVES, PLURALS, TIMES
 
-Grid = dict[str, tuple[int, int]]
+Positions = dict[str, tuple[int, int]]
 Groups = tuple[str, ...]
-
-
-class NoRule(ValueError):
-    """A statement or a question that is of none of the forms of its task."""
 
 
 def _compiled(*forms: str) -> tuple[re.Pattern[str], ...]:
@@ -98,9 +95,9 @@ def _color(facts: Sequence[str], question: str) -> str:
     return color[[name for name in known if kind[name] == kind[asked]][-1]]
 
 
-def _map_of(relations: Sequence[Groups], steps: Grid) -> Grid:
+def _map_of(relations: Sequence[Groups], steps: Positions) -> Positions:
     """Where each thing lies, one step from the next; the first is at (0, 0)."""
-    at: Grid = {relations[0][0]: (0, 0)}
+    at: Positions = {relations[0][0]: (0, 0)}
     for _ in relations:
         for one, word, other in relations:
             (x, y), sign = steps[word], 1

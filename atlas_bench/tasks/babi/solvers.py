@@ -5,25 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from atlas_bench.tasks.babi.concluding import CONCLUSIONS, NoRule
-from atlas_bench.tasks.babi.stories import COUNTS, DROPS, GETS, GIVES, MOVES, NEXT
+from atlas_bench.tasks.babi.concluding import CONCLUSIONS
+from atlas_bench.tasks.babi.sentences import NoRule, parse
+from atlas_bench.tasks.babi.stories import COUNTS
 from atlas_bench.tasks.babi.telling import OPPOSITE
 from atlas_bench.tasks.babi.worlds import check_subtask
-
-
-def _any(words: Sequence[str]) -> str:
-    return "(?:" + "|".join(words) + ")"
-
-
-_MOVE = re.compile(rf"(\w+) {_any(MOVES)} the (\w+)\.")
-_GET = re.compile(rf"(\w+) {_any(GETS)} the (\w+)(?: there)?\.")
-_DROP = re.compile(rf"(\w+) {_any(DROPS)} the (\w+)(?: there)?\.")
-_GIVE = re.compile(rf"(\w+) {_any(GIVES)} the (\w+) to (\w+)\.")
-_CLAIM = re.compile(r"(\w+) is (in|no longer in|not in) the (\w+)\.")
-_EITHER = re.compile(r"(\w+) is either in the (\w+) or the (\w+)\.")
-_TOGETHER = re.compile(rf"(\w+) and (\w+) {_any(MOVES)} the (\w+)\.")
-_NEXT = re.compile(rf"{_any(NEXT)} (?:he|she|they) {_any(MOVES)} the (\w+)\.")
-_COMPASS = re.compile(r"The (\w+) is (north|south|east|west) of the (\w+)\.")
 
 
 class Reader:
@@ -42,40 +28,35 @@ class Reader:
             self._read(fact, number)
 
     def _read(self, fact: str, number: int) -> None:
-        if found := _MOVE.fullmatch(fact):
-            self._move(found.groups()[:-1], found[2])
-        elif found := _TOGETHER.fullmatch(fact):
-            self._move(found.groups()[:-1], found[3])
-        elif found := _NEXT.fullmatch(fact):
-            self._move(self.named, found[1])
-        elif found := _GET.fullmatch(fact):
-            person, thing = found.groups()
-            self._take(person, thing, number)
-        elif found := _DROP.fullmatch(fact):
-            person, thing = found.groups()
+        kind, *words = parse(fact)
+        if kind in ("move", "move together"):
+            self._move(tuple(words[:-1]), words[-1])
+        elif kind == "move on":
+            self._move(self.named, words[0])
+        elif kind == "get":
+            self._take(*words, number)
+        elif kind == "drop":
+            person, thing = words
             self.holder.pop(thing, None)
             if person in self.place:
                 self._at(thing, self.place[person])
-        elif found := _GIVE.fullmatch(fact):
-            giver, thing, receiver = found.groups()
+        elif kind == "give":
+            giver, thing, receiver = words
             self.gives.append((giver, thing, receiver))
             self._take(receiver, thing, number)
             if giver in self.place:
                 self._at(thing, self.place[giver])
-        elif found := _EITHER.fullmatch(fact):
-            self.said[found[1]] = ("either", (found[2], found[3]))
-        elif found := _CLAIM.fullmatch(fact):
-            self.said[found[1]] = ("at" if found[2] == "in" else "not", (found[3],))
-        elif found := _COMPASS.fullmatch(fact):
-            self.relations.append(found.groups())
+        elif kind == "lies":
+            self.relations.append(tuple(words))
         else:
-            raise NoRule(f"no rule reads {fact!r}")
+            person, *places = words
+            self.said[person] = (kind, tuple(places))
 
     def _move(self, people: tuple[str, ...], place: str) -> None:
         self.named = people
         for person in people:
             self.place[person] = place
-            self.said[person] = ("at", (place,))
+            self.said[person] = ("in", (place,))
         for thing, holder in self.holder.items():
             if holder in people:
                 self._at(thing, place)
@@ -105,9 +86,9 @@ def _before(reader: Reader, thing: str, place: str) -> str:
 
 def _is_in(reader: Reader, person: str, place: str) -> str:
     kind, named = reader.said[person]
-    if kind == "not" or place not in named:
+    if kind == "not in" or place not in named:
         return "no"
-    return "yes" if kind == "at" else "maybe"
+    return "yes" if kind == "in" else "maybe"
 
 
 def _gave(reader: Reader, wanted: int, giver: str = "", thing: str = "", receiver: str = "") -> str:

@@ -8,29 +8,11 @@ the statements and list every question whose answer is known (rules: bAbI v1.2 a
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Protocol
 
-_MOVE = re.compile(r"(\w+) (?:went back|went|travelled|journeyed|moved) to the (\w+)\.")
-_GET = re.compile(r"(\w+) (?:got|grabbed|took|picked up) the (\w+)(?: there)?\.")
-_DROP = re.compile(r"(\w+) (?:dropped|left|put down|discarded) the (\w+)(?: there)?\.")
-_IS_IN = re.compile(r"(\w+) is in the (\w+)\.")
-_NOT_IN = re.compile(r"(\w+) is (?:no longer|not) in the (\w+)\.")
-_GIVE = re.compile(r"(\w+) (?:gave|handed|passed) the (\w+) to (\w+)\.")
-_TOGETHER = re.compile(
-    r"(\w+) and (\w+) (?:went back|went|travelled|journeyed|moved) to the (\w+)\."
-)
-_NEXT = re.compile(r"(?:Then|After\w*(?: that)?|Following that) (?:he|she|they) .* the (\w+)\.")
-_FORMS = (
-    ("move", _MOVE),
-    ("get", _GET),
-    ("drop", _DROP),
-    ("give", _GIVE),
-    ("is in", _IS_IN),
-    ("not in", _NOT_IN),
-)
+from atlas_bench.tasks.babi.sentences import parse
+
 # qa3: the chance to ask about one place earlier in the journey, and again; 79 % of the published
 # questions are about the object's present place, 16 % about the one before, 5 % about older ones
 _EARLIER_PLACE = 0.25
@@ -50,19 +32,6 @@ class Asker(Protocol):
         """Questions with known answers, one or more for each thing that can be asked about."""
 
 
-@lru_cache(maxsize=10_000)
-def parse(statement: str) -> tuple[str, ...]:
-    """(event, person, place or object) of a statement, and for "give" the receiver.
-
-    Raises ValueError for any other sentence.
-    """
-    for event, form in _FORMS:
-        match = form.fullmatch(statement.strip())
-        if match:
-            return event, *match.groups()
-    raise ValueError(f"no statement of a moving world: {statement!r}")
-
-
 class _People:
     """Where people were last said to be."""
 
@@ -71,8 +40,8 @@ class _People:
         self.place_of: dict[str, str] = {}
 
     def read(self, statement: str) -> None:
-        event, person, where, *_ = parse(statement)
-        if event == "move":
+        kind, person, where, *_ = parse(statement)
+        if kind == "move":
             self.place_of[person] = where
 
     def _elsewhere(self, place: str, rng: random.Random) -> str:
@@ -87,21 +56,17 @@ class WherePerson(_People):
 
 
 class WhereFollowed(WherePerson):
-    """qa11 to qa13: the same, of people who move together and whom a pronoun may mean."""
+    """qa11 to qa13: the same, with people who move together and pronouns for them."""
 
     def __init__(self, places: tuple[str, ...]) -> None:
         super().__init__(places)
-        self.named: tuple[str, ...] = ()
+        self.named: tuple[str, ...] = ()  # the people whom a pronoun means
 
     def read(self, statement: str) -> None:
-        if follows := _NEXT.fullmatch(statement):
-            self.place_of |= dict.fromkeys(self.named, follows[1])
-        elif together := _TOGETHER.fullmatch(statement):
-            self.named = together.groups()[:-1]
-            self.place_of |= dict.fromkeys(self.named, together[3])
-        else:
-            super().read(statement)
-            self.named = (parse(statement)[1],)
+        kind, *people, place = parse(statement)
+        if kind != "move on":
+            self.named = tuple(people)
+        self.place_of |= dict.fromkeys(self.named, place)
 
 
 class IsPersonIn(_People):
@@ -124,8 +89,8 @@ class IsPersonInNegated(_People):
         self.not_in: dict[str, str] = {}
 
     def read(self, statement: str) -> None:
-        event, person, where, *_ = parse(statement)
-        if event == "not in":
+        kind, person, where, *_ = parse(statement)
+        if kind == "not in":
             self.not_in[person] = where
             self.place_of.pop(person, None)
         else:
@@ -150,16 +115,16 @@ class _Objects(_People):
         self.journeys: dict[str, list[str]] = {}
 
     def read(self, statement: str) -> None:
-        event, person, thing, *_ = parse(statement)
-        if event == "move":
+        kind, person, thing, *_ = parse(statement)
+        if kind == "move":
             self.place_of[person] = thing
             for held in self.held_by.get(person, ()):
                 self._arrive(held, thing)
-        elif event == "get":
+        elif kind == "get":
             self.held_by.setdefault(person, set()).add(thing)
             if person in self.place_of:
                 self._arrive(thing, self.place_of[person])
-        elif event == "drop":
+        elif kind == "drop":
             self.held_by.get(person, set()).discard(thing)
 
     def _arrive(self, thing: str, place: str) -> None:
@@ -200,8 +165,8 @@ class WhoGave(_People):
         self.gifts: list[tuple[str, ...]] = []  # giver, thing, receiver; the latest first
 
     def read(self, statement: str) -> None:
-        event, *gift = parse(statement)
-        if event == "give":
+        kind, *gift = parse(statement)
+        if kind == "give":
             self.gifts.insert(0, tuple(gift))
 
     def candidates(self, rng: random.Random) -> list[QuestionAnswer]:

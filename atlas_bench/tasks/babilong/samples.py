@@ -23,6 +23,7 @@ from atlas_bench.tasks.babi import (
     Statement,
     generate_story,
 )
+from atlas_bench.tasks.babilong.hub import hub_samples
 from atlas_bench.tasks.babilong.sample import Sample
 from atlas_bench.tasks.lengths import context_tokens, parse_length
 from atlas_bench.text.corpora import load_corpus, sentences
@@ -128,8 +129,6 @@ def evaluation_samples(
     if source not in SOURCES:
         raise ValueError(f"task.source: {source!r} is unknown; choose from {', '.join(SOURCES)}")
     if source == "hub":
-        from atlas_bench.tasks.babilong.hub import hub_samples  # imports this file
-
         return hub_samples(subtask, str(length), count, tokenizer=tokenizer, first=first)
     if noise is None:
         raise ValueError("task.source: generated samples need a noise pool")

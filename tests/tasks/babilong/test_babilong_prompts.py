@@ -8,8 +8,13 @@ import pytest
 
 from atlas_bench.tasks.babi import SUBTASKS, solve
 from atlas_bench.tasks.babilong.metrics import published_metric
-from atlas_bench.tasks.babilong.prompt_texts import PROMPTS
-from atlas_bench.tasks.babilong.prompts import MAX_NEW_TOKENS, render_prompt
+from atlas_bench.tasks.babilong.prompts import (
+    MAX_NEW_TOKENS,
+    few_shot_prompts,
+    render_prompt,
+)
+
+PROMPTS = few_shot_prompts()
 
 
 def test_every_subtask_has_its_prompt() -> None:

@@ -133,8 +133,8 @@ def test_mistakes_in_the_settings_are_one_sentence(tmp_path: Path) -> None:
     for changes, message in (
         ({"questions": "reel"}, r"task\.questions=reel is not one of .*did you mean real\?"),
         ({"questions": "real"}, r"task\.questions=real needs task\.questions_folder=PATH"),
-        ({"questions_folder": "x"}, r"read with task\.questions=real alone"),
-        ({"questions": "real", "source": "hub"}, r"task\.source=hub brings its own"),
+        ({"questions_folder": "x"}, r"only for task\.questions=real"),
+        ({"questions": "real", "source": "hub"}, r"task\.source=hub has its own"),
         ({"questions": "real", "questions_folder": "no/such"}, "there is no folder no/such"),
         (
             {"questions": "real", "questions_folder": str(tmp_path), "subtasks": ["qa1", "qa2"]},
