@@ -24,6 +24,8 @@ MODEL_NAME, OPTIMIZER_NAME, PROGRESS_NAME, TOKENIZER_NAME = (
     "model.safetensors", "optimizer.safetensors", "progress.json", "tokenizer.json"
 )  # fmt: skip
 
+_RENAMED = {"streams": "sequences"}  # former keys of progress.json
+
 
 class CheckpointError(ConfigError):
     """A checkpoint cannot be used; the message is one sentence that names the file."""
@@ -120,7 +122,9 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
 
 
 def read_progress(folder: Path) -> dict[str, Any]:
-    return read_json(folder / PROGRESS_NAME)
+    """Where training stood, with the present names of its keys."""
+    progress = read_json(folder / PROGRESS_NAME)
+    return {_RENAMED.get(key, key): value for key, value in progress.items()}
 
 
 def _contiguous(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -127,6 +127,17 @@ class LanguageModel(nn.Module):
             x = self.readout(x)
         return self.norm(x), ModelState(tuple(layers))
 
+    @torch.no_grad()
+    def first_layer_not_finite(self, tokens: Tensor) -> str:
+        """Where the first value that is not finite appears for tokens (B, T), in words."""
+        x = self.embedding(tokens)
+        state = self.init_state(tokens.shape[0])
+        for index, (block, layer) in enumerate(zip(self.blocks, state.layers, strict=True)):
+            x, _ = block(x, layer)
+            if not torch.isfinite(x).all():
+                return f"the output of blocks.{index}"
+        return "the logits"
+
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., width) -> (..., vocabulary)."""
         weight = self.embedding.weight if self.head is None else self.head.weight

@@ -26,7 +26,7 @@ from atlas_bench.runs.settings import RunSettings, model_name, scale_name
 from atlas_bench.runs.train import train
 from atlas_bench.tasks.task import ONLINE
 from atlas_bench.training.errors import TrainingError
-from atlas_bench.training.loop import Progress
+from atlas_bench.training.progress import Progress
 
 
 class RunError(RuntimeError):

@@ -11,7 +11,7 @@ from atlas_bench.config.identity import as_dict
 from atlas_bench.models.language_model import count_parameters
 from atlas_bench.runs.provenance import _device_name, versions
 from atlas_bench.runs.settings import model_name, scale_name
-from atlas_bench.training.loop import Progress
+from atlas_bench.training.progress import Progress
 
 if TYPE_CHECKING:
     from atlas_bench.artifacts.schema import Scores

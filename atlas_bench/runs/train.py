@@ -9,13 +9,14 @@ import torch
 
 from atlas_bench.artifacts import checkpoint
 from atlas_bench.config.errors import ConfigError
-from atlas_bench.console import progress_bars
 from atlas_bench.evaluation.context import Run
 from atlas_bench.evaluation.evaluate import validation_task
 from atlas_bench.evaluation.labelled import accuracy
 from atlas_bench.tasks.stages import Stage
 from atlas_bench.tasks.task import LABELLED, Task
-from atlas_bench.training.loop import Progress, Trainer
+from atlas_bench.training.callbacks import ProgressBar, TrackerLog
+from atlas_bench.training.loop import Trainer
+from atlas_bench.training.progress import Progress
 from atlas_bench.training.settings import TrainingSettings
 
 
@@ -36,32 +37,14 @@ def train(run: Run) -> Progress:
         validate=partial(accuracy, replace(run, task=asked))
         if asked is not None and asked.kind == LABELLED
         else None,
+        callbacks=[ProgressBar(run.console), TrackerLog(run.logger.log)],
         should_stop=run.stop,
     )
     if settings.resume is not False and run.folder.last_checkpoint.is_file():
         source = checkpoint.find_checkpoint(run.folder.path)
         trainer.resume(source)
         run.console.print(f"resuming at step {trainer.progress.step} from {source}")
-    with progress_bars(run.console) as bars:
-        task = bars.add_task(
-            "training", total=training.tokens, completed=trainer.progress.tokens, note=""
-        )
-
-        def show(metrics: dict[str, float]) -> None:
-            noise = f", {metrics['noise_share']:.0%} noise" if "noise_share" in metrics else ""
-            note = (
-                f"loss {metrics['loss']:.3f}  answers {metrics['running_accuracy']:.0%}  "
-                f"{metrics['length_tokens']} tokens{noise}  "
-                f"{metrics['tokens_per_second']:,.0f} tokens/s"
-            )
-            bars.update(task, completed=metrics["tokens"], note=note)
-            if metrics["step"] % 10 == 0:
-                run.logger.log(metrics, int(metrics["step"]))
-            if metrics["step"] % 100 == 0 and not run.console.is_terminal:
-                run.console.print(f"step {metrics['step']}  {note}")
-
-        trainer.on_step = show
-        return trainer.run()
+    return trainer.run()
 
 
 def _with_epochs(training: TrainingSettings, task: Task) -> TrainingSettings:

@@ -2,6 +2,38 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
+from atlas_bench.artifacts.checkpoint import CheckpointError, find_checkpoint
+from atlas_bench.artifacts.folder import RunFolder
+from atlas_bench.models.language_model import LanguageModel
+
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message is one sentence."""
+
+
+def not_finite(
+    what: str, model: LanguageModel, tokens: Tensor, *, step: int, folder: RunFolder
+) -> TrainingError:
+    """The error for a loss or a gradient (``what``) that is not finite at ``step``.
+
+    It names the first parameter that is not finite, or else the first layer whose output for
+    ``tokens`` (1, T) is not, and the last checkpoint.
+    """
+    for name, parameter in model.named_parameters():
+        values = parameter.grad if what == "gradient" else parameter
+        if values is not None and not torch.isfinite(values).all():
+            place = name
+            break
+    else:
+        place = model.first_layer_not_finite(tokens)
+    try:
+        good = f"the last good checkpoint is {find_checkpoint(folder.path)}"
+    except CheckpointError:
+        good = "no checkpoint was written yet"
+    return TrainingError(
+        f"step {step}: the {what} is not finite in {place}; {good}; lower training.learning_rate "
+        f"or set model.memory.bounded_step=true"
+    )

@@ -1,18 +1,17 @@
-"""The training loop: streams with dense supervision, a curriculum, checkpoints, exact resume.
+"""The training loop: batches of a curriculum's stages, steps of the optimizer, exact resume.
 
-Everything random is a function of (seed, step), so a resumed run repeats an uninterrupted one bit
-for bit on the same machine and thread count.
+Everything random is a function of (seed, step), so on the same machine and thread count a resumed
+run repeats an uninterrupted one to the bit. What happens between steps is in callbacks.py.
+
+Legend: B sequences, T tokens, A answer tokens of the batch.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,61 +19,38 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from atlas_bench.artifacts import checkpoint
-from atlas_bench.artifacts.folder import RunFolder, truncate_metrics
-from atlas_bench.interrupts import Interrupted
+from atlas_bench.artifacts.folder import RunFolder
 from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.models.packing import packed_forward
 from atlas_bench.models.state import ModelState
 from atlas_bench.tasks.stages import Stage
+from atlas_bench.tasks.task import Batch
 from atlas_bench.text.tokenizer import Tokenizer
-from atlas_bench.training.errors import TrainingError
+from atlas_bench.training.callbacks import Callback, Checkpoints, MetricsFile, Validation
+from atlas_bench.training.errors import not_finite
+from atlas_bench.training.optimization import build_optimizer, learning_rate
+from atlas_bench.training.progress import Progress
 from atlas_bench.training.settings import TrainingSettings
 
-LM_STRIDE = 8  # the language-modelling term looks at every eighth token: cheaper, same direction
-SMOOTHING = 0.9  # of the running accuracy that the curriculum looks at
-
-
-class Batch(Protocol):
-    """``inputs`` and ``targets`` int32 (B, length), ``answer_mask`` bool (B, length) over them;
-    ``starts`` bool (B, length), or None, where a new document begins."""
-
-    inputs: np.ndarray
-    targets: np.ndarray
-    answer_mask: np.ndarray
-    starts: np.ndarray | None
-
+LM_STRIDE = 8  # the language-modelling term uses every eighth token: cheaper, same direction
+SMOOTHING = 0.9  # of the running accuracy that the curriculum uses
 
 # (stage, first sequence, number of sequences) -> Batch
-Streams = Callable[[Stage, int, int], Batch]
-
-
-@dataclass
-class Progress:
-    """Where training stands; saved with every checkpoint."""
-
-    step: int = 0
-    tokens: int = 0
-    streams: int = 0
-    stage: int = 0
-    stage_steps: int = 0
-    stage_tokens: int = 0
-    passed: bool = True  # whether the stage before was ended by accuracy
-    accuracy: float = 0.0
-    best_stage: int = -1
-    best_accuracy: float = 0.0
-    seconds: float = 0.0
-    last_loss: float = math.nan
-    valid_accuracy: float | None = None
-    ended: bool = False  # by training.stop_at, before the budget was spent
+MakeBatch = Callable[[Stage, int, int], Batch]
 
 
 class Trainer:
-    """Trains ``model`` on ``streams``; everything it writes goes under ``folder``."""
+    """Trains ``model`` on the batches of ``make_batch``; writes only to ``folder``.
+
+    ``validate`` returns the accuracy on validation examples. ``callbacks`` see the metrics of every
+    step after they are written to metrics.jsonl and before a checkpoint is saved. When
+    ``should_stop`` returns True, the trainer saves a checkpoint and raises Interrupted.
+    """
 
     def __init__(
         self,
         model: LanguageModel,
-        streams: Streams,
+        make_batch: MakeBatch,
         settings: TrainingSettings,
         *,
         folder: Path,
@@ -83,76 +59,49 @@ class Trainer:
         precision: str = "float32",
         forward: Callable | None = None,
         validate: Callable[[], float] | None = None,
-        on_step: Callable[[dict[str, float]], None] = lambda metrics: None,
+        callbacks: Sequence[Callback] = (),
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.model, self.streams, self.settings = model, streams, settings
+        self.model, self.make_batch, self.settings = model, make_batch, settings
         self.folder, self.tokenizer = RunFolder(folder), tokenizer
         self.device, self.precision = device, precision
         self.forward = forward or model  # a compiled model shares its parameters with `model`
-        self.validate, self.on_step, self.should_stop = validate, on_step, should_stop
         self.optimizer = build_optimizer(model, settings)
         self.progress = Progress()
         self.stages = settings.curriculum.stages
+        validation = [] if validate is None else [Validation(validate)]
+        self.callbacks = [*validation, MetricsFile(), *callbacks, Checkpoints(should_stop)]
 
-    def resume(self, directory: Path) -> None:
-        """Go on from a checkpoint: weights, optimizer, progress; later metrics are dropped."""
-        checkpoint.load_model(directory, self.model)
-        checkpoint.load_optimizer(directory, self.optimizer)
-        self.progress = Progress(**checkpoint.read_progress(directory))
-        truncate_metrics(self.folder.metrics, self.progress.step)
+    @property
+    def finished(self) -> bool:
+        """Whether the budget is spent, or ``training.stop_at`` is reached."""
+        return self.progress.tokens >= self.settings.tokens or self.progress.ended
 
     def run(self) -> Progress:
-        """Train until the budget is spent, or ``stop_at`` is reached on validation examples.
-
-        Raises TrainingError or Interrupted.
-        """
-        progress, settings = self.progress, self.settings
+        """Train until `finished`. Raises TrainingError or Interrupted."""
         self.model.train()
-        with self.folder.metrics.open("a", encoding="utf-8") as file:
-            while self._goes_on:
+        try:
+            for callback in self.callbacks:
+                callback.on_start(self)
+            while not self.finished:
                 started = time.perf_counter()
                 metrics = self._step()
-                if self._validates_now:
-                    metrics["valid_accuracy"] = self._validated()
-                progress.seconds += time.perf_counter() - started
-                metrics["seconds"] = round(progress.seconds, 3)
-                file.write(json.dumps(metrics) + "\n")
-                file.flush()
-                self.on_step(metrics)
-                stop = self.should_stop()
-                if stop or progress.step % settings.checkpoint_every == 0:
-                    self.save()
-                if stop and self._goes_on:
-                    raise Interrupted
-        self.save()
+                self.progress.seconds += time.perf_counter() - started
+                for callback in self.callbacks:
+                    callback.on_step(self, metrics)
+            for callback in self.callbacks:
+                callback.on_end(self)
+        finally:
+            for callback in self.callbacks:
+                callback.close()
         self.model.enter_stage(None)
         self.model.eval()
-        return progress
+        return self.progress
 
-    @property
-    def _goes_on(self) -> bool:
-        return self.progress.tokens < self.settings.tokens and not self.progress.ended
-
-    @property
-    def _validates_now(self) -> bool:
-        """Every so many steps, and when the budget is spent."""
-        every = self.settings.validate_every
-        if self.validate is None or every is None:
-            return False
-        return self.progress.step % every == 0 or self.progress.tokens >= self.settings.tokens
-
-    def _validated(self) -> float:
-        """Accuracy on the validation examples; training ends where it is `stop_at`."""
-        progress, wanted = self.progress, self.settings.stop_at
-        self.model.eval()
-        progress.valid_accuracy = self.validate()
-        self.model.train()
-        progress.ended = wanted is not None and progress.valid_accuracy >= wanted
-        return progress.valid_accuracy
+    # checkpoints -------------------------------------------------------------------------------
 
     def save(self) -> Path:
-        """Checkpoint now; it is `best` when no stage and accuracy so far was higher."""
+        """Write a checkpoint; it is `best` if no stage and accuracy so far was higher."""
         progress = self.progress
         reached = (progress.stage, progress.accuracy)
         best = reached >= (progress.best_stage, progress.best_accuracy)
@@ -167,76 +116,85 @@ class Trainer:
             tokenizer=self.tokenizer,
         )
 
+    def resume(self, directory: Path) -> None:
+        """Continue from a checkpoint: weights, optimizer and progress."""
+        checkpoint.load_model(directory, self.model)
+        checkpoint.load_optimizer(directory, self.optimizer)
+        self.progress = Progress(**checkpoint.read_progress(directory))
+
+    # one step ----------------------------------------------------------------------------------
+
     def _step(self) -> dict[str, float]:
+        """One step of the optimizer on ``training.accumulate`` batches; its metrics."""
         progress, settings = self.progress, self.settings
-        started = time.perf_counter()
+        started, tokens_before = time.perf_counter(), progress.tokens
         stage = self.stages[progress.stage]
         self.model.enter_stage(stage)
         rate = learning_rate(settings, progress.step, progress.tokens / settings.tokens)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         sequences = max(settings.min_sequences, stage.sequences(settings.batch_tokens))
-        micro = max(1, sequences // settings.accumulate)
-        sums: dict[str, float] = {}
-        before = progress.tokens
+        sequences = max(1, sequences // settings.accumulate)
+        means: dict[str, float] = {}
         self.optimizer.zero_grad(set_to_none=True)
         for _ in range(settings.accumulate):
-            batch = self.streams(stage, progress.streams, micro)
-            progress.streams += micro
+            batch = self.make_batch(stage, progress.sequences, sequences)
+            progress.sequences += sequences
             progress.tokens += batch.answer_mask.size
             progress.stage_tokens += batch.answer_mask.size
-            loss, parts = self._loss(batch)
+            loss, metrics = self._loss(batch)
             if not torch.isfinite(loss):
-                raise TrainingError(self._not_finite("loss"))
+                raise self._not_finite("loss")
             (loss / settings.accumulate).backward()
-            for name, value in parts.items():
-                sums[name] = sums.get(name, 0.0) + float(value) / settings.accumulate
+            for name, value in metrics.items():
+                means[name] = means.get(name, 0.0) + float(value) / settings.accumulate
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
         if not torch.isfinite(norm):
-            raise TrainingError(self._not_finite("gradient"))
+            raise self._not_finite("gradient")
         self.optimizer.step()
         progress.step += 1
-        progress.last_loss = sums["loss"]
-        self._advance_curriculum(sums["answer_accuracy"])
+        progress.last_loss = means["loss"]
+        self._advance_curriculum(means["answer_accuracy"])
         return {
             "step": progress.step,
             "tokens": progress.tokens,
-            **sums,
+            **means,
             "running_accuracy": progress.accuracy,
             "gradient_norm": float(norm),
             "learning_rate": rate,
             "length_tokens": batch.inputs.shape[1],
             **stage.facts(),
-            "tokens_per_second": (progress.tokens - before) / (time.perf_counter() - started),
+            "tokens_per_second": (progress.tokens - tokens_before)
+            / (time.perf_counter() - started),
         }
 
     def _loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross-entropy on answers, a little language modelling, and the price on changes."""
+        """The loss and its metrics: answers, a little language modelling, the model's own terms."""
         settings = self.settings
-        inputs = torch.from_numpy(batch.inputs).to(self.device, torch.long)
-        targets = torch.from_numpy(batch.targets).to(self.device, torch.long)
-        answers = torch.from_numpy(batch.answer_mask).to(self.device)
+        inputs_BT = torch.from_numpy(batch.inputs).to(self.device, torch.long)
+        targets_BT = torch.from_numpy(batch.targets).to(self.device, torch.long)
+        answers_BT = torch.from_numpy(batch.answer_mask).to(self.device)
         bf16 = self.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            hidden, state = self._read(inputs, batch.starts)
-            wanted = targets[answers]
-            losses, likely = self.model.token_losses(hidden[answers], wanted)
-            loss = answer_loss = losses.mean()
+            hidden, state = self._read(inputs_BT, batch.starts)
+            targets_A = targets_BT[answers_BT]
+            losses_A, predictions_A = self.model.token_losses(hidden[answers_BT], targets_A)
+            loss = answer_loss = losses_A.mean()
             if settings.language_modelling_weight:
                 first = self.progress.step % LM_STRIDE
-                others = self.model.logits(hidden[:, first::LM_STRIDE]).float()
-                modelling = F.cross_entropy(
-                    others.flatten(0, 1), targets[:, first::LM_STRIDE].flatten()
+                logits = self.model.logits(hidden[:, first::LM_STRIDE]).float()
+                language_modelling = F.cross_entropy(
+                    logits.flatten(0, 1), targets_BT[:, first::LM_STRIDE].flatten()
                 )
-                loss = loss + settings.language_modelling_weight * modelling
+                loss = loss + settings.language_modelling_weight * language_modelling
         auxiliary = self.model.auxiliary_losses()
         penalty = settings.change_penalty * self.stages[self.progress.stage].penalty_scale
         if penalty and self.progress.passed:
             for value in auxiliary.values():
                 loss = loss + penalty * value
-        correct = likely == wanted
+        correct = predictions_A == targets_A
         if self.tokenizer is not None:  # the end of an answer is easy and says nothing
-            correct = correct[wanted != self.tokenizer.end_id]
+            correct = correct[targets_A != self.tokenizer.end_id]
         return loss, {
             "loss": loss.detach(),
             "answer_loss": answer_loss.detach(),
@@ -245,13 +203,14 @@ class Trainer:
             **self.model.metrics(state),
         }
 
-    def _read(self, inputs: Tensor, starts: np.ndarray | None) -> tuple[Tensor, ModelState | None]:
-        """Hidden states (B, T, width); and the last state, of which packed documents have many."""
+    def _read(self, tokens: Tensor, starts: np.ndarray | None) -> tuple[Tensor, ModelState | None]:
+        """Hidden states (B, T, width), and the last state; packed documents leave several: None."""
         if starts is None:
-            return self.forward(inputs)
-        return packed_forward(self.model, inputs, starts, self.forward), None
+            return self.forward(tokens)
+        return packed_forward(self.model, tokens, starts, self.forward), None
 
     def _advance_curriculum(self, accuracy: float) -> None:
+        """Enter the next stage once the answers are right, or the stage's share is spent."""
         progress, curriculum = self.progress, self.settings.curriculum
         progress.accuracy = SMOOTHING * progress.accuracy + (1 - SMOOTHING) * accuracy
         progress.stage_steps += 1
@@ -267,58 +226,9 @@ class Trainer:
             progress.passed = passed
             progress.stage_steps = progress.stage_tokens = 0
 
-    def _not_finite(self, what: str) -> str:
-        """One sentence: the step, the first parameter concerned and where to go on from."""
-        for name, parameter in self.model.named_parameters():
-            broken = parameter.grad if what == "gradient" else parameter
-            if broken is not None and not torch.isfinite(broken).all():
-                where = f"in {name}"
-                break
-        else:
-            where = f"in {self._first_broken_layer()}"
-        try:
-            found = checkpoint.find_checkpoint(self.folder.checkpoints)
-            good = f"the last good checkpoint is {found}"
-        except checkpoint.CheckpointError:
-            good = "no checkpoint was written yet"
-        return (
-            f"step {self.progress.step + 1}: the {what} is not finite {where}; {good}; lower "
-            f"training.learning_rate or set model.memory.bounded_step=true"
-        )
-
-    @torch.no_grad()
-    def _first_broken_layer(self) -> str:
-        """The first block whose output is not finite on the batch that failed."""
-        stage = self.stages[self.progress.stage]
-        batch = self.streams(stage, self.progress.streams - 1, 1)
-        x = self.model.embedding(torch.from_numpy(batch.inputs).to(self.device, torch.long))
-        state = self.model.init_state(1)
-        for index, (block, layer) in enumerate(zip(self.model.blocks, state.layers, strict=True)):
-            x, _ = block(x, layer)
-            if not torch.isfinite(x).all():
-                return f"the output of blocks.{index}"
-        return "the logits"
-
-
-def build_optimizer(model: torch.nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
-    """AdamW; matrices decay, vectors, gains and the memory's initial state do not."""
-    groups: dict[bool, list] = {True: [], False: []}
-    for name, parameter in model.named_parameters():
-        groups[parameter.dim() == 2 and ".initial." not in name].append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": groups[True], "weight_decay": settings.weight_decay},
-            {"params": groups[False], "weight_decay": 0.0},
-        ],
-        lr=settings.learning_rate,
-        betas=tuple(settings.betas),
-    )
-
-
-def learning_rate(settings: TrainingSettings, step: int, share: float) -> float:
-    """Linear warm-up, then a cosine over the share of the token budget that is spent."""
-    warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
-    return (
-        settings.learning_rate * warm * (settings.final_rate + (1 - settings.final_rate) * cosine)
-    )
+    def _not_finite(self, what: str) -> Exception:
+        """The error for a loss or gradient of the last batch that is not finite."""
+        progress = self.progress
+        batch = self.make_batch(self.stages[progress.stage], progress.sequences - 1, 1)
+        tokens = torch.from_numpy(batch.inputs).to(self.device, torch.long)
+        return not_finite(what, self.model, tokens, step=progress.step + 1, folder=self.folder)

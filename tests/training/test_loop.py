@@ -18,8 +18,11 @@ from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.models.settings import MemorySettings, ModelSettings, ScaleSettings
 from atlas_bench.tasks.stages import NoiseStage
 from atlas_bench.tasks.task import Batch
+from atlas_bench.training.callbacks import Callback, Training
 from atlas_bench.training.errors import TrainingError
-from atlas_bench.training.loop import Trainer, build_optimizer, learning_rate
+from atlas_bench.training.loop import Trainer
+from atlas_bench.training.optimization import build_optimizer, learning_rate
+from atlas_bench.training.progress import Progress
 from atlas_bench.training.settings import (
     CurriculumSettings,
     TrainingSettings,
@@ -292,9 +295,68 @@ def test_validation_changes_nothing(tmp_path: Path) -> None:
     for name, every in (("with", 2), ("without", None)):
         folder = tmp_path / name
         folder.mkdir()
-        run = trainer(folder, settings=replace(SETTINGS, validate_every=every))
         modes: list[bool] = []
-        run.validate = lambda run=run, modes=modes: modes.append(run.model.training) or 0.5
+        runs: list[Trainer] = []
+        run = trainer(
+            folder,
+            settings=replace(SETTINGS, validate_every=every),
+            validate=lambda modes=modes, runs=runs: modes.append(runs[0].model.training) or 0.5,
+        )
+        runs.append(run)
         losses.append(run.run().last_loss)
         assert modes == ([False] * 6 if every else [])
     assert losses[0] == losses[1]
+
+
+class Watcher(Callback):
+    """Notes which hooks are called, and what of a step is already done then."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def on_start(self, training: Training) -> None:
+        self.calls.append("start")
+
+    def on_step(self, training: Training, metrics: dict[str, float]) -> None:
+        lines = training.folder.metrics.read_text().splitlines()
+        assert json.loads(lines[-1]) == metrics, "the metrics are on disk"
+        newest = training.folder.checkpoints / f"step-{metrics['step']:08d}"
+        assert not newest.exists(), "a checkpoint says that all before it is done"
+        self.calls.append(f"step {metrics['step']}")
+
+    def on_end(self, training: Training) -> None:
+        self.calls.append("end")
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+
+def test_a_callback_sees_every_step_between_its_metrics_and_its_checkpoint(tmp_path: Path) -> None:
+    watcher = Watcher()
+    trainer(tmp_path, callbacks=[watcher]).run()
+    assert watcher.calls == ["start", *(f"step {n}" for n in range(1, 13)), "end", "close"]
+
+
+def test_a_callback_is_closed_when_training_stops(tmp_path: Path) -> None:
+    watcher = Watcher()
+    with pytest.raises(Interrupted):
+        trainer(tmp_path, callbacks=[watcher], should_stop=lambda: True).run()
+    assert watcher.calls == ["start", "step 1", "close"]
+
+
+def test_the_metrics_of_steps_that_no_checkpoint_knows_are_dropped(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 0}\n{"step": 2, "lo')
+    trainer(tmp_path).run()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, 13))
+
+
+def test_a_checkpoint_with_the_former_key_of_sequences_is_resumed(tmp_path: Path) -> None:
+    folder = trainer(tmp_path).save()
+    path = folder / "progress.json"
+    path.write_text(path.read_text().replace('"sequences": 0', '"streams": 7'))
+    resumed = trainer(tmp_path)
+    resumed.resume(folder)
+    assert resumed.progress == Progress(
+        sequences=7, best_stage=0, last_loss=resumed.progress.last_loss
+    )

@@ -1,0 +1,26 @@
+"""Where training stands."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass
+class Progress:
+    """The state of the training loop besides model and optimizer; saved with every checkpoint."""
+
+    step: int = 0
+    tokens: int = 0
+    sequences: int = 0
+    stage: int = 0
+    stage_steps: int = 0
+    stage_tokens: int = 0
+    passed: bool = True  # whether accuracy ended the stage before; False: its share was spent
+    accuracy: float = 0.0  # running accuracy on answers
+    best_stage: int = -1
+    best_accuracy: float = 0.0
+    seconds: float = 0.0
+    last_loss: float = math.nan
+    valid_accuracy: float | None = None
+    ended: bool = False  # whether training.stop_at was reached before the budget was spent
