@@ -27,7 +27,7 @@ from atlas_bench.tasks.stages import Stage
 from atlas_bench.tasks.task import Batch
 from atlas_bench.text.tokenizer import Tokenizer
 from atlas_bench.training.callbacks import Callback, Checkpoints, MetricsFile, Validation
-from atlas_bench.training.errors import not_finite
+from atlas_bench.training.errors import TrainingError, not_finite
 from atlas_bench.training.optimization import build_optimizer, learning_rate
 from atlas_bench.training.progress import Progress
 from atlas_bench.training.settings import TrainingSettings
@@ -226,7 +226,7 @@ class Trainer:
             progress.passed = passed
             progress.stage_steps = progress.stage_tokens = 0
 
-    def _not_finite(self, what: str) -> Exception:
+    def _not_finite(self, what: str) -> TrainingError:
         """The error for a loss or gradient of the last batch that is not finite."""
         progress = self.progress
         batch = self.make_batch(self.stages[progress.stage], progress.sequences - 1, 1)
