@@ -1,11 +1,11 @@
-"""Our Titans memory layer against titans-pytorch's: tokens/s and peak memory, forward and backward.
+"""Compare our Titans memory layer with titans-pytorch's: tokens/s and peak memory of training.
 
     pip install titans-pytorch
     python benchmarks/against_titans_pytorch.py [--tokens 1024 4096] [--chunks 16 64]
 
-Equal shapes: one sequence, width 256, 4 heads of 64, a two-layer memory of expansion 4 with
-momentum and decay, projections included. Every cell is a process of its own, so that no peak is
-inherited; ours and theirs in turn, the median over the rounds, as a ratio.
+Both layers have the same shapes: one sequence, width 256, 4 heads of 64, a two-layer memory of
+expansion 4 with momentum and decay, projections included. Every measurement runs in a process of
+its own, the two layers in turn. The table shows medians over the rounds, and their ratios.
 """
 
 from __future__ import annotations
@@ -14,13 +14,18 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from cells import medians, run_cell
+from common import medians, run_alone
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WIDTH, HEADS = 256, 4
 
 
-def ours(chunk: int):
+def ours(chunk: int) -> Callable[[Tensor], Tensor]:
     from atlas_bench.models.neural_memory import NeuralMemory
     from atlas_bench.models.settings import MemorySettings, ModelSettings, ScaleSettings
 
@@ -34,7 +39,7 @@ def ours(chunk: int):
     return lambda x: layer(x, layer.init_state(x.shape[0]))[0]
 
 
-def theirs(chunk: int):
+def theirs(chunk: int) -> Callable[[Tensor], Tensor]:
     from titans_pytorch import MemoryMLP, NeuralMemory
 
     layer = NeuralMemory(
@@ -45,7 +50,7 @@ def theirs(chunk: int):
 
 
 def measure(which: str, chunk: int, tokens: int) -> dict[str, float]:
-    """Tokens/s of the median pass after one to warm up, and the growth of the peak in bytes."""
+    """Tokens/s of the faster of two passes after a warm-up, and the growth of the peak in bytes."""
     import torch
 
     from atlas_bench.evaluation.streaming import PeakMemory
@@ -85,12 +90,12 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     for chunk in arguments.chunks:
         for tokens in arguments.tokens:
-            found: dict[str, list[dict[str, float]]] = {"ours": [], "theirs": []}
+            rounds: dict[str, list[dict[str, float]]] = {"ours": [], "theirs": []}
             for _ in range(arguments.rounds):
-                for which, results in found.items():
-                    results.append(run_cell(__file__, which, str(chunk), str(tokens)))
+                for which, results in rounds.items():
+                    results.append(run_alone(__file__, which, str(chunk), str(tokens)))
             speed, memory = (
-                {which: medians(results)[key] for which, results in found.items()}
+                {which: medians(results)[key] for which, results in rounds.items()}
                 for key in ("speed", "memory")
             )
             print(

@@ -1,11 +1,13 @@
-"""What the exact recurrences cost beside their fast settings, and what they change in recall.
+"""Compare the exact recurrences with their fast settings: cost, speed and accuracy in recall.
 
     python benchmarks/exact_paths.py [--steps 500] [--only atlas]
 
-For every setting at scale=tiny: matrix-product FLOPs a token (counted on the model, forward and in
-a training step), tokens/s of a training step over 2,048 tokens of one sequence, and the accuracy on
-multi-query associative recall (after Zoology, 2312.04927) of a model trained for STEPS steps: PAIRS
-keys with their values, then every key once more in random order, asked for its value.
+For every setting at scale=tiny the table shows
+
+- FLOPs of matrix products per token, counted on the model, in the forward pass and a training step
+- tokens/s of a training step on one sequence of 2,048 tokens
+- accuracy in multi-query associative recall (after Zoology, 2312.04927) after STEPS steps: PAIRS
+  keys with their values, then every key again in random order, to be followed by its value
 """
 
 from __future__ import annotations
@@ -15,14 +17,12 @@ import time
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
+from common import compose_settings
 from torch.nn import functional as F
 
-from atlas_bench.config.locations import folder_of
 from atlas_bench.models.accounting import account
 from atlas_bench.models.build import build_model
-from atlas_bench.runs.checks import to_settings
-from atlas_bench.runs.settings import RunSettings, register_schema
+from atlas_bench.runs.settings import RunSettings
 
 SETTINGS = {
     "deltanet, exact (WY)": ["model=deltanet"],
@@ -36,35 +36,32 @@ SETTINGS = {
         "model=atlas", "model.memory.update_every=16", "model.memory.window=16",
     ],
 }  # fmt: skip
-VOCABULARY, PAIRS = 64, 8  # half of the vocabulary are keys, half values
+VOCABULARY, PAIRS = 64, 8  # one half of the vocabulary are keys, the other half values
 BATCH, TEST_BATCHES = 32, 16
 TIMED_TOKENS = 2048
 
 
-def settings_of(overrides: list[str]) -> RunSettings:
-    register_schema()
-    with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
-        return to_settings(compose("config", overrides))
-
-
 def recall_batch(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """tokens (BATCH, 4 PAIRS): keys and values in turn, then the same pairs in another order;
-    targets alike: a value at every second naming of a key, else -1."""
+    """Tokens and targets, both (BATCH, 4 PAIRS).
+
+    Keys and values alternate, then the same pairs follow in another order. The target is the value
+    at the second occurrence of each key, and -1 elsewhere.
+    """
     generator = np.random.default_rng(seed)
     half = VOCABULARY // 2
     keys = generator.permuted(np.tile(np.arange(half), (BATCH, 1)), axis=1)[:, :PAIRS]
     values = half + generator.integers(0, half, (BATCH, PAIRS))
     order = generator.permuted(np.tile(np.arange(PAIRS), (BATCH, 1)), axis=1)
-    told = np.stack([keys, values], -1).reshape(BATCH, -1)
-    asked = np.stack([np.take_along_axis(x, order, 1) for x in (keys, values)], -1)
+    context = np.stack([keys, values], -1).reshape(BATCH, -1)
+    questions = np.stack([np.take_along_axis(x, order, 1) for x in (keys, values)], -1)
     targets = np.full((BATCH, 4 * PAIRS), -1)
-    targets[:, 2 * PAIRS :: 2] = asked[..., 1]
-    tokens = np.concatenate([told, asked.reshape(BATCH, -1)], 1)
+    targets[:, 2 * PAIRS :: 2] = questions[..., 1]
+    tokens = np.concatenate([context, questions.reshape(BATCH, -1)], 1)
     return torch.from_numpy(tokens), torch.from_numpy(targets)
 
 
 def recall(settings: RunSettings, steps: int) -> float:
-    """Share of queries answered right on batches that training never saw."""
+    """The share of correct answers on batches that are not in the training data."""
     model = build_model(settings.model, settings.scale, vocab_size=VOCABULARY, seed=0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
@@ -78,19 +75,19 @@ def recall(settings: RunSettings, steps: int) -> float:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-    right = asked = 0
+    correct = questions = 0
     model.eval()
     with torch.inference_mode():
         for batch in range(TEST_BATCHES):
             tokens, targets = recall_batch(10**6 + batch)
-            found = model.logits(model(tokens)[0]).argmax(-1)
-            right += (found == targets).sum().item()
-            asked += (targets >= 0).sum().item()
-    return right / asked
+            predictions = model.logits(model(tokens)[0]).argmax(-1)
+            correct += (predictions == targets).sum().item()
+            questions += (targets >= 0).sum().item()
+    return correct / questions
 
 
 def speed(settings: RunSettings) -> float:
-    """Tokens/s of a training step of one sequence, the best of three after one to warm up."""
+    """Tokens/s of a training step on one sequence, the best of three after a warm-up."""
     model = build_model(settings.model, settings.scale, vocab_size=1024, seed=0)
     ids = torch.randint(0, 1024, (1, TIMED_TOKENS), generator=torch.Generator().manual_seed(0))
     seconds = []
@@ -114,13 +111,13 @@ def main() -> None:
     for name, overrides in SETTINGS.items():
         if not name.startswith(arguments.only):
             continue
-        settings = settings_of(overrides)
-        counted = account(settings.model, settings.scale, vocab_size=1024)
+        settings = compose_settings(overrides)
+        costs = account(settings.model, settings.scale, vocab_size=1024)
         timed = "-" if arguments.no_speed else f"{speed(settings):,.0f}"
-        right = 100 * recall(settings, arguments.steps)
+        accuracy = 100 * recall(settings, arguments.steps)
         print(
-            f"| {name} | {counted.forward_operations / 1e6:.2f} | "
-            f"{counted.training_operations / 1e6:.2f} | {timed} | {right:.1f} |",
+            f"| {name} | {costs.forward_operations / 1e6:.2f} | "
+            f"{costs.training_operations / 1e6:.2f} | {timed} | {accuracy:.1f} |",
             flush=True,
         )
 

@@ -1,9 +1,9 @@
-"""The Newton-Schulz kernel against its torch form on a GPU: forward, and forward and backward.
+"""Compare the Newton-Schulz kernel with its torch form on a GPU, in forward and backward.
 
     python benchmarks/newton_schulz_kernel.py [--counts 64 256 1024] [--steps 5]
 
-First both forms are compared with the torch form in float64 on every shape; a ratio is printed only
-where the kernel is as close to it as the torch form is. Kernel and torch form in turn, the median
+First both forms are compared with the torch form in float64 on every shape. A speed ratio is
+printed only if the kernel is as accurate as the torch form. The two run in turn; times are medians
 of ROUNDS rounds.
 """
 
@@ -22,7 +22,7 @@ from atlas_bench.memory.newton_schulz import torch_form, torch_form_backward
 ROUNDS = 20
 SHAPES = ((64, 256), (128, 512), (256, 256))
 TYPES = (torch.float32, torch.bfloat16)
-# The kernel's error over the torch form's: each rounds in an order of its own.
+# The kernel's error may be this much larger, because the two forms round in different order.
 CLOSE = 2.0
 
 
@@ -33,12 +33,15 @@ def run(form: tuple, x: Tensor, grad: Tensor | None, steps: int, compute: torch.
     return (y,) if grad is None else (y, backward(grad, context))
 
 
-def errors(found: tuple, wanted: tuple) -> list[float]:
-    return [((a.double() - b).norm() / b.norm()).item() for a, b in zip(found, wanted, strict=True)]
+def errors(results: tuple, exact: tuple) -> list[float]:
+    """The relative error of each tensor."""
+    pairs = zip(results, exact, strict=True)
+    return [((result.double() - truth).norm() / truth.norm()).item() for result, truth in pairs]
 
 
 def milliseconds(forms: dict[str, tuple], *arguments) -> dict[str, float]:
-    found: dict[str, list[float]] = {name: [] for name in forms}
+    """The median time of each form, called with ``arguments``."""
+    times: dict[str, list[float]] = {name: [] for name in forms}
     for round_ in range(ROUNDS + 3):
         for name, form in forms.items():
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -46,9 +49,9 @@ def milliseconds(forms: dict[str, tuple], *arguments) -> dict[str, float]:
             run(form, *arguments)
             end.record()
             end.synchronize()
-            if round_ >= 3:  # the first ones compile and warm up
-                found[name].append(start.elapsed_time(end))
-    return {name: statistics.median(times) for name, times in found.items()}
+            if round_ >= 3:  # the first rounds compile and warm up
+                times[name].append(start.elapsed_time(end))
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def main() -> None:
@@ -76,11 +79,10 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for shape in SHAPES:
         x, grad = (torch.randn(16, *shape, device="cuda") for _ in range(2))
-        exact = (x.double(), grad.double(), arguments.steps, torch.float64)
-        wanted = run(forms["torch"], *exact)
+        exact = run(forms["torch"], x.double(), grad.double(), arguments.steps, torch.float64)
         for compute in TYPES:
             ours, theirs = (
-                errors(run(form, x, grad, arguments.steps, compute), wanted)
+                errors(run(form, x, grad, arguments.steps, compute), exact)
                 for form in forms.values()
             )
             close[shape, compute] = all(a < CLOSE * b for a, b in zip(ours, theirs, strict=True))

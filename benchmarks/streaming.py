@@ -1,9 +1,9 @@
-"""Peak memory and tokens/s of streaming evaluation at growing lengths, one process a length.
+"""Peak memory and tokens/s of streaming evaluation at growing lengths.
 
     python benchmarks/streaming.py [--model atlas] [--lengths 64k 256k 1M]
 
-Every length is measured in a process of its own, so that no peak is inherited; one BABILong sample
-each, with an untrained model of scale=tiny (the cost does not depend on the weights).
+Every length is measured in a process of its own, so that no peak is inherited. Each reads one
+BABILong sample with an untrained model at scale=tiny; the cost does not depend on the weights.
 """
 
 from __future__ import annotations
@@ -11,26 +11,19 @@ from __future__ import annotations
 import argparse
 import json
 
-from cells import run_cell
+from common import compose_settings, run_alone
 
-REPEATED_TOKENS = 100_000  # up to which the best of three readings counts
+REPEATED_TOKENS = 100_000  # samples up to this length are read three times, and the best counts
 
 
 def measure(model: str, length: str) -> dict:
     """Tokens/s and peak resident bytes of one sample."""
-    from hydra import compose, initialize_config_dir
-
-    from atlas_bench.config.locations import folder_of
     from atlas_bench.evaluation.streaming import Prompt, generate
     from atlas_bench.models.build import build_model
-    from atlas_bench.runs.checks import to_settings
-    from atlas_bench.runs.settings import register_schema
     from atlas_bench.tasks.babilong.samples import evaluation_samples, load_noise
     from atlas_bench.tasks.vocabulary import shared_tokenizer
 
-    register_schema()
-    with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
-        settings = to_settings(compose("config", [f"model={model}"]))
+    settings = compose_settings([f"model={model}"])
     tokenizer = shared_tokenizer()
     network = build_model(
         settings.model, settings.scale, vocab_size=tokenizer.vocab_size, seed=0
@@ -46,15 +39,15 @@ def measure(model: str, length: str) -> dict:
         )  # fmt: skip
 
     read(sample.context_ids[: hardware.prefill_chunk])  # to warm up
-    found = read(sample.context_ids)
-    readings = [found.tokens_per_second]
-    if found.tokens_read < REPEATED_TOKENS:
+    generated = read(sample.context_ids)
+    readings = [generated.tokens_per_second]
+    if generated.tokens_read < REPEATED_TOKENS:
         readings += [read(sample.context_ids).tokens_per_second for _ in range(2)]
     return {
         "length": length,
-        "tokens": found.tokens_read,
+        "tokens": generated.tokens_read,
         "tokens_per_second": round(max(readings)),
-        "peak_memory_bytes": found.peak_memory_bytes,
+        "peak_memory_bytes": generated.peak_memory_bytes,
     }
 
 
@@ -67,7 +60,7 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(measure(arguments.model, arguments.one)))
         return
-    rows = [run_cell(__file__, length, "--model", arguments.model) for length in arguments.lengths]
+    rows = [run_alone(__file__, length, "--model", arguments.model) for length in arguments.lengths]
     first = rows[0]
     print("| length | tokens/s | to first | peak memory, MiB | to first |")
     print("|---|---|---|---|---|")

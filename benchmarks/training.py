@@ -1,11 +1,11 @@
-"""A training step of the memories against our Transformer's of equal width and parameters.
+"""Compare the memories' training speed with our Transformer's at equal width and parameters.
 
     python benchmarks/training.py [--tokens 2048 8192] [--models titans omeganet atlas]
 
-Tokens/s of one sequence, forward and backward with the loss, two layers of width 256 in 4 heads and
-keys of 8 before an expanding phi, models as their presets have them (atlas updates every 16
-tokens, atlas_every_token every one). Every cell is a process of its own, all models in turn, and
-the median over the rounds is shown.
+Tokens/s of one sequence, forward and backward with the loss. Models are their presets with two
+layers of width 256, 4 heads, and keys of size 8 before an expanding phi; atlas updates every 16
+tokens, atlas_every_token every token. Every measurement runs in a process of its own, all models in
+turn. The table shows medians over the rounds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import argparse
 import json
 import time
 
-from cells import medians, run_cell
+from common import compose_settings, medians, run_alone
 
 WIDTH = 256
 OVERRIDES = {
@@ -24,22 +24,16 @@ OVERRIDES = {
 
 
 def measure(model: str, tokens: int) -> dict[str, float]:
-    """Tokens/s of the best of two steps after one to warm up, and parameters."""
+    """Tokens/s of the faster of two steps after a warm-up, and the number of parameters."""
     import torch
-    from hydra import compose, initialize_config_dir
 
-    from atlas_bench.config.locations import folder_of
     from atlas_bench.models.build import build_model
     from atlas_bench.models.language_model import count_parameters
-    from atlas_bench.runs.checks import to_settings
-    from atlas_bench.runs.settings import register_schema
 
-    register_schema()
     preset = model.removesuffix("_every_token")
     overrides = [f"model={preset}", f"scale.width={WIDTH}", "scale.memory_key_dim=8"]
     overrides += OVERRIDES.get(model, [])
-    with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
-        settings = to_settings(compose("config", overrides))
+    settings = compose_settings(overrides)
     network = build_model(settings.model, settings.scale, vocab_size=1024, seed=0)
     ids = torch.randint(0, 1024, (1, tokens + 1), generator=torch.Generator().manual_seed(0))
 
@@ -71,14 +65,16 @@ def main() -> None:
     print("| tokens | model | tokens/s | of the Transformer's |")
     print("|---|---|---|---|")
     for tokens in arguments.tokens:
-        found: dict[str, list[dict[str, float]]] = {}
+        rounds: dict[str, list[dict[str, float]]] = {}
         for _ in range(arguments.rounds):
             for model in ("transformer", *arguments.models):
-                found.setdefault(model, []).append(run_cell(__file__, model, str(tokens)))
-        ours = medians(found["transformer"])["speed"]
-        for model, results in found.items():
+                rounds.setdefault(model, []).append(run_alone(__file__, model, str(tokens)))
+        transformer = medians(rounds["transformer"])["speed"]
+        for model, results in rounds.items():
             speed = medians(results)["speed"]
-            print(f"| {tokens:,} | {model} | {speed:,.0f} | {speed / ours:.2f} |", flush=True)
+            print(
+                f"| {tokens:,} | {model} | {speed:,.0f} | {speed / transformer:.2f} |", flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""Online learning: one step of an optimizer a token, of many small networks side by side.
+"""Online learning: one optimizer step per token, for many small networks side by side.
 
-Shapes: S sequences, each with a network of its own, T tokens, D their dimension. Networks share no
-weight, so the gradient of the sum of their losses is every network's own, and an optimizer that
-works element by element takes for each the step that it would take alone.
+Every sequence has its own network. Networks share no weights, so the gradient of the sum of their
+losses is each network's own gradient, and an optimizer that works element by element takes the step
+that it would take for each network alone.
+
+Legend: S sequences, T tokens, D their dimension.
 """
 
 from __future__ import annotations
@@ -26,10 +28,10 @@ from atlas_bench.seeding import generator
 from atlas_bench.tasks.learnability.online import LearnerSettings, OnlineSettings
 from atlas_bench.training.errors import TrainingError
 
-LOGGED_TOKENS = 16  # of one line of metrics.jsonl
+LOGGED_TOKENS = 16  # tokens per line of metrics.jsonl
 SAVE_SECONDS = 60.0  # between two checkpoints
 ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
-MOMENTS = {"adam": 2, "rmsprop": 1, "sgd": 0}  # that an optimizer keeps of every weight
+MOMENTS = {"adam": 2, "rmsprop": 1, "sgd": 0}  # numbers that the optimizer keeps per weight
 
 
 class OnlineLearner(nn.Module):
@@ -38,8 +40,7 @@ class OnlineLearner(nn.Module):
     def __init__(
         self, settings: LearnerSettings, dimension: int, draws: Sequence[np.random.Generator]
     ) -> None:
-        """One network for each of ``draws``, which its weights come from: normal, of variance
-        1 / inputs."""
+        """One network per generator in ``draws``; weights are normal with variance 1 / inputs."""
         super().__init__()
         self.settings = settings
         self.activation = ACTIVATIONS[settings.activation]
@@ -53,67 +54,68 @@ class OnlineLearner(nn.Module):
         )
 
     def forward(self, x_SD: Tensor) -> Tensor:
-        """What each network makes of its own sequence's token, (S, D)."""
-        *hidden, last = self.weights
+        """One token of every sequence through its own network: (S, D) -> (S, D)."""
+        *hidden_layers, last = self.weights
         x_S1D = x_SD[:, None]
-        for weight in hidden:
+        for weight in hidden_layers:
             x_S1D = self.activation(x_S1D @ weight)
         return (x_S1D @ last)[:, 0]
 
     def state_bytes(self, batch: int, length: int) -> int:
-        """Of ``batch`` sequences after any ``length``: weights and the optimizer's moments, which
-        are all that is kept of a sequence."""
+        """Bytes that are kept of ``batch`` sequences, at any ``length``: weights and moments."""
         numbers = count_parameters(self) // len(self.weights[0])
         return 4 * batch * numbers * (1 + MOMENTS[self.settings.optimizer])
 
 
 def build_learner(settings: OnlineSettings, seed: int, sequences: int) -> OnlineLearner:
-    """The networks of the first ``sequences``, decided by the run's ``seed`` and the task's."""
+    """The networks of the first ``sequences`` sequences, for the run's ``seed`` and the task's."""
     draws = [generator("learner", seed, settings.seed, number) for number in range(sequences)]
     return OnlineLearner(settings.learner, settings.dimension, draws)
 
 
 def build_optimizer(learner: OnlineLearner) -> torch.optim.Optimizer:
-    """With PyTorch's defaults for all but the learning rate."""
+    """The configured optimizer; all but the learning rate has PyTorch's defaults."""
     rate, weights = learner.settings.learning_rate, learner.parameters()
     if learner.settings.optimizer == "rmsprop":
         return torch.optim.RMSprop(weights, rate)
-    kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[learner.settings.optimizer]
-    return kind(weights, rate, fused=True)
+    optimizer = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[learner.settings.optimizer]
+    return optimizer(weights, rate, fused=True)
 
 
-def relative_loss(found_SD: Tensor, wanted_SD: Tensor) -> Tensor:
-    """|M(i) - o|^2 / |o|^2 of each sequence, (S,). The paper prints |i - o|^2 above the line, in
-    which nothing is learnt."""
-    return (found_SD - wanted_SD).square().sum(-1) / wanted_SD.square().sum(-1)
+def relative_loss(outputs_SD: Tensor, targets_SD: Tensor) -> Tensor:
+    """|M(i) - o|^2 / |o|^2 of each sequence, (S,).
+
+    The paper prints the numerator |i - o|^2, which does not depend on the network.
+    """
+    return (outputs_SD - targets_SD).square().sum(-1) / targets_SD.square().sum(-1)
 
 
 class OnlineTraining:
-    """Learns sequences token by token; what it writes goes to ``folder``."""
+    """Learns sequences token by token; writes only to ``folder``."""
 
     def __init__(
         self,
         learner: OnlineLearner,
         inputs_STD: Tensor,
-        wanted_STD: Tensor,
+        targets_STD: Tensor,
         *,
         folder: Path,
         on_line: Callable[[dict[str, float]], None] = lambda line: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.learner, self.optimizer = learner, build_optimizer(learner)
-        # A token's vectors of all sequences side by side.
-        self.inputs_TSD, self.wanted_TSD = (
-            each.transpose(0, 1).contiguous() for each in (inputs_STD, wanted_STD)
+        # The vectors of one token of all sequences are adjacent.
+        self.inputs_TSD, self.targets_TSD = (
+            vectors.transpose(0, 1).contiguous() for vectors in (inputs_STD, targets_STD)
         )
         self.folder = RunFolder(folder)
         self.on_line, self.should_stop = on_line, should_stop
         self.tokens, self.seconds = 0, 0.0
-        # Saved with the weights: a run that goes on has all losses in the end.
-        learner.register_buffer("losses_TS", self.wanted_TSD.new_zeros(self.wanted_TSD.shape[:2]))
+        # Saved with the weights, so that a resumed run has all losses at the end.
+        learner.register_buffer("losses_TS", self.targets_TSD.new_zeros(self.targets_TSD.shape[:2]))
 
     def resume(self) -> None:
-        """Go on from the folder's last checkpoint."""
+        """Continue from the folder's last checkpoint."""
         source = checkpoint.find_checkpoint(self.folder.path)
         checkpoint.load_model(source, self.learner)
         checkpoint.load_optimizer(source, self.optimizer)
@@ -123,32 +125,32 @@ class OnlineTraining:
     def run(self) -> Tensor:
         """The loss of every token before the step on it, (S, T).
 
-        Raises TrainingError where one is not finite, Interrupted after a signal.
+        Raises TrainingError if one is not finite, Interrupted after a signal.
         """
         path = self.folder.metrics
         truncate_metrics(path, self.tokens)
-        began = time.perf_counter() - self.seconds
-        saved = time.perf_counter()
+        started = time.perf_counter() - self.seconds
+        saved_at = time.perf_counter()
         with path.open("a", encoding="utf-8") as file:
             while self.tokens < len(self.inputs_TSD):
                 self._step()
-                self.seconds = time.perf_counter() - began
+                self.seconds = time.perf_counter() - started
                 if self.tokens % LOGGED_TOKENS == 0 or self.tokens == len(self.inputs_TSD):
                     line = self._line()
                     file.write(json.dumps(line) + "\n")
                     file.flush()
                     self.on_line(line)
                 stop = self.should_stop()
-                if stop or time.perf_counter() - saved > SAVE_SECONDS:
+                if stop or time.perf_counter() - saved_at > SAVE_SECONDS:
                     self._save()
-                    saved = time.perf_counter()
+                    saved_at = time.perf_counter()
                 if stop and self.tokens < len(self.inputs_TSD):
                     raise Interrupted
         return self.learner.losses_TS.T
 
     def _step(self) -> None:
-        wanted_SD = self.wanted_TSD[self.tokens]
-        loss_S = relative_loss(self.learner(self.inputs_TSD[self.tokens]), wanted_SD)
+        outputs_SD = self.learner(self.inputs_TSD[self.tokens])
+        loss_S = relative_loss(outputs_SD, self.targets_TSD[self.tokens])
         self.optimizer.zero_grad()
         loss_S.sum().backward()
         self.optimizer.step()
@@ -156,7 +158,7 @@ class OnlineTraining:
         self.tokens += 1
 
     def _line(self) -> dict[str, float]:
-        """The mean loss since the line before."""
+        """A line of metrics.jsonl: the mean loss since the line before."""
         first = (self.tokens - 1) // LOGGED_TOKENS * LOGGED_TOKENS
         loss = float(self.learner.losses_TS[first : self.tokens].mean())
         if not np.isfinite(loss):
