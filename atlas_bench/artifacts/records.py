@@ -14,7 +14,16 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from atlas_bench.artifacts.folder import FAILED_NAME, NOT_RUNS, RECORD_NAME, RUN_MARKS, replacing
+from atlas_bench.artifacts.folder import (
+    NOT_RUNS,
+    RECORD_NAME,
+    RUN_MARKS,
+    RunFolder,
+    UnreadableFile,
+    read_json,
+    read_json_if_valid,
+    replacing,
+)
 from atlas_bench.artifacts.metrics import Metric, metrics_of_format_1
 from atlas_bench.artifacts.saved_config import upgrade as upgrade_config
 from atlas_bench.artifacts.schema import RECORD_FORMAT, DepthScore, Record, Score
@@ -84,11 +93,9 @@ def read_record(path: Path) -> Record:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecordError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:  # broken JSON or broken UTF-8
-        raise RecordError(f"{path} is not valid JSON: {error}") from error
+        content = read_json(path)
+    except UnreadableFile as error:
+        raise RecordError(str(error)) from error
     try:
         values = _values_of(Record, content, "the record")
         for name, kind in LISTS.items():
@@ -144,10 +151,8 @@ def _accepted(hint: Any) -> tuple[type, ...]:
 
 def why_failed(folder: Path) -> str | None:
     """Why the job in ``folder`` failed; None if it did not."""
-    try:
-        return str(json.loads((folder / FAILED_NAME).read_text(encoding="utf-8"))["reason"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    failure = read_json_if_valid(RunFolder(folder).failed)
+    return str(failure["reason"]) if failure and "reason" in failure else None
 
 
 # finding -----------------------------------------------------------------------------------

@@ -15,39 +15,39 @@ from atlas_bench.artifacts.records import RecordError, find_records, read_record
 from atlas_bench.artifacts.schema import Record
 from atlas_bench.naming import nearest
 from atlas_bench.report.published import published_names, published_table
-from atlas_bench.report.table_formats import rich_sheet
+from atlas_bench.report.table_formats import rich_table
 
 NAME = "atlas-bench-report"
 BAD_INPUT = 2
-WIDTH_OF_FILES = 160  # columns, where the output is no terminal
+WIDTH_OF_FILES = 160  # columns, if the output is not a terminal
 LIST = "list"
 NOT_FINISHED = "unfinished or still going on"
 
 DESCRIPTION = """\
-Compare all finished runs found below some folders: models down, lengths across; or put them beside
+Compare all finished runs found below some folders: models down, lengths across. Or put them beside
 a table of the papers.
 
-Runs that differ only in the seed are merged to mean and standard deviation; runs measured or set
-up differently get rows of their own and a note that says in what they differ.
+Runs that differ only in the seed are merged to mean and standard deviation. Runs that were measured
+or set up differently get rows of their own and a note that names the differences.
 """
 EPILOG = """\
 examples
   atlas-bench-report outputs/                      compare everything
   atlas-bench-report outputs/2025-01-31 --output results/january
   atlas-bench-report outputs/ ../other/outputs --metric published_metric
-  atlas-bench-report outputs/ --best               of a grid of training settings the best alone
+  atlas-bench-report outputs/ --best               only the best settings of each grid
   atlas-bench-report --table table3_s_niah outputs/
-  atlas-bench-report --table list                  which tables of the papers there are
+  atlas-bench-report --table list                  list the tables of the papers
 
 files written to the output folder
-  report.html    all of it on one page that loads nothing: tables sort, configs unfold
+  report.html    everything on one page that loads nothing: tables sort, configs unfold
   table.md       the tables in Markdown, with the runs they were made from
   table.tex      the tables for a LaTeX document that uses booktabs
-  scores.csv     every score of every run and metric with all fields of its record, one a line
-  accuracy.png   accuracy over length; accuracy.svg is the same. Likewise, where the records have
-                 them: depths (accuracy over length and depth of the answer), state (accuracy over
+  scores.csv     one score per line, with its metric and all fields of its record
+  accuracy.png   accuracy over length, also as accuracy.svg. Likewise, if the records have them:
+                 depths (accuracy over length and depth of the answer), state (accuracy over
                  state size), loss (over tokens trained), cost (speed and memory over length); in
-                 one folder for each task where there are several
+                 one folder per task if there are several
   With --table TABLE: TABLE.md, TABLE.tex and TABLE.csv instead.
 
 Exit codes: 0 done, 2 bad input. A record that cannot be read is named on stderr and left out.
@@ -55,7 +55,7 @@ Exit codes: 0 done, 2 bad input. A record that cannot be read is named on stderr
 
 
 class UsageError(ValueError):
-    """What was asked cannot be done; the message is one sentence."""
+    """Bad input; the message is one sentence."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -81,59 +81,45 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "directories", nargs="*", metavar="DIR", type=Path, help="folders to look for runs in"
+    add = parser.add_argument
+    add("directories", nargs="*", metavar="DIR", type=Path, help="folders to look for runs in")
+    add(
+        "--output",
+        metavar="DIR",
+        type=Path,
+        help="folder for files (default: report/ in first DIR)",
     )
-    parser.add_argument(
-        "--output", metavar="DIR", type=Path, help="where files go (default: report/ in first DIR)"
-    )
-    parser.add_argument(
+    add(
         "--metric",
-        help="of the tables and plots (default: the first that each subtask has); not with --table",
+        help="of tables and plots (default: the first of each subtask); not with --table",
     )
-    parser.add_argument(
-        "--best",
-        action="store_true",
-        help="of a grid of training settings only the point that validation chooses, as in --table",
+    add(
+        "--best", action="store_true", help="only the settings that validation chooses of each grid"
     )
-    parser.add_argument(
-        "--table", metavar="TABLE", help="of the papers, to put the runs beside; list shows which"
-    )
+    add("--table", metavar="TABLE", help="table of the papers to put the runs beside, or list")
     return parser
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    # Half a second of imports that --help can do without.
-    from atlas_bench.report.assemble import Runs, beside_paper, comparing_runs
-
-    directories, console = arguments.directories, Console()
+    console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH_OF_FILES)
     if arguments.table == LIST:
         for table in map(published_table, published_names()):
             console.print(Text(f"{table.name:16} {table.title} ({table.paper})"), soft_wrap=True)
         return 0
-    if arguments.table is not None and arguments.table not in published_names():
-        tables = ", ".join(published_names())
-        raise UsageError(
-            f"--table {arguments.table} is not one of {tables}"
-            f"{nearest(arguments.table, published_names())}; --table {LIST} says what they are"
-        )
-    if arguments.table is not None and arguments.metric is not None:
-        raise UsageError(
-            f"--metric {arguments.metric} is not for --table {arguments.table}, which shows the "
-            f"metrics of its paper; leave one of the two out"
-        )
-    if not directories:
-        raise UsageError(f"the following arguments are required: DIR; see {NAME} --help")
-    found = Runs(*_read(directories))
-    folder = arguments.output or directories[0] / "report"
+    _check(arguments)
+    # Half a second of imports that the other paths can do without.
+    from atlas_bench.report.assemble import Runs, beside_paper, comparing_runs
+
+    runs = Runs(*_read(arguments.directories))
+    folder = arguments.output or arguments.directories[0] / "report"
     if arguments.table is None:
-        report = comparing_runs(found, folder, arguments.metric, best=arguments.best)
+        report = comparing_runs(runs, folder, arguments.metric, best=arguments.best)
     else:
-        report = beside_paper(found, arguments.table)
-    for sheet in report.shown:
-        console.print(rich_sheet(sheet))
+        report = beside_paper(runs, arguments.table)
+    for table in report.shown:
+        console.print(rich_table(table))
     try:
         written = report.write(folder)
     except OSError as error:
@@ -144,8 +130,24 @@ def _report(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check(arguments: argparse.Namespace) -> None:
+    table, metric = arguments.table, arguments.metric
+    if table is not None and table not in published_names():
+        raise UsageError(
+            f"--table {table} is not one of {', '.join(published_names())}"
+            f"{nearest(table, published_names())}; --table {LIST} describes them"
+        )
+    if table is not None and metric is not None:
+        raise UsageError(
+            f"--metric {metric} is not for --table {table}, which shows the metrics of its paper; "
+            f"remove one of the two"
+        )
+    if not arguments.directories:
+        raise UsageError(f"the following arguments are required: DIR; see {NAME} --help")
+
+
 def _read(directories: Sequence[Path]) -> tuple[list[Record], dict[Path, str]]:
-    """All records that can be read, and folders without one; what is left out is said on stderr."""
+    """All readable records, and the folders without one; stderr names what is left out."""
     found = find_records(*directories)
     records = []
     for path in found.records:
@@ -161,8 +163,8 @@ def _read(directories: Sequence[Path]) -> tuple[list[Record], dict[Path, str]]:
         runs = "1 run" if unfinished == 1 else f"{unfinished} runs"
         _complain(f"left out: {runs} without a record, {NOT_FINISHED}")
     if not records:
-        what = "no record" if not found.records else "no record that can be read"
-        raise UsageError(f"{what} found in {', '.join(map(str, directories))}")
+        missing = "no record that can be read" if found.records else "no record"
+        raise UsageError(f"{missing} found in {', '.join(map(str, directories))}")
     return records, reasons
 
 

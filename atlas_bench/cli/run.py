@@ -125,7 +125,7 @@ def _job(config: DictConfig) -> float | None:
     facts = HydraConfig.get()
     folder = Path(facts.runtime.output_dir)
     if facts.mode == RunMode.MULTIRUN and config.mode != "describe":
-        from atlas_bench.report.selection import objective
+        from atlas_bench.artifacts.records import read_record
 
         job = JobStart(
             number=int(facts.job.num),
@@ -136,7 +136,7 @@ def _job(config: DictConfig) -> float | None:
             again=facts.sweeper.get("n_trials") is None,
         )
         record = do_job(job, lambda: _run(config, folder, sweep=job.sweep))
-        return None if record is None else objective(record)
+        return None if record is None else read_record(record).validation_score
     from atlas_bench.runs.execute import RunError
 
     try:

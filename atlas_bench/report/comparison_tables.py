@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
+from collections.abc import Sequence
 
 from atlas_bench.report.comparison import (
     BASELINE,
@@ -12,11 +11,12 @@ from atlas_bench.report.comparison import (
     STANDS_IN,
     Comparison,
     OurRow,
-    Ours,
+    OurScore,
     order_kept,
 )
 from atlas_bench.report.published import Column, PublishedRow
-from atlas_bench.report.table_formats import NOTHING, Entry, Sheet
+from atlas_bench.report.table_formats import NOTHING, Table, TableEntry, csv_text
+from atlas_bench.report.tables import estimate_entry, seeds_entry
 
 LEGEND = {
     DIFFERS: "not the paper's protocol, so no replication; what differs is said below",
@@ -30,187 +30,163 @@ CSV_COLUMNS = (
 )
 
 
-def comparison_sheets(comparison: Comparison) -> list[Sheet]:
-    """One for each group of columns in which there is something of ours: the paper's models that we
-    have too, each above ours and the difference; the paper's others; ours that the paper has not;
-    how much of the order holds. None where nothing is ours."""
-    columns = comparison.table.columns
-    scored = {name for ours in comparison.ours for name in ours.cells}
+def comparison_tables(comparison: Comparison) -> list[Table]:
+    """One table for each group of columns with a score of ours; none if nothing is ours.
+
+    Sections: each model of the paper that we have too, with ours and the difference below it; the
+    paper's other models; ours that the paper does not have; how much of the order is kept.
+    """
+    scored = {name for row in comparison.rows for name in row.scores}
     groups: dict[str, list[Column]] = {}
-    for column in columns:
+    for column in comparison.table.columns:
         groups.setdefault(column.group, []).append(column)
-    shown = {
-        group: of_group
-        for group, of_group in groups.items()
-        if any(column.name in scored for column in of_group)
-    }
-    sheets = [_sheet(comparison, group, of_group) for group, of_group in shown.items()]
-    if sheets:  # the notes hold for all of them
-        sheets[-1].notes += _notes(comparison)
-        if missing := [group for group in groups if group not in shown]:
-            sheets[-1].notes.append(f"No run found has a score of {', '.join(missing)}.")
-    return sheets
+    shown = [
+        name for name, columns in groups.items() if scored & {column.name for column in columns}
+    ]
+    tables = [_table(comparison, name, groups[name]) for name in shown]
+    if tables:  # the notes hold for all of them
+        tables[-1].notes += _notes(comparison)
+        if missing := [name for name in groups if name not in shown]:
+            tables[-1].notes.append(f"No run found has a score of {', '.join(missing)}.")
+    return tables
 
 
-def _sheet(comparison: Comparison, group: str, columns: list[Column]) -> Sheet:
-    table = comparison.table
-    names = {column.name for column in columns}
-    ours = [each for each in comparison.ours if names & set(each.cells)]
-    known = {each.preset for each in ours}
-    shared = []
-    for published in table.rows:
-        if published.preset not in known:
-            continue
-        rows = [_paper_row(published, columns)]
-        for each in ours:
-            if each.preset == published.preset:
-                rows += _our_rows(published, each, columns)
-        shared.append(rows)
-    papers = [_paper_row(row, columns) for row in table.rows if row.preset not in known]
-    theirs = {row.preset for row in table.rows}
-    others = [_our_row(each, columns) for each in ours if each.preset not in theirs]
+def _table(comparison: Comparison, group: str, columns: Sequence[Column]) -> Table:
+    about, names = comparison.table, {column.name for column in columns}
+    shared, papers = [], []
+    for published in about.rows:
+        paper = _paper_entries(published, columns)
+        rows = [row for row in comparison.rows_of(published) if names & set(row.scores)]
+        if rows:
+            ours = [entries for row in rows for entries in _our_rows(row, published, columns)]
+            shared.append([paper, *ours])
+        else:
+            papers.append(paper)
+    unpublished = [row for row in comparison.unpublished if names & set(row.scores)]
+    others = [_our_entries(row, columns) for row in unpublished]
     sections = [*shared, papers, others, _order_rows(comparison, columns)]
-    return Sheet(
-        f"{table.title} ({table.paper})" + (f", {group}" if group else ""),
+    return Table(
+        f"{about.title} ({about.paper})" + (f", {group}" if group else ""),
         ["model", *(column.heading for column in columns)],
         texts=1,
         sections=[section for section in sections if section],
     )
 
 
-def _our_rows(published: PublishedRow, ours: OurRow, columns: list[Column]) -> list[list[Entry]]:
-    """Ours, and the difference wherever there is one."""
-    differences = [
-        _difference_entry(difference(published, ours, column), column) for column in columns
-    ]
-    rows = [_our_row(ours, columns)]
+def _our_rows(
+    row: OurRow, published: PublishedRow, columns: Sequence[Column]
+) -> list[list[TableEntry]]:
+    """Ours, and the difference if any score has one."""
+    differences = [_difference_entry(_difference(row, published, each), each) for each in columns]
+    rows = [_our_entries(row, columns)]
     if any(entry.order is not None for entry in differences):
-        rows.append([Entry("difference"), *differences])
+        rows.append([TableEntry("difference"), *differences])
     return rows
 
 
-def _paper_row(published: PublishedRow, columns: list[Column]) -> list[Entry]:
-    entries = []
+def _paper_entries(published: PublishedRow, columns: Sequence[Column]) -> list[TableEntry]:
+    entries = [TableEntry(f"{published.model}, paper")]
     for column in columns:
         value = published.values.get(column.name)
         text = NOTHING if value is None else f"{value:.{column.decimals}f}"
-        entries.append(Entry(text, order=value))
-    return [Entry(f"{published.model}, paper"), *entries]
+        entries.append(TableEntry(text, order=value))
+    return entries
 
 
-def _our_row(ours: OurRow, columns: list[Column]) -> list[Entry]:
-    seeds = "" if ours.seeds == 1 else f"{ours.seeds} seeds"
-    cells = [_our_entry(ours.cells.get(column.name), column) for column in columns]
-    return [Entry(f"{ours.pool.name}, ours", seeds, f"({seeds})" if seeds else ""), *cells]
+def _our_entries(row: OurRow, columns: Sequence[Column]) -> list[TableEntry]:
+    scores = [_score_entry(row.scores.get(column.name), column) for column in columns]
+    return [seeds_entry(f"{row.group.name}, ours", row.seeds), *scores]
 
 
-def _our_entry(ours: Ours | None, column: Column) -> Entry:
-    if ours is None:
-        return Entry(NOTHING)
-    cell, digits, below, beside = ours.cell, max(1, column.decimals), "", ""
-    if cell.spread is not None:
-        below = f"\N{PLUS-MINUS SIGN}{cell.spread:.{digits}f}"
-        beside = f"\N{PLUS-MINUS SIGN} {cell.spread:.{digits}f}"
-    elif cell.low is not None and cell.high is not None:
-        below = f"{cell.low:.0f}\N{EN DASH}{cell.high:.0f}"
-        beside = f"[{cell.low:.{digits}f}, {cell.high:.{digits}f}]"
-    return Entry(f"{cell.value:.{digits}f}{ours.marks}", below, beside, order=cell.value)
+def _score_entry(score: OurScore | None, column: Column) -> TableEntry:
+    if score is None:
+        return TableEntry(NOTHING)
+
+    def number(value: float, digits: int) -> str:
+        return f"{value:.{digits}f}"
+
+    return estimate_entry(score.estimate, number, max(1, column.decimals), marks=score.marks)
 
 
-def _difference_entry(value: float | None, column: Column) -> Entry:
+def _difference_entry(value: float | None, column: Column) -> TableEntry:
     if value is None:
-        return Entry(NOTHING)
+        return TableEntry(NOTHING)
     sign = "\N{MINUS SIGN}" if value < 0 else "+"
-    return Entry(f"{sign}{abs(value):.{max(1, column.decimals)}f}", order=value)
+    return TableEntry(f"{sign}{abs(value):.{max(1, column.decimals)}f}", order=value)
 
 
-def difference(published: PublishedRow, ours: OurRow, column: Column) -> float | None:
-    """Ours less the paper's; None where one is missing or it would mean nothing."""
-    paper, cell = published.values.get(column.name), ours.cells.get(column.name)
-    if paper is None or cell is None or not cell.comparable:
-        return None
-    return cell.cell.value - paper
+def _difference(row: OurRow, published: PublishedRow, column: Column) -> float | None:
+    score = row.scores.get(column.name)
+    return None if score is None else score.difference(published.values.get(column.name))
 
 
-def _order_rows(comparison: Comparison, columns: list[Column]) -> list[list[Entry]]:
+def _order_rows(comparison: Comparison, columns: Sequence[Column]) -> list[list[TableEntry]]:
     """For each scale, how many pairs of models are in the paper's order."""
     rows = []
-    for scale in dict.fromkeys(ours.scale for ours in comparison.ours):
+    for scale in dict.fromkeys(row.scale for row in comparison.rows):
         counts = [order_kept(comparison, column, scale) for column in columns]
         if any(pairs for _, pairs in counts):
-            entries = [Entry(f"{kept}/{pairs}" if pairs else NOTHING) for kept, pairs in counts]
-            rows.append([Entry(f"pairs in the paper's order, {scale}"), *entries])
+            entries = [
+                TableEntry(f"{kept}/{pairs}" if pairs else NOTHING) for kept, pairs in counts
+            ]
+            rows.append([TableEntry(f"pairs in the paper's order, {scale}"), *entries])
     return rows
 
 
 def _notes(comparison: Comparison) -> list[str]:
     table = comparison.table
     notes = [table.note] if table.note else []
-    cells = [cell for ours in comparison.ours for cell in ours.cells.values()]
     stand_ins = [column.stand_in for column in table.columns if column.stand_in]
     named = ", ".join(f"{each.tasks[0]} {each.subtasks[0]} {each.metric}" for each in stand_ins)
     for mark, meaning in LEGEND.items():
-        if any(mark in cell.marks for cell in cells):
+        if any(mark in score.marks for score in comparison.scores):
             notes.append(f"{mark}: {meaning.format(named)}")
-    alike: dict[str, list[str]] = {}  # rows by what differs
-    for ours in comparison.ours:
-        reasons = dict.fromkeys(reason for cell in ours.cells.values() for reason in cell.reasons)
-        alike.setdefault("; ".join([*ours.differs, *reasons]), []).append(ours.pool.name)
-    for said, names in alike.items():
-        whose = "all of ours" if len(alike) == 1 else ", ".join(dict.fromkeys(names))
-        notes.append(f"{whose}: {said or 'as in the paper, as far as the record says'}")
-    notes += [ours.pool.note for ours in comparison.ours if ours.pool.note]
-    notes += comparison.choices
+    names_by_difference: dict[str, list[str]] = {}
+    for row in comparison.rows:
+        reasons = dict.fromkeys(reason for each in row.scores.values() for reason in each.reasons)
+        difference = "; ".join([*row.differs, *reasons])
+        names_by_difference.setdefault(difference, []).append(row.group.name)
+    for difference, names in names_by_difference.items():
+        rows = "all of ours" if len(names_by_difference) == 1 else ", ".join(dict.fromkeys(names))
+        notes.append(f"{rows}: {difference or 'as in the paper, as far as the record says'}")
+    notes += [row.group.note for row in comparison.rows if row.group.note]
+    notes += comparison.grid_notes
     return notes + [f"{row.model}, paper: {row.note}" for row in table.rows if row.note]
 
 
+# CSV ---------------------------------------------------------------------------------------
+
+
 def comparison_csv(comparison: Comparison) -> str:
-    """Every number of the paper and of ours, one pair a line, in the paper's unit."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, CSV_COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
-    table = comparison.table
-    theirs = {row.preset for row in table.rows}
+    """Every number of the paper and of ours, one pair per line, in the paper's unit."""
     pairs: list[tuple[PublishedRow | None, OurRow | None]] = []
-    for published in table.rows:
-        pairs += [(published, ours) for ours in comparison.of(published) or [None]]
-    pairs += [(None, ours) for ours in comparison.ours if ours.preset not in theirs]
-    for published, ours in pairs:
-        for column in table.columns:
-            line = {**_their_fields(published, column), **_our_fields(ours, column)}
-            if "paper" in line and "ours" in line:
-                line["difference"] = _rounded(difference(published, ours, column))
-            if "paper" in line or "ours" in line:
-                writer.writerow({"table": table.name, "column": column.name, **line})
-    return text.getvalue()
+    for published in comparison.table.rows:
+        pairs += [(published, row) for row in comparison.rows_of(published) or [None]]
+    pairs += [(None, row) for row in comparison.unpublished]
+    lines = [
+        {"table": comparison.table.name, "column": column.name, **numbers}
+        for published, row in pairs
+        for column in comparison.table.columns
+        if (numbers := _pair(published, row, column))
+    ]
+    return csv_text(CSV_COLUMNS, lines)
 
 
-def _their_fields(published: PublishedRow | None, column: Column) -> dict[str, object]:
-    if published is None or column.name not in published.values:
-        return {}
-    return {
-        "model": published.model,
-        "preset": published.preset,
-        "source": published.source,
-        "paper": published.values[column.name],
-    }
-
-
-def _our_fields(ours: OurRow | None, column: Column) -> dict[str, object]:
-    if ours is None or column.name not in ours.cells:
-        return {}
-    found = ours.cells[column.name]
-    return {
-        "preset": ours.preset,
-        "scale": ours.scale,
-        "seeds": found.cell.seeds,
-        "samples": found.cell.samples,
-        "ours": _rounded(found.cell.value),
-        "low": _rounded(found.cell.low),
-        "high": _rounded(found.cell.high),
-        "marks": found.marks,
-        "differs": "; ".join([*ours.differs, *found.reasons]),
-    }
+def _pair(published: PublishedRow | None, row: OurRow | None, column: Column) -> dict[str, object]:
+    paper = published.values.get(column.name) if published else None
+    score = row.scores.get(column.name) if row else None
+    line: dict[str, object] = {}
+    if paper is not None:
+        line |= {"model": published.model, "preset": published.preset}
+        line |= {"source": published.source, "paper": paper}
+    if score is not None:
+        found = score.estimate
+        line |= {"preset": row.preset, "scale": row.scale}
+        line |= {"seeds": found.seeds, "samples": found.samples, "ours": _rounded(found.value)}
+        line |= {"low": _rounded(found.low), "high": _rounded(found.high)}
+        line |= {"difference": _rounded(score.difference(paper)), "marks": score.marks}
+        line |= {"differs": "; ".join([*row.differs, *score.reasons])}
+    return line
 
 
 def _rounded(value: float | None) -> float | str:

@@ -6,8 +6,8 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -25,12 +25,11 @@ from atlas_bench.artifacts.folder import (
 from atlas_bench.artifacts.schema import Record
 from atlas_bench.report.plots import Plot
 from atlas_bench.report.plots.style import AXIS, COLOURS, GREY, GRID, INK, STYLE
-from atlas_bench.report.rows import order_of
-from atlas_bench.report.table_formats import NOTHING, Entry, Sheet
-from atlas_bench.report.tables import short_count
+from atlas_bench.report.row_groups import order_of
+from atlas_bench.report.table_formats import NOTHING, Table, TableEntry, short_count
 
 TITLE = "atlas-bench report"
-# The colours of a plot as the page's own, which change in the dark.
+# The colours of a plot become the page's own, which change in dark mode.
 THEMED = {
     **{colour: f"var(--c{index})" for index, colour in enumerate(COLOURS, start=1)},
     INK: "var(--ink)",
@@ -38,53 +37,51 @@ THEMED = {
     AXIS: "var(--axis)",
     GRID: "var(--grid)",
 }
-WIDE_INCHES = 8.0  # a plot from here on takes the whole width of the page
+WIDE_INCHES = 8.0  # a plot of this width or more takes the whole width of the page
 FILES = (RECORD_NAME, CONFIG_NAME, ".hydra/config.yaml", METRICS_NAME, PREDICTIONS_NAME)
 
 
 @dataclass(frozen=True)
-class Part:
-    """One task: its tables and plots, and ``others``, tables that are shown when asked for."""
+class TaskResults:
+    """One task's tables and plots; ``other_tables`` are folded away."""
 
-    name: str
-    sheets: list[Sheet]
-    others: list[Sheet]
+    task: str
+    tables: list[Table]
+    other_tables: list[Table]
     plots: list[Plot]
 
 
 def page(
-    parts: Sequence[Part],
-    compared: Sequence[Sheet],
+    results: Sequence[TaskResults],
+    beside_papers: Sequence[Table],
     records: Sequence[Record],
     unfinished: Mapping[Path, str],
     folder: Path,
 ) -> str:
-    """The HTML of a report that will lie in ``folder``, to which links to runs are relative.
+    """The HTML of a report in ``folder``, to which the links to runs are relative.
 
-    ``compared``: tables beside papers'; ``unfinished``: folders of runs without a record, and why.
+    ``unfinished``: folders of runs without a record, and why.
     """
     records = sorted(records, key=order_of)
-    sections = [(part.name, _results(part, f"plot{index}-")) for index, part in enumerate(parts)]
-    if compared:
-        sections.append(("Beside the papers", "".join(map(_grouped_table, compared))))
+    sections = [(each.task, _results(each, f"plot{index}-")) for index, each in enumerate(results)]
+    if beside_papers:
+        tables = "".join(_table(table, sortable=False) for table in beside_papers)
+        sections.append(("Beside the papers", tables))
     sections.append(("Runs", _runs(records)))
     sections.append(("Configs", _configs(records, folder)))
     if unfinished:
-        items = "".join(
-            f'<li class="path">{escape(str(path))}: {escape(reason)}</li>'
-            for path, reason in unfinished.items()
-        )
-        sections.append(("Without a record", f'<div class="card"><ul>{items}</ul></div>'))
-    names = [(f"s{index}", name) for index, (name, _) in enumerate(sections)]
+        items = [f"{path}: {reason}" for path, reason in unfinished.items()]
+        sections.append(("Without a record", f'<div class="card">{_list(items, "path")}</div>'))
+    links = [f'<a href="#s{at}">{escape(name)}</a>' for at, (name, _) in enumerate(sections)]
+    body = [
+        f'<section aria-labelledby="s{at}"><h2 id="s{at}">{escape(name)}</h2>{content}</section>'
+        for at, (name, content) in enumerate(sections)
+    ]
     return Template(_template("page.html")).substitute(
         title=TITLE,
         summary=escape(_summary(records)),
-        navigation=" ".join(f'<a href="#{anchor}">{escape(name)}</a>' for anchor, name in names),
-        body="\n".join(
-            f'<section aria-labelledby="{anchor}"><h2 id="{anchor}">{escape(name)}</h2>{content}'
-            "</section>"
-            for (anchor, name), (_, content) in zip(names, sections, strict=True)
-        ),
+        navigation=" ".join(links),
+        body="\n".join(body),
         style=_template("page.css"),
         script=_template("page.js"),
     )
@@ -98,87 +95,85 @@ def _summary(records: Sequence[Record]) -> str:
     models = len({record.model for record in records})
     days = sorted({record.started_at[:10] for record in records})
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    return f"{_counted(len(records), 'run')} of {_counted(models, 'model')}, {when}"
+    runs = f"{len(records)} run{'' if len(records) == 1 else 's'}"
+    return f"{runs} of {models} model{'' if models == 1 else 's'}, {when}"
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+def _list(items: Sequence[str], item_class: str = "", list_class: str = "") -> str:
+    """An unordered list; empty without items."""
+    item, whole = (f' class="{name}"' if name else "" for name in (item_class, list_class))
+    lines = "".join(f"<li{item}>{escape(text)}</li>" for text in items)
+    return f"<ul{whole}>{lines}</ul>" if lines else ""
 
 
 # tables ------------------------------------------------------------------------------------
 
 
-def _results(part: Part, prefix: str) -> str:
-    tables = "".join(_sortable_table(_by_model(sheet)) for sheet in part.sheets)
-    plots = "".join(_figure(plot, f"{prefix}{index}-") for index, plot in enumerate(part.plots))
-    others = "".join(_sortable_table(_by_model(sheet)) for sheet in part.others)
+def _results(results: TaskResults, prefix: str) -> str:
+    tables, others = (
+        "".join(_table(_with_model_first(table)) for table in each)
+        for each in (results.tables, results.other_tables)
+    )
     if others:
         others = f"<details><summary>Other metrics</summary>{others}</details>"
+    plots = "".join(_figure(plot, f"{prefix}{at}-") for at, plot in enumerate(results.plots))
     return f'{tables}{others}<div class="plots">{plots}</div>'
 
 
-def _by_model(sheet: Sheet) -> Sheet:
-    """The model in the first column, which stays in view; no subtasks where there is but one."""
-    rows = [row for section in sheet.sections for row in section]
-    several = len({row[0].text for row in rows}) > 1
+def _with_model_first(table: Table) -> Table:
+    """The model in the first column, which stays in view; a single subtask goes to the title."""
+    rows = [row for section in table.sections for row in section]
+    subtasks = {row[0].text for row in rows}
+    if len(subtasks) > 1:
+        order, texts, title = (1, 0), 2, table.title
+    else:
+        order, texts, title = (1,), 1, f"{table.title}, {rows[0][0].text}"
 
-    def turned(cells: list) -> list:
-        return [cells[1], *cells[:1], *cells[2:]] if several else cells[1:]
+    def reordered(cells: list) -> list:
+        return [*(cells[at] for at in order), *cells[2:]]
 
-    title = sheet.title if several else f"{sheet.title}, {rows[0][0].text}"
-    return Sheet(
-        title, turned(sheet.headings), 2 if several else 1, [list(map(turned, rows))], sheet.notes
-    )
-
-
-def _sortable_table(sheet: Sheet) -> str:
-    headings = "".join(
-        f'<th scope="col" aria-sort="none"{_text_class(index, sheet)}>'
-        f'<button type="button">{escape(heading)}</button></th>'
-        for index, heading in enumerate(sheet.headings)
-    )
-    return _table(sheet, headings, "sortable")
+    rows = [reordered(row) for row in rows]
+    headings = reordered(table.headings)
+    return replace(table, title=title, headings=headings, texts=texts, sections=[rows])
 
 
-def _grouped_table(sheet: Sheet) -> str:
-    """Rows that only make sense below each other, so that nothing is sorted."""
-    headings = "".join(
-        f'<th scope="col"{_text_class(index, sheet)}>{escape(heading)}</th>'
-        for index, heading in enumerate(sheet.headings)
-    )
-    return _table(sheet, headings, "grouped")
-
-
-def _table(sheet: Sheet, headings: str, kind: str) -> str:
+def _table(table: Table, *, sortable: bool = True) -> str:
+    """Not sortable: rows that only make sense below each other."""
+    headings = ""
+    for index, heading in enumerate(table.headings):
+        text = escape(heading)
+        if sortable:
+            text = f'<button type="button">{text}</button>'
+        sort = ' aria-sort="none"' if sortable else ""
+        headings += f'<th scope="col"{sort}{_text_class(index, table)}>{text}</th>'
     bodies = "".join(
-        f"<tbody>{''.join(_row(row, sheet) for row in section)}</tbody>"
-        for section in sheet.sections
+        f"<tbody>{''.join(_row(row, table) for row in section)}</tbody>"
+        for section in table.sections
     )
-    notes = "".join(f"<li>{escape(note)}</li>" for note in sheet.notes)
-    title = escape(sheet.title)
+    title = escape(table.title)
     return (
         f'<div class="card"><h3>{title}</h3>'
         f'<div class="scroll" tabindex="0" role="region" aria-label="{title}">'
-        f'<table class="{kind}"><thead><tr>{headings}</tr></thead>{bodies}</table></div>'
-        + (f'<ul class="notes">{notes}</ul>' if notes else "")
-        + "</div>\n"
+        f'<table class="{"sortable" if sortable else "grouped"}">'
+        f"<thead><tr>{headings}</tr></thead>{bodies}</table></div>"
+        f"{_list(table.notes, list_class='notes')}</div>\n"
     )
 
 
-def _row(row: Sequence[Entry], sheet: Sheet) -> str:
-    cells = [f'<th scope="row" class="text">{_inner(row[0])}</th>']
+def _row(row: Sequence[TableEntry], table: Table) -> str:
+    cells = [f'<th scope="row" class="text">{_content(row[0])}</th>']
     for index, entry in enumerate(row[1:], start=1):
         order = "" if entry.order is None else f' data-order="{entry.order:.6g}"'
         share = "" if entry.share is None else f' style="--share:{entry.share:.3f}"'
-        cells.append(f"<td{_text_class(index, sheet)}{order}{share}>{_inner(entry)}</td>")
+        cells.append(f"<td{_text_class(index, table)}{order}{share}>{_content(entry)}</td>")
     return f"<tr>{''.join(cells)}</tr>"
 
 
-def _text_class(index: int, sheet: Sheet) -> str:
-    return ' class="text"' if index < sheet.texts else ""
+def _text_class(index: int, table: Table) -> str:
+    return ' class="text"' if index < table.texts else ""
 
 
-def _inner(entry: Entry) -> str:
+def _content(entry: TableEntry) -> str:
     beside = f"<small>{escape(entry.beside)}</small>" if entry.beside else ""
     text = escape(entry.text).replace("_", "_<wbr>")  # long names break there on a phone
     return (f'<a href="{escape(entry.link)}">{text}</a>' if entry.link else text) + beside
@@ -199,8 +194,8 @@ def _figure(plot: Plot, prefix: str) -> str:
 
 
 def _svg(plot: Plot, prefix: str, size: str) -> str:
-    """The figure in the page's colours, its ids made its own, without what only a file needs."""
-    # Only the page's background shows through; the figure stays as it was.
+    """The figure in the page's colours, with unique ids, without what only a file needs."""
+    # The page's background shows through; the figure itself stays as it was.
     patches = [plot.figure.patch, *(axes.patch for axes in plot.figure.axes)]
     buffer = io.StringIO()
     for patch in patches:
@@ -226,43 +221,48 @@ def _svg(plot: Plot, prefix: str, size: str) -> str:
 
 
 def _runs(records: Sequence[Record]) -> str:
-    words = ["run", "scale", "task"]
-    numbers = ["seed", "parameters", "state", "tokens trained", "training, s", "all, s"]
+    headings = [
+        *("run", "scale", "task", "seed", "parameters", "state", "tokens trained"),
+        *("training, s", "all, s"),
+    ]
     rows = []
     for index, record in enumerate(records):
-        name = Entry(record.name, link=f"#config{index}")
-        rows.append([name, Entry(record.scale), Entry(record.task), *_run_numbers(record)])
-    return _sortable_table(Sheet("All runs", [*words, *numbers], len(words), [rows]))
-
-
-def _run_numbers(record: Record) -> Iterable[Entry]:
-    yield Entry(str(record.seed), order=record.seed)
-    for count in (record.parameters, record.state_bytes, record.train_tokens):
-        yield Entry(NOTHING) if count is None else Entry(short_count(count), order=count)
-    for seconds in (record.train_seconds, record.wall_seconds):
-        yield Entry(f"{seconds:,.0f}", order=seconds)
+        counts = (record.parameters, record.state_bytes, record.train_tokens)
+        rows.append(
+            [
+                TableEntry(record.name, link=f"#config{index}"),
+                *(TableEntry(record.scale), TableEntry(record.task)),
+                TableEntry(str(record.seed), order=record.seed),
+                *(
+                    TableEntry(NOTHING if each is None else short_count(each), order=each)
+                    for each in counts
+                ),
+                *(
+                    TableEntry(f"{seconds:,.0f}", order=seconds)
+                    for seconds in (record.train_seconds, record.wall_seconds)
+                ),
+            ]
+        )
+    return _table(Table("All runs", headings, 3, [rows]))
 
 
 def _configs(records: Sequence[Record], folder: Path) -> str:
-    found = []
+    configs = ""
     for index, record in enumerate(records):
-        notes = "".join(f"<li>{escape(note)}</li>" for note in record.notes)
-        config = escape(json.dumps(record.config, indent=2))
-        found.append(
-            f'<details id="config{index}"><summary>{escape(_run_title(record))}</summary>'
-            f'<p class="path">{escape(_origin(record))}</p>{_links(record, folder)}'
-            + (f'<ul class="notes">{notes}</ul>' if notes else "")
-            + f"<pre>{config}</pre></details>"
+        title = f"{record.model} {record.scale} on {record.task}, seed {record.seed}"
+        commit = f", commit {record.git_commit}" if record.git_commit else ""
+        origin = f"started {record.started_at} on {record.device}{commit}"
+        configs += (
+            f'<details id="config{index}"><summary>{escape(title)}</summary>'
+            f'<p class="path">{escape(origin)}</p>{_links(record, folder)}'
+            f"{_list(record.notes, list_class='notes')}"
+            f"<pre>{escape(json.dumps(record.config, indent=2))}</pre></details>"
         )
-    return f'<div class="card">{"".join(found)}</div>'
-
-
-def _run_title(record: Record) -> str:
-    return f"{record.model} {record.scale} on {record.task}, seed {record.seed}"
+    return f'<div class="card">{configs}</div>'
 
 
 def _links(record: Record, folder: Path) -> str:
-    """To the files of the run that are there, from where the page will lie."""
+    """Links to the existing files of the run, relative to the page's ``folder``."""
     if record.path is None:
         return ""
     run = record.path.parent
@@ -273,8 +273,3 @@ def _links(record: Record, folder: Path) -> str:
         if (run / name).is_file()
     )
     return f'<p class="path">{escape(str(run))}: {links}</p>'
-
-
-def _origin(record: Record) -> str:
-    commit = f", commit {record.git_commit}" if record.git_commit else ""
-    return f"started {record.started_at} on {record.device}{commit}"

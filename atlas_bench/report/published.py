@@ -1,39 +1,37 @@
-"""The papers' tables, and which score of a record belongs in which of their cells.
+"""The papers' tables, and which scores of a record belong in which of their cells.
 
-All of it is data, in `published/`: one file for each table with the models down, `tables.csv` (what
-a table is about and how its models were trained), `columns.csv` (the measures that make a column)
-and `measures.csv` (the task, subtask, length and metric of a record that a measure is).
+All of it is data in `published/`. Each table is a file with one model per row. `tables.csv` says
+what a table is about and how its models were trained, `columns.csv` which measures a column is the
+mean of, `measures.csv` which score of a record a measure is, and `mad_cases.csv` over which cases
+MAD averages.
 """
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
-from statistics import mean
 from typing import TypeVar
 
-from atlas_bench.artifacts.metrics import metric_of_format_1
+from atlas_bench.artifacts.metrics import SHARE
 from atlas_bench.artifacts.schema import Record, Score
 from atlas_bench.naming import check_choice
-from atlas_bench.tasks.mad.cases import BASELINE, subtask_score
 
-LOSS_DECIMALS = 3  # of ours where a figure prints none
-NOT_APPLICABLE = "-"  # in tables.csv, where nothing is to be compared; empty is: not stated
-FIXTURE = "(fixture)"  # in the names of everything measured on made-up stand-ins for real data
+DECIMALS_WITHOUT_NUMBERS = 3  # for a column whose numbers the paper does not print; a share has 0
+NOT_APPLICABLE = "-"  # in tables.csv: not compared; an empty field: the paper does not state it
+FIXTURE = "(fixture)"  # in the names of everything measured on made-up data
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A score as records have it, or the mean of several.
+    """A score as records have it.
 
-    ``tasks`` and ``subtasks`` are other names of one thing. ``length`` is empty where any will do.
-    ``samples`` is how many the paper's protocol asks, None where that is not known. With ``cases``
-    it is the mean over MAD's baseline of a subtask and all changes to it.
+    ``tasks`` and ``subtasks`` are synonyms. An empty ``length`` stands for any length. ``samples``
+    is the number that the paper's protocol asks for, None if unknown.
     """
 
     name: str
@@ -41,72 +39,48 @@ class Measure:
     subtasks: tuple[str, ...]
     length: str
     metric: str
+    unit: str
     samples: int | None
-    cases: bool
-
-    @property
-    def in_per_cent(self) -> bool:
-        return metric_of_format_1(self.metric).is_share
-
-    @property
-    def baseline(self) -> Measure:
-        """Of the baseline alone."""
-        return replace(self, cases=False)
 
     def scores(self, record: Record) -> list[Score]:
-        """Those of ``record``, made on real data or on fixtures."""
+        """The matching scores of ``record``, measured on real data or on fixtures."""
         if without_fixture(record.task) not in self.tasks:
             return []
         return [
             score
             for score in record.scores
-            if self._is(without_fixture(score.subtask))
-            and score.metric == self.metric
+            if score.metric == self.metric
             and self.length in ("", score.length_name)
+            and without_fixture(score.subtask) in self.subtasks
         ]
 
-    def _is(self, subtask: str) -> bool:
-        return subtask in self.subtasks or (
-            self.cases and subtask.partition(" ")[0] in self.subtasks
-        )
 
-    def value(self, scores: Sequence[Score]) -> float | None:
-        """Of what `scores` found; None where that is nothing, or not every case."""
-        if not self.cases:
-            return mean(score.value for score in scores) if scores else None
-        accuracies = {score.subtask.partition(" ")[2] or BASELINE: score.value for score in scores}
-        return subtask_score(accuracies, self.subtasks[0])
+Weights = Mapping[Measure, float]  # of a weighted mean; they add up to 1
 
 
 @dataclass(frozen=True)
 class Column:
-    """The mean over its ``parts``, most often one. ``stand_in`` is what a run too small for them
-    may have instead, another measure that can only be compared in how it orders models."""
+    """A weighted mean of measures, most often one. ``baselines`` is the same mean over MAD's
+    baselines alone. ``stand_in`` is another measure for runs that are too small for these; only the
+    order of the models can be compared with it."""
 
     name: str
     group: str
     heading: str
-    parts: tuple[tuple[Measure, ...], ...]  # each a mean itself
+    weights: Weights
+    baselines: Weights
     stand_in: Measure | None
-    decimals: int  # that the paper prints, or of ours where it prints no number
-
-    @property
-    def measures(self) -> tuple[Measure, ...]:
-        return tuple(measure for part in self.parts for measure in part)
+    decimals: int  # as printed by the paper
 
     @property
     def in_per_cent(self) -> bool:
-        return self.measures[0].in_per_cent
-
-    @property
-    def title(self) -> str:
-        return f"{self.group} {self.heading}".strip()
+        return next(iter(self.weights)).unit == SHARE
 
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One model's numbers by column, shares in per cent. ``preset`` is the name of the same model
-    in conf/model, empty where there is none."""
+    """One model's numbers by column, shares in per cent. ``preset`` is the same model's name in
+    conf/model, empty if there is none."""
 
     model: str
     preset: str
@@ -117,8 +91,9 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """``parameters``, ``train_tokens``, ``tokenizer`` and ``data`` say how its models were trained;
-    None or empty where the paper does not. The names are parts of what records call them."""
+    """``parameters``, ``train_tokens``, ``tokenizer`` and ``data`` say how the models were trained;
+    None or empty if the paper does not. A record's tokenizer or data is the paper's if its name
+    contains one of ``tokenizer_names`` or ``data_names``."""
 
     name: str
     title: str
@@ -133,13 +108,17 @@ class PublishedTable:
     columns: tuple[Column, ...]
     rows: tuple[PublishedRow, ...]
 
+    @property
+    def presets(self) -> set[str]:
+        return {row.preset for row in self.rows}
+
 
 def without_fixture(name: str) -> str:
     return name.removesuffix(FIXTURE).rstrip()
 
 
 def published_names() -> list[str]:
-    """Of all tables, in the order of the papers."""
+    """The names of all tables, in the order of the papers."""
     return [line["table"] for line in _lines("tables")]
 
 
@@ -147,8 +126,7 @@ def published_names() -> list[str]:
 def published_table(name: str) -> PublishedTable:
     """The table called ``name``.
 
-    Raises ValueError in one sentence, with the nearest name, for an unknown one, and for data that
-    contradicts itself.
+    Raises ValueError in one sentence for an unknown name, and for data that contradict themselves.
     """
     check_choice("--table", name, published_names())
     about = next(line for line in _lines("tables") if line["table"] == name)
@@ -170,64 +148,82 @@ def published_table(name: str) -> PublishedTable:
     )
 
 
-def _columns(table: str, rows: list[dict[str, str]]) -> tuple[Column, ...]:
+def _columns(table: str, rows: Sequence[dict[str, str]]) -> tuple[Column, ...]:
     measures = _measures()
     lines = {line["column"]: line for line in _lines("columns") if line["table"] == table}
     expected = ["model", "preset", *lines, "source", "note"]
     if not rows or list(rows[0]) != expected:
         raise ValueError(f"published/{table}.csv must have the columns {', '.join(expected)}")
-
-    def part(column: str, name: str) -> tuple[Measure, ...]:
-        """A measure, or another column of the table with all of its measures."""
-        if name != column and name in lines:
-            return tuple(measures[each] for each in lines[name]["measures"].split())
-        check_choice(f"published/columns.csv: {table}.{column}", name, measures)
-        return (measures[name],)
-
-    columns = tuple(
-        Column(
-            name=column,
-            group=line["group"],
-            heading=line["heading"],
-            parts=tuple(part(column, name) for name in line["measures"].split()),
-            stand_in=measures[line["stand_in"]] if line["stand_in"] else None,
-            decimals=_decimals([row[column] for row in rows], line["measures"]),
+    columns = []
+    for name, line in lines.items():
+        parts = []
+        for part in line["measures"].split():  # each a measure, or another column with its measures
+            members = [part]
+            if part != name and part in lines:
+                members = lines[part]["measures"].split()
+            for member in members:
+                check_choice(f"published/columns.csv: {table}.{name}", member, measures)
+            parts.append([measures[member] for member in members])
+        stand_in = measures[line["stand_in"]][0] if line["stand_in"] else None
+        weights = _mean_of(parts)
+        units = {measure.unit for measure in (*weights, *([stand_in] if stand_in else []))}
+        if len(units) > 1:
+            raise ValueError(f"published/columns.csv: {table}.{name} mixes units")
+        columns.append(
+            Column(
+                name=name,
+                group=line["group"],
+                heading=line["heading"],
+                weights=weights,
+                baselines=_mean_of([[cases[:1] for cases in part] for part in parts]),
+                stand_in=stand_in,
+                decimals=_decimals([row[name] for row in rows], units.pop()),
+            )
         )
-        for column, line in lines.items()
-    )
-    for column in columns:
-        # Per cent and perplexity are the better in opposite directions, and cannot be averaged.
-        if len({measure.in_per_cent for measure in column.measures}) > 1 or (
-            column.stand_in and column.stand_in.in_per_cent != column.in_per_cent
-        ):
-            raise ValueError(f"published/columns.csv: {table}.{column.name} mixes units")
-    return columns
+    return tuple(columns)
 
 
-def _decimals(printed: list[str], measure: str) -> int:
-    """Of a column; one without a number that is in per cent has none."""
-    loss = measure in _measures() and not _measures()[measure].in_per_cent
-    digits = [len(each.partition(".")[2]) for each in printed if each]
-    return max(digits, default=LOSS_DECIMALS if loss else 0)
+def _mean_of(parts: Sequence[Sequence[Sequence[Measure]]]) -> Weights:
+    """The mean over parts of the mean over their measures of the mean over the measure's cases."""
+    weights: dict[Measure, float] = {}
+    for part in parts:
+        for cases in part:
+            for case in cases:
+                weight = 1 / len(parts) / len(part) / len(cases)
+                weights[case] = weights.get(case, 0.0) + weight
+    return weights
+
+
+def _decimals(printed: Sequence[str], unit: str) -> int:
+    digits = [len(number.partition(".")[2]) for number in printed if number]
+    return max(digits, default=0 if unit == SHARE else DECIMALS_WITHOUT_NUMBERS)
 
 
 @cache
-def _measures() -> dict[str, Measure]:
-    return {
-        line["measure"]: Measure(
+def _measures() -> dict[str, list[Measure]]:
+    """Each measure as its cases: MAD's have a baseline, which is the first, and changes to it."""
+    changes = {line["subtask"]: line["changes"].split() for line in _lines("mad_cases")}
+    measures = {}
+    for line in _lines("measures"):
+        measure = Measure(
             name=line["measure"],
             tasks=tuple(line["tasks"].split()),
             subtasks=tuple(line["subtasks"].split()),
             length=line["length"],
             metric=line["metric"],
+            unit=line["unit"],
             samples=_number(line, "samples", int),
-            cases=line["cases"] == "mad",
         )
-        for line in _lines("measures")
-    }
+        measures[measure.name] = [measure]
+        if measure.tasks == ("mad",):
+            (subtask,) = measure.subtasks
+            measures[measure.name] += [
+                replace(measure, subtasks=(f"{subtask} {change}",)) for change in changes[subtask]
+            ]
+    return measures
 
 
-def _row(table: str, line: dict[str, str], columns: tuple[Column, ...]) -> PublishedRow:
+def _row(table: str, line: dict[str, str], columns: Sequence[Column]) -> PublishedRow:
     where = f"published/{table}.csv: {line['model']}"
     if not (line["model"] and line["source"]):
         raise ValueError(f"{where} needs a model and a source")
@@ -237,16 +233,27 @@ def _row(table: str, line: dict[str, str], columns: tuple[Column, ...]) -> Publi
         if value is None:
             continue
         if not (math.isfinite(value) and value >= 0 and (value <= 100 or not column.in_per_cent)):
-            raise ValueError(f"{where}: {column.name}={value} cannot be")
+            raise ValueError(f"{where}: {column.name}={value} is impossible")
         values[column.name] = value
     return PublishedRow(line["model"], line["preset"], values, line["source"], line["note"])
 
 
 def _number(line: dict[str, str], key: str, kind: Callable[[str], Value]) -> Value | None:
-    """None where the field is empty or does not apply."""
+    """None if the field is empty or does not apply."""
     return None if line[key] in ("", NOT_APPLICABLE) else kind(line[key])
 
 
 def _lines(name: str) -> list[dict[str, str]]:
+    """The lines of a file; one with `lengths` stands for one line per length.
+
+    ``{length}`` is the length as it is in the columns length and heading, in lower case elsewhere.
+    """
     text = (files("atlas_bench.report") / "published" / f"{name}.csv").read_text(encoding="utf-8")
-    return list(csv.DictReader(text.splitlines()))
+    lines = []
+    for line in csv.DictReader(text.splitlines()):
+        for length in line.pop("lengths", "").split() or [""]:
+            names = {
+                key: length if key in ("length", "heading") else length.lower() for key in line
+            }
+            lines.append({key: line[key].replace("{length}", names[key]) for key in line})
+    return lines

@@ -1,97 +1,286 @@
-"""Which runs fill one row of a paper's table together.
+"""Which runs share one row of a table or one line of a plot, and the scores that such a row shows.
 
-More than the seeds of a row of our own tables: where a model is trained anew for every subtask, as
-in MAD or fine-tuned BABILong, a row is made of many runs, set up alike but for what they are asked.
+Runs are in one group when the facts that decide what a score means agree. Tables of our own runs
+merge seeds; tables beside a paper merge subtasks too, because a benchmark such as MAD trains one
+model per subtask.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from statistics import mean, stdev
 from typing import Any
 
-from atlas_bench.artifacts.schema import Record
-from atlas_bench.report.rows import differing, order_of, said, setup_of
+from atlas_bench.artifacts.schema import Record, Score
 
-# What a run was asked, and what follows from that: the vocabulary of MAD's cases differs.
-ASKED = ("task.subtask", "task.subtasks", "task.change", "task.target", "parameters")
+# Config keys that do not change what a score means: places, names, and which lengths were asked.
+NOT_COMPARED = (
+    "seed", "name", "mode", "checkpoint", "resume", "output_dir", "logger", "task.lengths",
+    "trained_on.task.lengths",
+)  # fmt: skip
+# What was asked of a run, and what follows from it: MAD's cases have different vocabularies.
+SUBTASK_KEYS = ("task.subtask", "task.subtasks", "task.change", "task.target", "parameters")
+TOKENS_TOLERANCE = 0.01  # the last training step may exceed the token budget by this share
+MOST_DIFFERENCES = 5  # named in one note
+
+Length = tuple[int, str]  # nominal tokens and name: "1k" is 1000 or 1024 tokens by convention
+
+
+# estimates ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A score of one run with its interval, or the mean over several seeds."""
+
+    value: float
+    low: float | None  # one seed: the metric's interval, if any; several: mean - spread
+    high: float | None
+    spread: float | None  # standard deviation over the seeds; None for one seed
+    seeds: int
+    samples: int  # per seed
+
+
+def estimate(
+    values: Sequence[float], samples: int, low: float | None = None, high: float | None = None
+) -> Estimate:
+    """``values`` are one per seed; ``low`` and ``high`` are the interval of a single one."""
+    if len(values) == 1:
+        return Estimate(values[0], low, high, None, 1, samples)
+    centre, spread = mean(values), stdev(values)
+    return Estimate(centre, centre - spread, centre + spread, spread, len(values), samples)
+
+
+# groups ------------------------------------------------------------------------------------
 
 
 @dataclass
-class Pool:
-    """Runs of one model at one scale; none has a score that another of its seed has."""
+class RunGroup:
+    """Runs that share one row. They agree in ``identity``, ``protocol`` and ``setup``, and no two
+    of them have one of ``parts``."""
 
     records: list[Record]
-    mark: int | None = None  # number of the note that tells this pool from others of its name
+    identity: tuple[str, ...]
+    protocol: dict[str, Any]
+    setup: dict[str, Any]
+    parts: set[Any]
+    mark: int | None = None  # number of the note that tells this group from others of its name
     note: str | None = None
 
     @property
-    def model(self) -> str:
-        return self.records[0].model
-
-    @property
-    def scale(self) -> str:
-        return self.records[0].scale
+    def first(self) -> Record:
+        return self.records[0]
 
     @property
     def name(self) -> str:
-        """Model and scale, and the number of the note where there is one."""
-        name = f"{self.model} {self.scale}"
+        """Model and scale, and the number of the note if there is one."""
+        name = f"{self.first.model} {self.first.scale}"
         return name if self.mark is None else f"{name} [{self.mark}]"
 
     @property
+    def label(self) -> str:
+        """The name, and the number of seeds if there are several."""
+        seeds = len(self.records)
+        return self.name if seeds == 1 else f"{self.name} ({seeds} seeds)"
+
+    @property
     def by_seed(self) -> dict[int, list[Record]]:
-        found: dict[int, list[Record]] = {}
+        records: dict[int, list[Record]] = {}
         for record in self.records:
-            found.setdefault(record.seed, []).append(record)
-        return found
+            records.setdefault(record.seed, []).append(record)
+        return records
 
-    def takes(self, record: Record) -> bool:
-        """Whether ``record`` is set up like the others and adds something to its seed's scores."""
-        first = self.records[0]
-        return (
-            (first.model, first.scale) == (record.model, record.scale)
-            and not differing([_setup(first), _setup(record)])
-            and not any(
-                _cells(other) & _cells(record)
-                for other in self.records
-                if other.seed == record.seed
+    @cached_property
+    def estimates(self) -> dict[tuple[str, str, Length], Estimate]:
+        """By subtask, metric and length, merged over the seeds."""
+        scores: dict[tuple[str, str, Length], list[Score]] = {}
+        for record in self.records:
+            for score in record.scores:
+                key = (score.subtask, score.metric, (score.length_tokens, score.length_name))
+                scores.setdefault(key, []).append(score)
+        return {
+            key: estimate(
+                [score.value for score in same],
+                min(score.samples for score in same),
+                *(same[0].ci_low, same[0].ci_high),
             )
-        )
+            for key, same in scores.items()
+        }
+
+    def subtasks(self, metric: str) -> set[str]:
+        return {subtask for subtask, name, _ in self.estimates if name == metric}
+
+    def over_length(self, subtask: str, metric: str) -> dict[Length, Estimate]:
+        """The estimates of one subtask and metric, from the shortest length to the longest."""
+        return {
+            key[2]: self.estimates[key]
+            for key in sorted(self.estimates, key=lambda key: key[2])
+            if key[:2] == (subtask, metric)
+        }
 
 
-def pool_runs(records: Iterable[Record]) -> list[Pool]:
-    """Pools in the order of all tables: by task, model, size and start."""
-    pools: list[Pool] = []
+def merge_seeds(records: Iterable[Record]) -> list[RunGroup]:
+    """Groups of runs that differ only in their seed; runs without scores are left out.
+
+    The order is fixed: by task, model, size and start. Groups of one task that were not measured
+    alike, or that share a name, are numbered.
+    """
+
+    def group_of(record: Record) -> RunGroup:
+        identity = (record.task, record.model, record.scale)
+        return RunGroup([record], identity, protocol_of(record), setup_of(record), {record.seed})
+
+    def alike(group: RunGroup, other: RunGroup) -> bool:
+        """Whether one table shows both side by side under the same name."""
+        scored = [{key[:2] for key in each.estimates} for each in (group, other)]
+        return group.identity == other.identity and not set.isdisjoint(*scored)
+
+    groups = _merge(records, group_of)
+    for task in {group.first.task for group in groups}:
+        of_task = [group for group in groups if group.first.task == task]
+        _number(of_task, alike, _seeds_and_path)
+    return groups
+
+
+def merge_subtasks(records: Iterable[Record]) -> list[RunGroup]:
+    """Groups of runs of one model and scale, set up alike except for what they were asked."""
+
+    def group_of(record: Record) -> RunGroup:
+        setup = setup_of(record) | {"tokenizer": record.tokenizer.get("fingerprint")}
+        setup = {key: value for key, value in setup.items() if key not in SUBTASK_KEYS}
+        scores = {
+            (record.seed, each.subtask, each.length_name, each.metric) for each in record.scores
+        }
+        return RunGroup([record], (record.model, record.scale), {}, setup, scores)
+
+    return _merge(records, group_of)
+
+
+def number_twins(groups: Sequence[RunGroup]) -> None:
+    """Number the groups of `merge_subtasks` that share a name."""
+    _number(
+        groups,
+        lambda group, other: group.identity == other.identity,
+        lambda group: f" ({group.first.path.parent})" if group.first.path else "",
+    )
+
+
+def _merge(records: Iterable[Record], group_of: Callable[[Record], RunGroup]) -> list[RunGroup]:
+    groups: list[RunGroup] = []
     for record in sorted((record for record in records if record.scores), key=order_of):
-        pool = next((pool for pool in pools if pool.takes(record)), None)
-        if pool is None:
-            pools.append(Pool([record]))
+        new = group_of(record)
+        for group in groups:
+            if (
+                group.identity == new.identity
+                and group.parts.isdisjoint(new.parts)
+                and not differing([group.protocol, new.protocol])
+                and not differing([group.setup, new.setup])
+            ):
+                group.records.append(record)
+                group.parts |= new.parts
+                break
         else:
-            pool.records.append(record)
-    return pools
+            groups.append(new)
+    return groups
 
 
-def tell_apart(pools: list[Pool]) -> None:
-    """Number those that share a name, with a note that says in what they differ."""
+def _number(
+    groups: Sequence[RunGroup],
+    alike: Callable[[RunGroup, RunGroup], bool],
+    origin_of: Callable[[RunGroup], str],
+) -> None:
+    """Number groups whose protocols differ or that look alike, with a note of the differences."""
+    measured = differing([group.protocol for group in groups])
     number = 0
-    for pool in pools:
-        twins = [each for each in pools if (each.model, each.scale) == (pool.model, pool.scale)]
-        if len(twins) == 1:
+    for group in groups:
+        twins = [other for other in groups if alike(group, other)]
+        if not measured and len(twins) == 1:
             continue
         number += 1
-        setups = [_setup(twin.records[0]) for twin in twins]
-        own = _setup(pool.records[0])
-        pool.mark = number
-        facts = said({key: own.get(key) for key in differing(setups)})
-        path = pool.records[0].path
-        pool.note = f"[{number}] {facts}" + (f" ({path.parent})" if path else "")
+        differences = {key: group.protocol.get(key) for key in measured}
+        for key in differing([twin.setup for twin in twins]):
+            differences[key] = group.setup.get(key)
+        group.mark = number
+        group.note = f"[{number}] {_format_facts(differences)}{origin_of(group)}"
 
 
-def _setup(record: Record) -> dict[str, Any]:
-    facts = setup_of(record) | {"tokenizer": record.tokenizer.get("fingerprint")}
-    return {key: value for key, value in facts.items() if key not in ASKED}
+def _format_facts(facts: dict[str, Any]) -> str:
+    """Facts that tell groups apart, in a few words."""
+    shown = [
+        f"no {key}" if value is None else f"{key}={value}"
+        for key, value in list(facts.items())[:MOST_DIFFERENCES]
+    ]
+    if len(facts) > MOST_DIFFERENCES:
+        shown.append(f"and {len(facts) - MOST_DIFFERENCES} more differences")
+    return ", ".join(shown) or "the same config run again"
 
 
-def _cells(record: Record) -> set[tuple[str, str, str]]:
-    return {(score.subtask, score.length_name, score.metric) for score in record.scores}
+def _seeds_and_path(group: RunGroup) -> str:
+    seeds = ", ".join(str(record.seed) for record in group.records)
+    path = group.first.path
+    return f" (seed {seeds})" if path is None else f" (seed {seeds}, {path.parent})"
+
+
+# facts -------------------------------------------------------------------------------------
+
+
+def protocol_of(record: Record) -> dict[str, Any]:
+    """How the scores were measured: rows that differ in it must be compared with care."""
+    facts = flatten({**record.protocol, "tokenizer": record.tokenizer})
+    if record.config.get("training", {}).get("stop_at") is not None:
+        facts.pop("train_tokens", None)  # a result: a seed that reaches the goal sooner stops
+    return {key: value for key, value in facts.items() if key.split(".")[0] != "chance"}
+
+
+def setup_of(record: Record) -> dict[str, Any]:
+    """What was trained: seeds of one row must agree in it."""
+    facts = flatten({**record.config, "parameters": record.parameters})
+    return {key: value for key, value in facts.items() if not below(key, NOT_COMPARED)}
+
+
+def below(key: str, names: Sequence[str]) -> bool:
+    """Whether a dotted key is one of ``names`` or inside one of them."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` as ``{"a.b": 1}``; lists stay whole."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def order_of(record: Record) -> tuple[Any, ...]:
+    """The sort key of runs in every table."""
+    return (
+        *(record.task, record.model, record.parameters, record.scale),
+        *(record.started_at, record.seed, str(record.path)),
+    )
+
+
+def differing(facts: Sequence[dict[str, Any]]) -> list[str]:
+    """The keys whose values are not the same everywhere, in order of appearance."""
+    keys = dict.fromkeys(key for each in facts for key in each)
+    return [key for key in keys if not _same(key, [each.get(key) for each in facts])]
+
+
+def _same(key: str, values: Sequence[Any]) -> bool:
+    first = values[0]
+    if key == "train_tokens" and all(isinstance(value, (int, float)) for value in values):
+        return all(math.isclose(value, first, rel_tol=TOKENS_TOLERANCE) for value in values)
+    return all(value == first for value in values)
+
+
+def natural(name: str) -> tuple[str | int, ...]:
+    """A sort key that puts qa2 before qa10 and 256-511 before 1024-2047."""
+    return tuple(
+        int(part) if at % 2 else part for at, part in enumerate(re.split(r"([0-9]+)", name))
+    )

@@ -1,17 +1,20 @@
-"""A table before it is drawn, and its forms: terminal, Markdown and LaTeX."""
+"""A table and its forms: terminal, Markdown, LaTeX; and the CSV of plain rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from rich import box
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
 NOTHING = "\N{EN DASH}"  # where a cell has no number
-# What LaTeX cannot print as it is.
-LATEX = {
+LATEX_ESCAPES = {
     "\\": r"\textbackslash{}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "~": r"\textasciitilde{}",
@@ -29,10 +32,10 @@ LATEX = {
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One cell: its text, and how sure that is, briefly (below it, where there is no room) or in
-    full (beside it). On a page ``order`` sorts it, ``share`` from 0 to 1 shades it, and ``link`` is
-    where it leads."""
+class TableEntry:
+    """The content of one cell. The uncertainty stands ``below`` the text in brief, where there is
+    little room, or in full ``beside`` it. On the page ``order`` sorts the entry, ``share`` (0 to 1)
+    shades it and ``link`` is its target."""
 
     text: str
     below: str = ""
@@ -47,83 +50,83 @@ class Entry:
 
 
 @dataclass
-class Sheet:
-    """Rows under headings, the first ``texts`` columns of words and all others of numbers."""
+class Table:
+    """Rows under headings; the first ``texts`` columns hold words, all others numbers."""
 
     title: str
     headings: list[str]
     texts: int
-    sections: list[list[list[Entry]]]  # of rows of cells; a line is drawn between sections
+    sections: list[list[list[TableEntry]]]  # sections of rows; a line is drawn between sections
     notes: list[str] = field(default_factory=list)
 
 
-def rich_sheet(sheet: Sheet) -> Table:
-    """For the terminal; in every section what repeats in the first column is left out."""
-    table = Table(
-        title=Text(sheet.title),
+def rich_table(table: Table) -> RichTable:
+    """For the terminal; an entry of the first column is not repeated within a section."""
+    drawn = RichTable(
+        title=Text(table.title),
         title_style="bold",
         title_justify="left",
-        caption=Text("\n".join(sheet.notes)),
+        caption=Text("\n".join(table.notes)),
         caption_style="dim",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    for index, heading in enumerate(sheet.headings):
-        if index < sheet.texts:
-            table.add_column(Text(heading), overflow="fold")
+    for index, heading in enumerate(table.headings):
+        if index < table.texts:
+            drawn.add_column(Text(heading), overflow="fold")
         else:
-            table.add_column(Text(heading), justify="right", no_wrap=True)
-    for section in sheet.sections:
+            drawn.add_column(Text(heading), justify="right", no_wrap=True)
+    for section in table.sections:
         before = None
         for row in section:
-            first = Entry("") if row[0] == before else row[0]
-            table.add_row(*(_rich_entry(entry) for entry in (first, *row[1:])))
+            first = TableEntry("") if row[0] == before else row[0]
+            drawn.add_row(*(_rich_entry(entry) for entry in (first, *row[1:])))
             before = row[0]
-        table.add_section()
-    return table
+        drawn.add_section()
+    return drawn
 
 
-def _rich_entry(entry: Entry) -> Text:
+def _rich_entry(entry: TableEntry) -> Text:
     text = Text(entry.text, style="dim" if entry.text == NOTHING else "")
     if entry.below:
         text.append(f"\n{entry.below}", style="dim")
     return text
 
 
-def markdown_sheet(sheet: Sheet, level: int = 2) -> str:
-    """With a heading of ``level``; ends in a newline."""
-    numbers = len(sheet.headings) - sheet.texts
-    lines = [f"{'#' * level} {sheet.title}", "", markdown_line(sheet.headings)]
-    lines.append(markdown_line([*["---"] * sheet.texts, *["---:"] * numbers]))
+def markdown_table(table: Table) -> str:
+    """With a heading; ends in a newline."""
+    numbers = len(table.headings) - table.texts
+    lines = [f"## {table.title}", "", markdown_line(table.headings)]
+    lines.append(markdown_line([*["---"] * table.texts, *["---:"] * numbers]))
     lines += [
-        markdown_line(entry.full for entry in row) for section in sheet.sections for row in section
+        markdown_line(entry.full for entry in row) for section in table.sections for row in section
     ]
-    return "\n".join([*lines, "", *(f"- {note}" for note in sheet.notes), ""])
+    return "\n".join([*lines, "", *(f"- {note}" for note in table.notes), ""])
 
 
 def markdown_line(cells: Iterable[object]) -> str:
     return "| " + " | ".join(str(cell).replace("|", r"\|") for cell in cells) + " |"
 
 
-def latex_sheet(sheet: Sheet) -> str:
+def latex_table(table: Table) -> str:
     """A `table` for `\\usepackage{booktabs}`, as wide as its cells; ends in a newline."""
-    numbers = len(sheet.headings) - sheet.texts
+    numbers = len(table.headings) - table.texts
     lines = [
         r"\begin{table}",
         r"\centering",
-        f"\\caption{{{latex_text(sheet.title)}}}",
-        f"\\begin{{tabular}}{{{'l' * sheet.texts}{'r' * numbers}}}",
+        f"\\caption{{{latex_text(table.title)}}}",
+        f"\\begin{{tabular}}{{{'l' * table.texts}{'r' * numbers}}}",
         r"\toprule",
-        _latex_line(latex_text(heading) for heading in sheet.headings),
+        _latex_line(latex_text(heading) for heading in table.headings),
     ]
-    for section in sheet.sections:
+    for section in table.sections:
         lines.append(r"\midrule")
         lines += [_latex_line(_latex_entry(entry) for entry in row) for row in section]
     lines += [r"\bottomrule", r"\end{tabular}"]
-    if sheet.notes:
+    if table.notes:
         lines += ["", r"\smallskip", r"\parbox{\linewidth}{\footnotesize\raggedright"]
-        lines += [f"{latex_text(note)}\\par" for note in sheet.notes]
+        lines += [f"{latex_text(note)}\\par" for note in table.notes]
         lines.append("}")
     return "\n".join([*lines, r"\end{table}", ""])
 
@@ -132,11 +135,35 @@ def _latex_line(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _latex_entry(entry: Entry) -> str:
+def _latex_entry(entry: TableEntry) -> str:
     text = latex_text(entry.text)
     return f"{text} {{\\scriptsize {latex_text(entry.beside)}}}" if entry.beside else text
 
 
 def latex_text(text: str) -> str:
     """``text`` so that LaTeX prints it as it is."""
-    return "".join(LATEX.get(character, character) for character in text)
+    return "".join(LATEX_ESCAPES.get(character, character) for character in text)
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """A CSV file; missing values are empty, lists and truth values are JSON."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(
+            {
+                key: json.dumps(value) if isinstance(value, (list, bool)) else value
+                for key, value in row.items()
+            }
+        )
+    return text.getvalue()
+
+
+def short_count(count: int) -> str:
+    """1234567 -> ``1.2M``; three digits at most."""
+    for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if count >= size:
+            digits = 0 if count >= 100 * size else 1
+            return f"{count / size:.{digits}f}{letter}"
+    return str(count)

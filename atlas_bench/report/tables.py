@@ -1,269 +1,221 @@
-"""Tables of records: models down, lengths across; shares in per cent, anything else as it is.
+"""Tables of records: models down, lengths across; shares in per cent, other units as they are.
 
-Seeds are merged as rows.py says; where rows were measured or set up differently, numbered notes
-below the table say in what they differ.
+Seeds are merged as in row_groups.py. If runs were measured or set up differently, numbered notes
+below the table name the differences.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, fields
 
-from rich.table import Table
+from rich.table import Table as RichTable
 
 from atlas_bench.artifacts.metrics import Metric
 from atlas_bench.artifacts.schema import Record, Score
-from atlas_bench.report.rows import (
-    Cell,
-    Length,
-    Row,
+from atlas_bench.report.row_groups import (
+    Estimate,
+    RunGroup,
     differing,
     flatten,
-    merge_runs,
+    merge_seeds,
     natural,
     order_of,
-    protocol_of,
 )
 from atlas_bench.report.selection import find_grids
 from atlas_bench.report.table_formats import (
     NOTHING,
-    Entry,
-    Sheet,
+    Table,
+    TableEntry,
+    csv_text,
     markdown_line,
-    rich_sheet,
+    rich_table,
+    short_count,
 )
 
-# layout ------------------------------------------------------------------------------------
+PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
+WILSON_LEGEND = "One seed: value and 95% Wilson interval over the samples."
+SEEDS_LEGEND = f"Several seeds: mean {PLUS_MINUS} standard deviation over the seeds."
 
 
-@dataclass
-class Layout:
-    """One table of one task and metric, before it is drawn."""
-
-    task: str
-    metric: Metric
-    lengths: list[Length]
-    sections: list[tuple[str, list[Row]]]  # subtask, its rows
-    samples: int  # of most cells
-    notes: list[str]
-
-    @property
-    def title(self) -> str:
-        return f"{self.task}, {self.metric.title}, {self.samples} samples a cell"
-
-    @property
-    def length_names(self) -> list[str]:
-        """Headings; with the tokens where one name stands for two lengths."""
-        names = Counter(name for _, name in self.lengths)
-        return [name if names[name] == 1 else f"{name} ({tokens})" for tokens, name in self.lengths]
-
-    def cell(self, subtask: str, row: Row, length: Length) -> Cell | None:
-        return row.cells.get((subtask, self.metric.name, length))
-
-    def remark(self, row: Row, cell: Cell) -> str:
-        """What a cell must add because it has fewer seeds or other samples than it seems."""
-        parts = []
-        if cell.seeds != len(row.records):
-            parts.append(f"{cell.seeds} seed{'s' if cell.seeds > 1 else ''}")
-        if cell.samples != self.samples:
-            parts.append(f"n={cell.samples}")
-        return ", ".join(parts)
+def score_tables(records: Iterable[Record], metric: str | None = None) -> list[Table]:
+    """One table for each task and metric with scores, or only those of ``metric``."""
+    groups = merge_seeds(records)
+    tables = []
+    for task in dict.fromkeys(group.first.task for group in groups):
+        of_task = [group for group in groups if group.first.task == task]
+        for name in metric_names(record for group in of_task for record in group.records):
+            if metric in (None, name):
+                scored = [group for group in of_task if group.subtasks(name)]
+                tables.append(_table(scored, scored[0].first.metric(name)))
+    return tables
 
 
-def layouts(records: Iterable[Record], metric: str | None = None) -> list[Layout]:
-    """One layout for each task and metric (or only ``metric``) that has scores."""
-    rows = merge_runs(records)
-    found = []
-    for task in dict.fromkeys(row.identity[0] for row in rows):
-        of_task = [row for row in rows if row.identity[0] == task]
-        metrics = dict.fromkeys(name for row in of_task for _, name, _ in row.cells)
-        for name in metrics if metric is None else [key for key in metrics if key == metric]:
-            found.append(_layout(task, name, [row for row in of_task if row.subtasks(name)]))
-    return found
+def rich_tables(records: Iterable[Record], metric: str | None = None) -> list[RichTable]:
+    """`score_tables` for the terminal."""
+    return [rich_table(table) for table in score_tables(records, metric)]
 
 
-def metrics_of(records: Iterable[Record]) -> list[str]:
-    """Every metric that was scored, in order of appearance."""
+def metric_names(records: Iterable[Record]) -> list[str]:
+    """Every metric with a score, in order of appearance."""
     return list(dict.fromkeys(score.metric for record in records for score in record.scores))
 
 
 def main_metrics(records: Iterable[Record]) -> list[str]:
-    """The first metric of each subtask of one task's records: what is looked at first."""
-    found: dict[str, str] = {}
+    """The first metric of each subtask of one task: the one that readers want first."""
+    first: dict[str, str] = {}
     for record in records:
         for score in record.scores:
-            found.setdefault(score.subtask, score.metric)
-    return list(dict.fromkeys(found.values()))
+            first.setdefault(score.subtask, score.metric)
+    return list(dict.fromkeys(first.values()))
 
 
-def _layout(task: str, metric: str, rows: list[Row]) -> Layout:
-    keys = [(row, key) for row in rows for key in row.cells if key[1] == metric]
-    subtasks = sorted({key[0] for _, key in keys}, key=natural)
-    cells = [row.cells[key] for row, key in keys]
-    notes = [text for text in [_legend(cells)] if text]
-    if differing([protocol_of(row.records[0]) for row in rows]):
-        notes.append("Not measured alike, so compare with care: see the numbered notes.")
-    notes += _grid_note([record for row in rows for record in row.records])
-    return Layout(
-        task,
-        rows[0].records[0].metric(metric),
-        lengths=sorted({key[2] for _, key in keys}),
-        sections=[
-            (subtask, [row for row in rows if subtask in row.subtasks(metric)])
-            for subtask in subtasks
+def _table(groups: Sequence[RunGroup], metric: Metric) -> Table:
+    """The table of one task and metric."""
+    scored = [
+        (subtask, length, estimate)
+        for group in groups
+        for (subtask, name, length), estimate in group.estimates.items()
+        if name == metric.name
+    ]
+    estimates = [estimate for _, _, estimate in scored]
+    lengths = sorted({length for _, length, _ in scored})
+    samples = Counter(estimate.samples for estimate in estimates).most_common(1)[0][0]
+    names = Counter(name for _, name in lengths)
+    sections = []
+    for subtask in sorted({subtask for subtask, _, _ in scored}, key=natural):
+        rows = []
+        for group in groups:
+            if found := group.over_length(subtask, metric.name):
+                entries = [
+                    _score_entry(group, found.get(each), metric, samples) for each in lengths
+                ]
+                rows.append([TableEntry(subtask), *_group_entries(group), *entries])
+        sections.append(rows)
+    return Table(
+        f"{groups[0].first.task}, {metric.title}, {samples} samples a cell",
+        [
+            *("subtask", "model", "size"),
+            *(name if names[name] == 1 else f"{name} ({tokens})" for tokens, name in lengths),
         ],
-        samples=Counter(cell.samples for cell in cells).most_common(1)[0][0],
-        notes=[*notes, *(row.note for row in rows if row.note)],
+        2,
+        sections,
+        _notes(groups, estimates),
     )
 
 
-def _grid_note(records: Sequence[Record]) -> list[str]:
-    """That rows are points of a grid: a table of everything chooses none by itself."""
-    grids = find_grids(records)
-    if not grids:
-        return []
-    names = ", ".join(dict.fromkeys(" ".join(grid.of) for grid in grids))
-    varied = ", ".join(dict.fromkeys(key for grid in grids for key in grid.varied))
-    return [
-        f"Rows of {names} are points of a grid of {varied}. Of grids with validation scores --best "
-        f"shows the best point alone; atlas-bench-sweep DIR names it."
-    ]
+def _notes(groups: Sequence[RunGroup], estimates: Sequence[Estimate]) -> list[str]:
+    legend = []
+    if any(each.seeds == 1 and each.low is not None for each in estimates):
+        legend.append(WILSON_LEGEND)
+    if any(each.seeds > 1 for each in estimates):
+        legend.append(SEEDS_LEGEND)
+    notes = [" ".join(legend)] if legend else []
+    if differing([group.protocol for group in groups]):
+        notes.append("Not measured alike, so compare with care: see the numbered notes.")
+    if grids := find_grids([record for group in groups for record in group.records]):
+        models = ", ".join(dict.fromkeys(grid.model for grid in grids))
+        varied = ", ".join(dict.fromkeys(key for grid in grids for key in grid.varied))
+        notes.append(
+            f"Rows of {models} are points of a grid of {varied}. Of grids with validation scores "
+            f"--best shows the best point alone; atlas-bench-sweep DIR names it."
+        )
+    return [*notes, *(group.note for group in groups if group.note)]
 
 
-def _legend(cells: Sequence[Cell]) -> str:
-    parts = []
-    if any(cell.seeds == 1 and cell.low is not None for cell in cells):
-        parts.append("One seed: value and 95% Wilson interval over the samples.")
-    if any(cell.seeds > 1 for cell in cells):
-        parts.append("Several seeds: mean \N{PLUS-MINUS SIGN} standard deviation over the seeds.")
-    return " ".join(parts)
+# entries -----------------------------------------------------------------------------------
 
 
-# drawing -----------------------------------------------------------------------------------
+def _group_entries(group: RunGroup) -> list[TableEntry]:
+    """The model with the number of seeds, and the number of parameters."""
+    parameters, seeds = group.first.parameters, len(group.records)
+    size = TableEntry(short_count(parameters), order=parameters)
+    return [seeds_entry(group.name, seeds), size]
 
 
-def sheets(records: Iterable[Record], metric: str | None = None) -> list[Sheet]:
-    """One for each task and metric, ready to be drawn; none where nothing was scored."""
-    return [_sheet(layout) for layout in layouts(records, metric)]
-
-
-def _sheet(layout: Layout) -> Sheet:
-    sections = []
-    for subtask, rows in layout.sections:
-        section = []
-        for row in rows:
-            parameters = row.records[0].parameters
-            section.append(
-                [
-                    Entry(subtask),
-                    _model_entry(row),
-                    Entry(short_count(parameters), order=parameters),
-                    *(_entry(layout, subtask, row, length) for length in layout.lengths),
-                ]
-            )
-        sections.append(section)
-    headings = ["subtask", "model", "size", *layout.length_names]
-    return Sheet(layout.title, headings, 2, sections, layout.notes)
-
-
-def _model_entry(row: Row) -> Entry:
-    """A row's name and how many seeds it stands for."""
-    seeds = len(row.records)
+def seeds_entry(name: str, seeds: int) -> TableEntry:
     if seeds == 1:
-        return Entry(row.name)
-    return Entry(row.name, below=f"{seeds} seeds", beside=f"({seeds} seeds)")
+        return TableEntry(name)
+    return TableEntry(name, below=f"{seeds} seeds", beside=f"({seeds} seeds)")
 
 
-def _entry(layout: Layout, subtask: str, row: Row, length: Length) -> Entry:
-    """The value and how sure it is: below it in a few characters, for 80 columns."""
-    cell = layout.cell(subtask, row, length)
-    if cell is None:
-        return Entry(NOTHING)
+def _score_entry(
+    group: RunGroup, estimate: Estimate | None, metric: Metric, samples: int
+) -> TableEntry:
+    """With a remark if the estimate has fewer seeds or other samples than the table says."""
+    if estimate is None:
+        return TableEntry(NOTHING)
+    remarks = []
+    if estimate.seeds != len(group.records):
+        remarks.append(f"{estimate.seeds} seed{'s' if estimate.seeds > 1 else ''}")
+    if estimate.samples != samples:
+        remarks.append(f"n={estimate.samples}")
+    share = estimate.value if metric.is_share else None
+    return estimate_entry(estimate, metric.format, remark=", ".join(remarks), share=share)
+
+
+def estimate_entry(
+    estimate: Estimate,
+    number: Callable[[float, int], str],
+    digits: int = 1,
+    *,
+    marks: str = "",
+    remark: str = "",
+    share: float | None = None,
+) -> TableEntry:
+    """A value with its spread or interval. ``number`` formats a value with so many digits."""
     below, beside = [], []
-    if cell.spread is not None:
-        spread = layout.metric.format(cell.spread)
-        below.append(f"\N{PLUS-MINUS SIGN}{spread}")
-        beside.append(f"\N{PLUS-MINUS SIGN} {spread}")
-    elif cell.low is not None:
-        low, high = layout.metric.format(cell.low, 0), layout.metric.format(cell.high, 0)
-        below.append(f"{low}\N{EN DASH}{high}")
-        beside.append(f"[{layout.metric.format(cell.low)}, {layout.metric.format(cell.high)}]")
-    if remark := layout.remark(row, cell):
+    if estimate.spread is not None:
+        spread = number(estimate.spread, digits)
+        below.append(f"{PLUS_MINUS}{spread}")
+        beside.append(f"{PLUS_MINUS} {spread}")
+    elif estimate.low is not None and estimate.high is not None:
+        below.append(f"{number(estimate.low, 0)}\N{EN DASH}{number(estimate.high, 0)}")
+        beside.append(f"[{number(estimate.low, digits)}, {number(estimate.high, digits)}]")
+    if remark:
         below.append(remark)
         beside.append(f"({remark})")
-    return Entry(
-        layout.metric.format(cell.value),
+    return TableEntry(
+        f"{number(estimate.value, digits)}{marks}",
         below="\n".join(below),
         beside=" ".join(beside),
-        order=cell.value,
-        share=cell.value if layout.metric.is_share else None,
+        order=estimate.value,
+        share=share,
     )
 
 
-def rich_tables(records: Iterable[Record], metric: str | None = None) -> list[Table]:
-    """Tables for the terminal, one for each task and metric; none where nothing was scored."""
-    return [rich_sheet(sheet) for sheet in sheets(records, metric)]
+# files -------------------------------------------------------------------------------------
 
 
 def markdown_runs(records: Iterable[Record]) -> str:
     """The runs that tables were made from."""
-    lines = [
-        "## Runs",
-        "",
-        markdown_line(["run", "model", "seed", "tokens trained", "device", "started"]),
-    ]
+    headings = ["run", "model", "seed", "tokens trained", "device", "started"]
+    lines = ["## Runs", "", markdown_line(headings)]
     lines.append(markdown_line(["---", "---", "---:", "---:", "---", "---"]))
     for record in sorted(records, key=order_of):
         run = record.name if record.path is None else str(record.path.parent)
-        model = f"{record.model} {record.scale}"
         tokens = short_count(record.train_tokens)
-        lines.append(
-            markdown_line([run, model, record.seed, tokens, record.device, record.started_at])
-        )
+        facts = [f"{record.model} {record.scale}", record.seed, tokens, record.device]
+        lines.append(markdown_line([run, *facts, record.started_at]))
     return "\n".join(lines) + "\n"
 
 
-def short_count(count: int) -> str:
-    """1234567 -> ``1.2M``; three digits at most."""
-    for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if count >= size:
-            return (
-                f"{count / size:.0f}{letter}"
-                if count >= 100 * size
-                else f"{count / size:.1f}{letter}"
-            )
-    return str(count)
-
-
 def scores_csv(records: Iterable[Record]) -> str:
-    """Every score of every run, one a line, with all fields of its record; dicts as `a.b`."""
+    """Every score of every run, one per line, with all fields of its record; dicts as `a.b`."""
     rows = []
     for record in sorted(records, key=order_of):
-        own = asdict(record)
-        del own["scores"], own["depths"], own["metrics"], own["format"]
-        run = "" if record.path is None else str(record.path.parent)
-        shared = flatten({"run": run, **{k: v for k, v in own.items() if k != "path"}})
+        facts = asdict(record)
+        for name in ("scores", "depths", "metrics", "format", "path"):
+            del facts[name]
+        run = {"run": "" if record.path is None else str(record.path.parent)}
         for score in record.scores:
             metric = record.metric(score.metric)
             unit = {"unit": metric.unit, "higher_is_better": metric.higher_is_better}
-            rows.append({**shared, **asdict(score), **unit})
-    # Plain fields first, in their order; then the free-form ones, which differ between runs.
+            rows.append(run | flatten(facts) | asdict(score) | unit)
+    # The fields of every record first, in their order, then those that differ between runs.
     plain = ["run", *(f.name for kind in (Record, Score) for f in fields(kind))]
     plain += ["unit", "higher_is_better"]
-    keys = dict.fromkeys(key for row in rows for key in row)
-    columns = [key for key in plain if key in keys] + sorted(set(keys) - set(plain))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: _csv_value(value) for key, value in row.items()})
-    return text.getvalue()
-
-
-def _csv_value(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, (list, bool)) else value
+    keys = {key for row in rows for key in row}
+    columns = [key for key in plain if key in keys] + sorted(keys - set(plain))
+    return csv_text(columns, rows)

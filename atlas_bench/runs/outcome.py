@@ -6,13 +6,10 @@ from pathlib import Path
 
 from atlas_bench.artifacts.schema import Record
 from atlas_bench.evaluation.context import Run
-from atlas_bench.report.plots import (
-    POSITION_LOSS,
-    plot_accuracy,
-    plot_depths,
-    plot_position_loss,
-    plot_training,
-)
+from atlas_bench.report.plots.depths import depth_figure
+from atlas_bench.report.plots.lines import accuracy_figure, position_loss_figure
+from atlas_bench.report.plots.style import save
+from atlas_bench.report.plots.training import read_metrics, training_figure
 from atlas_bench.report.tables import rich_tables
 from atlas_bench.tasks.suites.task import ZERO_SHOT
 from atlas_bench.tasks.task import ONLINE
@@ -21,27 +18,34 @@ from atlas_bench.tasks.task import ONLINE
 def _show(run: Run, record: Record, path: Path, others: list[Record]) -> None:
     """Plots, table and W&B, from a record that is already safe on disk; in W&B with the scores of
     the run's other evaluations."""
-    plots = run.folder.plots
-    drawn = []
-    if run.settings.mode != "eval" and run.task.kind != ONLINE:
-        drawn.append(plot_training(run.folder.metrics, plots / "training.png"))
-    over_length = any(score.length_name != ZERO_SHOT for score in record.scores)
-    plot = plot_accuracy([record], plots / "accuracy.png") if over_length else None
-    if record.depths:
-        drawn.append(plot_depths(record, plots / "depths.png"))
-    if any(score.metric == POSITION_LOSS for score in record.scores):
-        drawn.append(plot_position_loss([record], plots / "position_loss.png"))
+    plots = draw_plots(run, record)
     for table in rich_tables([record]):
         run.console.print(table)
-    if plot:
-        run.console.print(f"plot    {plot}")
+    if "accuracy" in plots:
+        run.console.print(f"plot    {plots['accuracy']}")
     run.console.print(f"record  {path}")
     run.logger.finish(
         path,
         [vars(score) for each in (record, *others) for score in each.scores],
-        [*drawn, plot] if plot else drawn,
+        list(plots.values()),
         _facts(record),
     )
+
+
+def draw_plots(run: Run, record: Record) -> dict[str, Path]:
+    """The run's plots, by name, of those for which it has something to draw."""
+    figures = {}
+    if run.settings.mode != "eval" and run.task.kind != ONLINE:
+        figures["training"] = training_figure(read_metrics(run.folder.metrics))
+    if any(score.length_name != ZERO_SHOT for score in record.scores):
+        figures["accuracy"] = accuracy_figure([record])
+    figures["depths"] = depth_figure([record])
+    figures["position_loss"] = position_loss_figure([record])
+    return {
+        name: save(figure, run.folder.plots / f"{name}.png")
+        for name, figure in figures.items()
+        if figure is not None
+    }
 
 
 def _facts(record: Record) -> dict[str, float]:

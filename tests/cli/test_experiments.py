@@ -243,8 +243,7 @@ ALIKE = {"table2_1_3b", "table8_340m"}
 
 @pytest.fixture
 def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    for plot in ("plot_training", "plot_accuracy", "plot_depths", "plot_position_loss"):
-        monkeypatch.setattr(atlas_bench.runs.execute, plot, lambda *arguments: None)
+    monkeypatch.setattr(atlas_bench.runs.outcome, "draw_plots", lambda *arguments: {})
 
 
 @pytest.mark.parametrize("name", FEW)

@@ -15,9 +15,9 @@ from atlas_bench.artifacts.records import write_record
 from atlas_bench.artifacts.schema import Record, Score
 from atlas_bench.cli.report import main
 from atlas_bench.report.comparison import compare, order_kept
-from atlas_bench.report.comparison_tables import comparison_csv, comparison_sheets
+from atlas_bench.report.comparison_tables import comparison_csv, comparison_tables
 from atlas_bench.report.published import published_table
-from atlas_bench.report.table_formats import markdown_sheet, rich_sheet
+from atlas_bench.report.table_formats import markdown_table, rich_table
 
 MakeRecord = Callable[..., Record]
 LENGTHS = ((2048, "2k"), (4096, "4k"), (8192, "8k"))
@@ -53,18 +53,18 @@ def commonsense(accuracy: float, perplexity: float, mark: str = "") -> list[Scor
     ]
 
 
-def sheet_rows(sheet) -> dict[str, list[str]]:
-    rows = [row for section in sheet.sections for row in section]
+def rows_of(table) -> dict[str, list[str]]:
+    rows = [row for section in table.sections for row in section]
     return {row[0].text: [entry.full for entry in row[1:]] for row in rows}
 
 
 def test_ours_is_under_the_papers_with_difference_and_interval(make_record: MakeRecord) -> None:
     record = make_record(task="s_niah", scores=needles(450))
     comparison = compare(published_table("table3_s_niah"), [record])
-    first, second = comparison_sheets(comparison)
+    first, second = comparison_tables(comparison)
     assert first.title.endswith("(arXiv 2505.23735 Table 3), S-NIAH-PK")
     assert first.headings == ["model", "2k", "4k", "8k", "16k"]
-    rows = sheet_rows(first)
+    rows = rows_of(first)
     assert list(rows)[:3] == ["Atlas, paper", "atlas tiny, ours", "difference"]
     assert rows["Atlas, paper"] == ["100.0", "99.2", "98.0", "97.0"]
     low, high = wilson_interval(450, 500)
@@ -80,13 +80,13 @@ def test_seeds_are_pooled_and_counted(make_record: MakeRecord) -> None:
     records = [
         make_record(task="s_niah", seed=seed, scores=needles(450 + 10 * seed)) for seed in range(3)
     ]
-    (ours,) = compare(published_table("table3_s_niah"), records).ours
-    cell = ours.cells["pk_4k"].cell
+    (ours,) = compare(published_table("table3_s_niah"), records).rows
+    cell = ours.scores["pk_4k"].estimate
     assert (cell.value, cell.spread, cell.seeds) == (pytest.approx(92), pytest.approx(2), 3)
-    sheet = comparison_sheets(compare(published_table("table3_s_niah"), records))[0]
-    assert sheet_rows(sheet)["atlas tiny, ours"][0] == "92.0≠ ± 2.0"
+    sheet = comparison_tables(compare(published_table("table3_s_niah"), records))[0]
+    assert rows_of(sheet)["atlas tiny, ours"][0] == "92.0≠ ± 2.0"
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(rich_sheet(sheet))
+    console.print(rich_table(sheet))
     text = console.export_text()
     assert "3 seeds" in text
     assert max(map(len, text.splitlines())) <= 80
@@ -95,11 +95,11 @@ def test_seeds_are_pooled_and_counted(make_record: MakeRecord) -> None:
 def test_nothing_is_marked_where_all_is_as_in_the_paper(make_record: MakeRecord) -> None:
     record = make_record(task="commonsense", scores=commonsense(0.5, 20.0), **AS_IN_THE_PAPER)
     comparison = compare(published_table("table2_760m"), [record])
-    (ours,) = comparison.ours
-    assert set(ours.cells) == {column.name for column in published_table("table2_760m").columns}
-    assert {cell.marks for cell in ours.cells.values()} == {""}
-    (sheet,) = comparison_sheets(comparison)
-    rows = sheet_rows(sheet)
+    (ours,) = comparison.rows
+    assert set(ours.scores) == {column.name for column in published_table("table2_760m").columns}
+    assert {score.marks for score in ours.scores.values()} == {""}
+    (sheet,) = comparison_tables(comparison)
+    rows = rows_of(sheet)
     assert rows["atlas tiny, ours"][:3] == ["20.00", "20.00", "50.0"]
     assert rows["atlas tiny, ours"][-1] == "50.00"
     assert rows["difference"][:3] == ["+1.08", "−1.01", "+10.9"]
@@ -123,9 +123,9 @@ def test_each_difference_marks_every_cell_and_is_said(
     facts = AS_IN_THE_PAPER | changes
     record = make_record(task="commonsense", scores=commonsense(0.5, 20.0), **facts)
     comparison = compare(published_table("table2_760m"), [record])
-    assert {cell.marks for cell in comparison.ours[0].cells.values()} == {"≠"}
-    assert len(comparison.ours[0].differs) == 1
-    (sheet,) = comparison_sheets(comparison)
+    assert {cell.marks for cell in comparison.rows[0].scores.values()} == {"≠"}
+    assert len(comparison.rows[0].differs) == 1
+    (sheet,) = comparison_tables(comparison)
     assert any(said in note for note in sheet.notes)
     assert any(note.startswith("≠: not the paper's protocol") for note in sheet.notes)
     assert "49.4" not in comparison_csv(comparison)
@@ -136,11 +136,11 @@ def test_fewer_samples_mark_their_cell_alone(make_record: MakeRecord) -> None:
     scores = commonsense(0.5, 20.0)
     scores[3].samples = 100
     record = make_record(task="commonsense", scores=scores, **AS_IN_THE_PAPER)
-    (ours,) = compare(published_table("table2_760m"), [record]).ours
+    (ours,) = compare(published_table("table2_760m"), [record]).rows
     assert scores[3].subtask == "piqa"
-    marked = {name for name, cell in ours.cells.items() if cell.marks}
+    marked = {name for name, cell in ours.scores.items() if cell.marks}
     assert marked == {"piqa_acc", "avg"}
-    assert ours.cells["piqa_acc"].reasons == ("fewer samples, 100 and not 1838",)
+    assert ours.scores["piqa_acc"].reasons == ("fewer samples, 100 and not 1838",)
 
 
 def test_fixtures_have_no_difference(make_record: MakeRecord) -> None:
@@ -150,9 +150,9 @@ def test_fixtures_have_no_difference(make_record: MakeRecord) -> None:
         for model in ("atlas", "transformer")
     ]
     comparison = compare(published_table("table2_760m"), records)
-    assert {cell.marks for ours in comparison.ours for cell in ours.cells.values()} == {"≠f"}
-    (sheet,) = comparison_sheets(comparison)
-    rows = sheet_rows(sheet)
+    assert {score.marks for ours in comparison.rows for score in ours.scores.values()} == {"≠f"}
+    (sheet,) = comparison_tables(comparison)
+    rows = rows_of(sheet)
     assert "difference" not in rows
     assert not any(name.startswith("pairs") for name in rows)
     assert rows["atlas tiny, ours"][3] == "90.0≠f"
@@ -162,13 +162,15 @@ def test_fixtures_have_no_difference(make_record: MakeRecord) -> None:
 def test_a_stand_in_is_never_subtracted(make_record: MakeRecord) -> None:
     records = [make_record("atlas"), make_record("titans")]  # BABILong qa1
     comparison = compare(published_table("table6_ablation"), records)
-    (ours,) = comparison.ours  # Titans has no row in that table
+    (ours,) = comparison.rows  # Titans has no row in that table
     assert ours.preset == "atlas"
     assert not comparison.measured
-    assert ours.cells["avg_acc"].marks == "≠s"
-    assert ours.cells["avg_acc"].cell.value == pytest.approx(sum((100, 98, 97, 96, 93, 90)) / 6)
-    (sheet,) = comparison_sheets(comparison)
-    assert "difference" not in sheet_rows(sheet)
+    assert ours.scores["avg_acc"].marks == "≠s"
+    assert ours.scores["avg_acc"].estimate.value == pytest.approx(
+        sum((100, 98, 97, 96, 93, 90)) / 6
+    )
+    (sheet,) = comparison_tables(comparison)
+    assert "difference" not in rows_of(sheet)
     assert any("babilong qa1 exact_match" in note for note in sheet.notes)
 
 
@@ -176,9 +178,9 @@ def test_stand_ins_are_means_over_the_lengths_that_all_have(make_record: MakeRec
     other = make_record("atlas_linear", correct=[90, 10], lengths=((0, "0k"), (1000, "1k")))
     records = [make_record("atlas"), other]
     comparison = compare(published_table("table6_ablation"), records)
-    values = {ours.preset: ours.cells["avg_acc"].cell.value for ours in comparison.ours}
+    values = {ours.preset: ours.scores["avg_acc"].estimate.value for ours in comparison.rows}
     assert values == {"atlas": pytest.approx(99), "atlas_linear": pytest.approx(50)}
-    (sheet,) = comparison_sheets(comparison)
+    (sheet,) = comparison_tables(comparison)
     assert any("babilong over 0k, 1k" in note for note in sheet.notes)
 
 
@@ -189,7 +191,7 @@ def test_a_checkpoint_is_marked_by_the_text_that_it_was_trained_on(make_record: 
     record = make_record(
         "atlas", task="commonsense", scores=commonsense(0.7, 20.0), **as_in_the_paper
     )
-    (ours,) = compare(published_table("table2_760m"), [record]).ours
+    (ours,) = compare(published_table("table2_760m"), [record]).rows
     assert ours.differs == ("data embedded, not FineWeb or FineWeb-Edu",)
 
 
@@ -211,7 +213,7 @@ def test_order_counts_pairs_of_one_scale(make_record: MakeRecord) -> None:
     # paper: 18.92, 20.04, 25.21; ours: atlas, transformer, titans from the lowest
     assert order_kept(comparison, columns["wiki_ppl"], "tiny") == (2, 3)
     assert order_kept(comparison, columns["piqa_acc"], "760m") == (0, 0)
-    rows = sheet_rows(comparison_sheets(comparison)[0])
+    rows = rows_of(comparison_tables(comparison)[0])
     assert rows["pairs in the paper's order, tiny"][3] == "2/3"
     assert "pairs in the paper's order, 760m" not in rows
 
@@ -234,23 +236,23 @@ def test_one_row_from_a_run_for_each_subtask(make_record: MakeRecord) -> None:
         run("noisy_recall", "baseline", 0.4),
         run("compression", "baseline", 0.5),
     ]
-    (ours,) = compare(published_table("table4_mad"), runs).ours
-    assert ours.cells["noisy_icr"].cell.value == pytest.approx((90 + 40) / 2)
-    assert "avg" not in ours.cells  # two subtasks are missing
+    (ours,) = compare(published_table("table4_mad"), runs).rows
+    assert ours.scores["noisy_icr"].estimate.value == pytest.approx((90 + 40) / 2)
+    assert "avg" not in ours.scores  # two subtasks are missing
     assert any("108k parameters" in said for said in ours.differs)
     # The same case again, or another learning rate, is another row.
     again = run("compression", "baseline", 0.1)
     other = run("compression", "baseline", 0.2, training={"learning_rate": 0.1})
-    found = compare(published_table("table4_mad"), [*runs, again, other]).ours
+    found = compare(published_table("table4_mad"), [*runs, again, other]).rows
     assert len(found) == 3
-    assert {each.pool.name for each in found} == {f"atlas tiny [{mark}]" for mark in (1, 2, 3)}
-    assert any("training.learning_rate=0.1" in each.pool.note for each in found)
+    assert {each.group.name for each in found} == {f"atlas tiny [{mark}]" for mark in (1, 2, 3)}
+    assert any("training.learning_rate=0.1" in each.group.note for each in found)
 
 
 def test_models_that_the_paper_has_not_are_shown_too(make_record: MakeRecord) -> None:
     comparison = compare(published_table("fig_babilong"), [make_record("atlas")])
-    (sheet,) = comparison_sheets(comparison)
-    rows = sheet_rows(sheet)
+    (sheet,) = comparison_tables(comparison)
+    rows = rows_of(sheet)
     assert list(rows) == ["Mamba, paper", "RMT, paper", "ARMT, paper", "atlas tiny, ours"]
     assert rows["atlas tiny, ours"][1].startswith("98.0≠ [")
 
@@ -289,7 +291,7 @@ def test_the_command_prints_and_writes_a_table(
     assert written == [f"table3_s_niah.{kind}" for kind in ("csv", "md", "tex")]
     markdown = Path("outputs/report/table3_s_niah.md").read_text()
     assert "| difference | −10.0 | −9.2 | −8.0 | – |" in markdown
-    assert markdown_sheet(comparison_sheets(compare(
+    assert markdown_table(comparison_tables(compare(
         published_table("table3_s_niah"), [make_record(task="s_niah", scores=needles(450))]
     ))[0]) in markdown  # fmt: skip
 

@@ -13,10 +13,10 @@ from atlas_bench.artifacts.records import write_record
 from atlas_bench.artifacts.schema import Record, Score
 from atlas_bench.cli.report import main
 from atlas_bench.report.comparison import Comparison, compare
-from atlas_bench.report.comparison_tables import comparison_sheets
+from atlas_bench.report.comparison_tables import comparison_tables
 from atlas_bench.report.published import published_table
 from atlas_bench.report.selection import find_grids
-from atlas_bench.report.tables import sheets
+from atlas_bench.report.tables import score_tables
 from atlas_bench.tasks.mad.cases import SUBTASKS, changes
 
 MakeRun = Callable[..., Record]
@@ -50,7 +50,7 @@ def table4(records: Iterable[Record]) -> Comparison:
 
 
 def notes_of(comparison: Comparison) -> list[str]:
-    return [note for sheet in comparison_sheets(comparison) for note in sheet.notes]
+    return [note for table in comparison_tables(comparison) for note in table.notes]
 
 
 # choosing ---------------------------------------------------------------------------------------
@@ -69,10 +69,10 @@ def test_validation_chooses_for_each_cell_and_the_cells_are_one_row(run: MakeRun
         for seed in (0, 1)
     ]
     comparison = table4(records)
-    (ours,) = comparison.ours
-    assert ours.cells["compression"].cell.value == pytest.approx(30)  # of 0.1 and 0.5
-    assert ours.cells["compression"].cell.seeds == 2
-    assert ours.cells["memorization"].cell.value == pytest.approx(60)
+    (ours,) = comparison.rows
+    assert ours.scores["compression"].estimate.value == pytest.approx(30)  # of 0.1 and 0.5
+    assert ours.scores["compression"].estimate.seeds == 2
+    assert ours.scores["memorization"].estimate.value == pytest.approx(60)
     assert [note for note in notes_of(comparison) if "best by validation" in note] == [
         "atlas tiny, compression: training.learning_rate=0.001, "
         "the best by validation of 2 points, 1 with fewer seeds left out",
@@ -91,10 +91,10 @@ def test_nothing_is_chosen_without_validation(
         for rate, value in zip((1e-3, 2e-3), validated, strict=True)
     ]
     comparison = table4(records)
-    assert [ours.cells["compression"].cell.value for ours in comparison.ours] == pytest.approx(
+    assert [ours.scores["compression"].estimate.value for ours in comparison.rows] == pytest.approx(
         [10, 20]
     )
-    (said,) = comparison.choices
+    (said,) = comparison.grid_notes
     assert said.startswith(
         "atlas tiny, compression: the points of a grid of training.learning_rate"
     )
@@ -121,11 +121,11 @@ def test_budgets_lengths_and_the_models_own_settings_are_no_grid(run: MakeRun) -
     others[3].config["model"]["memory"] = {"window": 4}
     assert find_grids([first, *others]) == []
     assert find_grids([first, run(seed=1, rate=1e-3, validated=0.9)]) == []
-    assert len(table4([first, *others]).ours) == 6
+    assert len(table4([first, *others]).rows) == 6
     # What was not chosen from a grid is no cell of a row that was.
     chosen = [run(rate=rate, validated=rate) for rate in (1e-3, 2e-3)]
     alone = run("memorization", rate=2e-3, validated=0.9)
-    rows = [set(ours.cells) for ours in table4([*chosen, alone]).ours]
+    rows = [set(ours.scores) for ours in table4([*chosen, alone]).rows]
     assert sorted(rows, key=str) == [{"compression"}, {"memorization"}]
 
 
@@ -147,8 +147,8 @@ def test_a_subtask_is_the_mean_over_all_of_its_changes(run: MakeRun) -> None:
         for subtask in SUBTASKS
         for change in changes(subtask)
     ]
-    (ours,) = table4(runs).ours
-    cells = {name: cell.cell.value for name, cell in ours.cells.items()}
+    (ours,) = table4(runs).rows
+    cells = {name: cell.estimate.value for name, cell in ours.scores.items()}
     recall = (score("in_context_recall") + score("noisy_recall")) / 2
     others = [score(SUBTASKS[at]) for at in (1, 3, 4, 5)]
     assert cells["compression"] == pytest.approx(score("compression"))
@@ -156,22 +156,22 @@ def test_a_subtask_is_the_mean_over_all_of_its_changes(run: MakeRun) -> None:
     assert cells["avg"] == pytest.approx(mean([recall, *others]))  # ATLAS's, of five columns
     assert cells["mean_six"] == pytest.approx(mean(map(score, SUBTASKS)))  # MAD's
     assert cells["avg"] != pytest.approx(cells["mean_six"])
-    assert not any("b" in cell.marks for cell in ours.cells.values())
+    assert not any("b" in cell.marks for cell in ours.scores.values())
 
     missing = [each for each in runs if each.scores[0].subtask != "compression vocab_64"]
     comparison = table4(missing)
-    (ours,) = comparison.ours
-    cells = {name: cell.cell.value for name, cell in ours.cells.items()}
+    (ours,) = comparison.rows
+    cells = {name: cell.estimate.value for name, cell in ours.scores.items()}
     assert cells["compression"] == pytest.approx(100 * accuracy("compression", "baseline"))
     assert cells["noisy_icr"] == pytest.approx(recall)
     baselines = [100 * accuracy(subtask, "baseline") for subtask in SUBTASKS]
     assert cells["mean_six"] == pytest.approx(mean(baselines))  # never a mean of both
-    marked = {name for name, cell in ours.cells.items() if "b" in cell.marks}
+    marked = {name for name, cell in ours.scores.items() if "b" in cell.marks}
     assert marked == {"compression", "avg", "mean_six"}
     assert any(note.startswith("b: the baseline alone") for note in notes_of(comparison))
     # Changes without their baseline are no score at all.
     changed = [run("compression", change) for change in changes("compression")[1:]]
-    assert table4(changed).ours == []
+    assert table4(changed).rows == []
 
 
 # everything at once -----------------------------------------------------------------------------
@@ -179,12 +179,12 @@ def test_a_subtask_is_the_mean_over_all_of_its_changes(run: MakeRun) -> None:
 
 def test_a_table_of_everything_says_that_there_is_a_grid(run: MakeRun) -> None:
     records = [run(rate=rate, validated=rate) for rate in (1e-3, 2e-3)]
-    (sheet,) = sheets(records)
-    assert sum(map(len, sheet.sections)) == 2
-    (said,) = [note for note in sheet.notes if "grid" in note]
+    (table,) = score_tables(records)
+    assert sum(map(len, table.sections)) == 2
+    (said,) = [note for note in table.notes if "grid" in note]
     assert said.startswith("Rows of atlas tiny are points of a grid of training.learning_rate.")
     assert "--best" in said
-    assert not any("grid" in note for note in sheets(records[:1])[0].notes)
+    assert not any("grid" in note for note in score_tables(records[:1])[0].notes)
 
 
 def test_the_command_shows_the_best_alone_where_it_is_asked_to(

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from made_records import record as make_record
 
 from atlas_bench.artifacts.records import write_record
 from atlas_bench.artifacts.schema import DepthScore, Record
@@ -29,8 +30,6 @@ FLAGS = (
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of three models, one with a wild name, with notes, depths and a run that did not finish."""
-    from tests.report.conftest import record as make_record
-
     folder = tmp_path_factory.mktemp("a folder")
     depths = [
         DepthScore("qa1", tokens, name, "exact_match", part / 2, (part + 1) / 2, 0.5 * part, 20)

@@ -18,19 +18,11 @@ from matplotlib.image import imread
 
 from atlas_bench.artifacts.records import RecordError
 from atlas_bench.artifacts.schema import DepthScore, Record
-from atlas_bench.report.plots import (
-    accuracy_figure,
-    depth_figure,
-    plot_accuracy,
-    plot_depths,
-    plot_training,
-    plots_of,
-    read_metrics,
-    training_figure,
-)
-from atlas_bench.report.plots.costs import cost_figure, state_figure
-from atlas_bench.report.plots.style import AXIS, COLOURS, GREY, GRID, INK
-from atlas_bench.report.plots.training import loss_figure
+from atlas_bench.report.plots import plots_of
+from atlas_bench.report.plots.depths import depth_figure
+from atlas_bench.report.plots.lines import accuracy_figure, cost_figure, state_figure
+from atlas_bench.report.plots.style import AXIS, COLOURS, GREY, GRID, INK, save
+from atlas_bench.report.plots.training import loss_figure, read_metrics, training_figure
 
 MakeRecord = Callable[..., Record]
 MODELS = ("atlas", "titans", "transformer")
@@ -140,7 +132,9 @@ def test_chance_is_a_line_where_it_is_known(
 def test_files_are_images_and_repeat_exactly(make_record: MakeRecord, tmp_path: Path) -> None:
     records = [make_record(model) for model in MODELS]
     for name in ("a.png", "b.png", "a.svg", "b.svg"):
-        assert plot_accuracy(records, tmp_path / "plots" / name) == tmp_path / "plots" / name
+        assert (
+            save(accuracy_figure(records), tmp_path / "plots" / name) == tmp_path / "plots" / name
+        )
     folder = tmp_path / "plots"
     image = imread(folder / "a.png")
     assert image.shape[1] > 1000
@@ -154,10 +148,9 @@ def test_files_are_images_and_repeat_exactly(make_record: MakeRecord, tmp_path: 
 def test_a_failed_plot_leaves_the_old_file(make_record: MakeRecord, tmp_path: Path) -> None:
     path = tmp_path / "accuracy.png"
     path.write_text("old")
-    with pytest.raises(ValueError, match="no score of any metric"):
-        plot_accuracy([make_record(lengths=[])], path)
+    assert accuracy_figure([make_record(lengths=[])]) is None
     with pytest.raises(ValueError, match="jpx"):
-        plot_accuracy([make_record()], tmp_path / "accuracy.jpx")
+        save(accuracy_figure([make_record()]), tmp_path / "accuracy.jpx")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -186,7 +179,7 @@ def by_depth(subtask: str, metric: str = "string_match_all") -> list[DepthScore]
 
 def test_depths_are_where_the_answers_lay(make_record: MakeRecord) -> None:
     depths = [*by_depth("S-NIAH-PK"), *by_depth("S-NIAH-N"), *by_depth("S-NIAH-N", "other")]
-    figure = depth_figure(make_record(depths=depths))
+    figure = depth_figure([make_record(depths=depths)])
     first, second, bar = figure.axes
     assert [first.get_title(loc="left"), second.get_title(loc="left")] == ["S-NIAH-PK", "S-NIAH-N"]
     assert bar.get_ylabel() == "string match all"
@@ -206,10 +199,9 @@ def test_depths_are_where_the_answers_lay(make_record: MakeRecord) -> None:
 def test_depth_plot_is_a_file_that_repeats(make_record: MakeRecord, tmp_path: Path) -> None:
     record = make_record(depths=[score for name in "abcde" for score in by_depth(name)])
     for name in ("a.svg", "b.svg"):
-        assert plot_depths(record, tmp_path / name) == tmp_path / name
+        assert save(depth_figure([record]), tmp_path / name) == tmp_path / name
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
-    with pytest.raises(ValueError, match="no scores by depth"):
-        plot_depths(make_record(), tmp_path / "none.svg")
+    assert depth_figure([make_record()]) is None
 
 
 # training -------------------------------------------------------------------------------------
@@ -257,16 +249,19 @@ def test_training_plot_survives_what_a_kill_leaves(tmp_path: Path) -> None:
     metrics = tmp_path / "metrics.jsonl"
     metrics.write_text("\n".join([lines[0], "", '{"evaluation": 1}', *lines[1:], lines[2][:20]]))
     assert len(read_metrics(metrics)) == 3
-    assert plot_training(metrics, tmp_path / "plots" / "t.png").stat().st_size > 5000
+    assert (
+        save(training_figure(read_metrics(metrics)), tmp_path / "plots" / "t.png").stat().st_size
+        > 5000
+    )
 
 
 @pytest.mark.parametrize("steps", [0, 1])
 def test_training_plot_of_almost_nothing(tmp_path: Path, steps: int) -> None:
     metrics = tmp_path / "metrics.jsonl"
     metrics.write_text("".join(json.dumps(step) + "\n" for step in steps_of([64] * steps)))
-    assert plot_training(metrics, tmp_path / "t.png").stat().st_size > 1000
+    assert save(training_figure(read_metrics(metrics)), tmp_path / "t.png").stat().st_size > 1000
     with pytest.raises(RecordError, match="gone.jsonl cannot be read"):
-        plot_training(tmp_path / "gone.jsonl", tmp_path / "t.png")
+        read_metrics(tmp_path / "gone.jsonl")
 
 
 # many runs ------------------------------------------------------------------------------------

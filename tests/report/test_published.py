@@ -11,6 +11,7 @@ import pytest
 from atlas_bench.artifacts.schema import Record, Score
 from atlas_bench.report import published
 from atlas_bench.report.published import PublishedRow, published_names, published_table
+from atlas_bench.tasks.mad.cases import BASELINE, SUBTASKS, changes
 
 MakeRecord = Callable[..., Record]
 MODELS = Path(__file__).parents[2] / "conf" / "model"
@@ -130,7 +131,7 @@ def test_a_measure_finds_its_score_and_no_other(make_record: MakeRecord) -> None
         Score("niah_single_1", 4096, "4k", "exact_match", 0.2, 100),
     ]
     columns = {column.name: column for column in published_table("table3_s_niah").columns}
-    (measure,) = columns["pk_4k"].measures
+    (measure,) = columns["pk_4k"].weights
     assert measure.scores(make_record(task="s_niah", scores=scores)) == scores[:1]
     assert measure.scores(make_record(task="ruler", scores=scores)) == scores[:1]
     assert measure.scores(make_record(task="babilong", scores=scores)) == []
@@ -140,19 +141,32 @@ def test_a_measure_finds_its_score_and_no_other(make_record: MakeRecord) -> None
 
 def test_the_average_is_of_columns_and_not_of_all_their_parts() -> None:
     columns = {column.name: column for column in published_table("table4_mad").columns}
-    assert len(columns["noisy_icr"].parts) == 2
-    assert [len(part) for part in columns["avg"].parts] == [1, 2, 1, 1, 1]
+    baselines = {measure.name: weight for measure, weight in columns["avg"].baselines.items()}
+    assert len(columns["noisy_icr"].baselines) == 2
+    assert baselines.pop("mad_in_context_recall") == baselines.pop("mad_noisy_recall") == 0.1
+    assert list(baselines.values()) == [0.2] * 4
+    for column in columns.values():
+        assert sum(column.weights.values()) == pytest.approx(1)
+
+
+def test_the_cases_of_mad_are_those_of_the_task() -> None:
+    cases = {measure.subtasks for measure in published_table("table4_mad").columns[-1].weights}
+    assert cases == {
+        (subtask if change == BASELINE else f"{subtask} {change}",)
+        for subtask in SUBTASKS
+        for change in changes(subtask)
+    }
 
 
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [
-        ("table4_mad", "49.4", "149.4", "Transformers: compression=149.4 cannot be"),
-        ("table4_mad", "49.4", "nan", "compression=nan cannot be"),
+        ("table4_mad", "49.4", "149.4", "Transformers: compression=149.4 is impossible"),
+        ("table4_mad", "49.4", "nan", "compression=nan is impossible"),
         ("table4_mad", "compression", "compresion", "must have the columns model, preset, compr"),
         ("table4_mad", "arXiv 2505.23735v1 Table 4", "", "needs a model and a source"),
         ("columns", "fuzzy recall,mad_fuzzy_recall", "x,mad_fuzy_recall", "mean mad_fuzzy_recall?"),
-        ("measures", "mad,compression,,macro_accuracy", "mad,compression,,loss", "avg mixes units"),
+        ("measures", "mad,compression,,macro_accuracy,share", "mad,compression,,x,nats", "units"),
     ],
 )  # fmt: skip
 def test_wrong_data_is_refused(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from conftest import record
+from made_records import record
 
 from atlas_bench.artifacts.schema import Record, Score
 from atlas_bench.report.selection import best_settings

@@ -8,16 +8,16 @@ from collections.abc import Callable
 import pytest
 
 from atlas_bench.artifacts.schema import Record
-from atlas_bench.report.table_formats import Entry, Sheet, latex_sheet, latex_text
-from atlas_bench.report.tables import sheets
+from atlas_bench.report.table_formats import Table, TableEntry, latex_table, latex_text
+from atlas_bench.report.tables import score_tables
 
 MakeRecord = Callable[..., Record]
 
 
 def test_latex_is_a_booktabs_table(make_record: MakeRecord) -> None:
     records = [make_record(model, subtasks=("qa1", "qa2")) for model in ("atlas", "transformer")]
-    (sheet,) = sheets(records, "exact_match")
-    text = latex_sheet(sheet)
+    (table,) = score_tables(records, "exact_match")
+    text = latex_table(table)
     assert re.findall(r"\\(top|mid|bottom)rule", text) == ["top", "mid", "mid", "bottom"]
     assert r"\begin{tabular}{llrrrrrrr}" in text
     assert r"\caption{babilong, exact match (\%), 100 samples a cell}" in text
@@ -43,5 +43,5 @@ def test_latex_is_a_booktabs_table(make_record: MakeRecord) -> None:
 )
 def test_latex_prints_any_text(text: str, latex: str) -> None:
     assert latex_text(text) == latex
-    sheet = Sheet(text, [text], 1, [[[Entry(text, beside=text)]]], [text])
-    assert latex_sheet(sheet).count(latex) == 5
+    table = Table(text, [text], 1, [[[TableEntry(text, beside=text)]]], [text])
+    assert latex_table(table).count(latex) == 5

@@ -14,15 +14,13 @@ import pytest
 from rich.console import Console
 
 from atlas_bench.artifacts.schema import Record, Score
-from atlas_bench.report.rows import flatten, merge_runs, natural
-from atlas_bench.report.table_formats import markdown_sheet
+from atlas_bench.report.row_groups import flatten, merge_seeds, natural
+from atlas_bench.report.table_formats import markdown_table, short_count
 from atlas_bench.report.tables import (
-    layouts,
     markdown_runs,
     rich_tables,
+    score_tables,
     scores_csv,
-    sheets,
-    short_count,
 )
 
 MakeRecord = Callable[..., Record]
@@ -30,7 +28,7 @@ FIRST = ("qa1", "exact_match", (0, "0k"))
 
 
 def markdown(records: list[Record], metric: str | None = None) -> str:
-    parts = [markdown_sheet(sheet) for sheet in sheets(records, metric)]
+    parts = [markdown_table(table) for table in score_tables(records, metric)]
     return "\n".join([*parts, markdown_runs(records)])
 
 
@@ -47,8 +45,8 @@ def terminal(records: list[Record], metric: str | None = None, width: int = 80) 
 def test_seeds_become_mean_and_standard_deviation(make_record: MakeRecord) -> None:
     values = [90, 96, 99]
     records = [make_record(seed=seed, correct=[v] * 6) for seed, v in enumerate(values)]
-    (row,) = merge_runs(records)
-    cell = row.cells[FIRST]
+    (row,) = merge_seeds(records)
+    cell = row.estimates[FIRST]
     assert row.label == "atlas tiny (3 seeds)"
     assert cell.value == pytest.approx(mean(values) / 100)
     assert cell.spread == pytest.approx(stdev(values) / 100)
@@ -60,8 +58,8 @@ def test_seeds_become_mean_and_standard_deviation(make_record: MakeRecord) -> No
 
 
 def test_one_seed_keeps_its_wilson_interval(make_record: MakeRecord) -> None:
-    (row,) = merge_runs([make_record(correct=[50] * 6)])
-    cell = row.cells[FIRST]
+    (row,) = merge_seeds([make_record(correct=[50] * 6)])
+    cell = row.estimates[FIRST]
     assert (cell.low, cell.high) == pytest.approx((0.4038, 0.5962), abs=5e-5)
     assert cell.spread is None
     assert row.note is None
@@ -80,7 +78,7 @@ def test_one_seed_keeps_its_wilson_interval(make_record: MakeRecord) -> None:
 )
 def test_different_runs_are_never_merged(make_record: MakeRecord, changes: dict, said: str) -> None:
     base = {"protocol": {"train_tokens": 2_000_000}}
-    rows = merge_runs([make_record(seed=0, **base), make_record(seed=1, **(base | changes))])
+    rows = merge_seeds([make_record(seed=0, **base), make_record(seed=1, **(base | changes))])
     assert [len(row.records) for row in rows] == [1, 1]
     assert {row.mark for row in rows} == {1, 2}
     assert any(said in row.note for row in rows)
@@ -104,14 +102,14 @@ def test_what_does_not_matter_does_not_keep_seeds_apart(make_record: MakeRecord)
         )
         for seed in range(3)
     ]
-    (row,) = merge_runs(records)
+    (row,) = merge_seeds(records)
     assert len(row.records) == 3
 
 
 def test_seeds_that_stopped_early_are_one_row_whatever_they_took(make_record: MakeRecord) -> None:
     def rows(stop_at: float | None) -> int:
         return len(
-            merge_runs(
+            merge_seeds(
                 make_record(
                     seed=seed,
                     config={"seed": seed, "training": {"stop_at": stop_at}},
@@ -130,25 +128,25 @@ def test_models_trained_differently_are_no_seeds_of_each_other(make_record: Make
         config = {"seed": seed, "mode": "eval", "trained_on": {"text": {"source": trained_on}}}
         return make_record(seed=seed, config=config)
 
-    assert len(merge_runs([evaluation(0, "embedded"), evaluation(1, "embedded")])) == 1
-    assert len(merge_runs([evaluation(0, "embedded"), evaluation(1, "pg19")])) == 2
+    assert len(merge_seeds([evaluation(0, "embedded"), evaluation(1, "embedded")])) == 1
+    assert len(merge_seeds([evaluation(0, "embedded"), evaluation(1, "pg19")])) == 2
 
 
 def test_the_same_seed_again_is_a_row_of_its_own(make_record: MakeRecord) -> None:
     again = make_record(seed=0, started_at="2025-02-01T00:00:00+00:00")
-    rows = merge_runs([make_record(seed=0), make_record(seed=1), again])
+    rows = merge_seeds([make_record(seed=0), make_record(seed=1), again])
     assert [[record.seed for record in row.records] for row in rows] == [[0, 1], [0]]
     assert "the same config run again" in rows[1].note
 
 
 def test_rows_of_other_models_are_marked_when_measured_differently(make_record: MakeRecord) -> None:
     alike = [make_record("atlas"), make_record("titans")]
-    assert all(row.mark is None for row in merge_runs(alike))
+    assert all(row.mark is None for row in merge_seeds(alike))
     fewer = make_record("titans", samples=50, correct=[25] * 6)
-    (layout,) = layouts([alike[0], fewer], "exact_match")
-    assert "compare with care" in layout.notes[1]
-    assert "samples=100" in layout.notes[2]
-    assert "samples=50" in layout.notes[3]
+    (table,) = score_tables([alike[0], fewer], "exact_match")
+    assert "compare with care" in table.notes[1]
+    assert "samples=100" in table.notes[2]
+    assert "samples=50" in table.notes[3]
 
 
 def test_order_does_not_depend_on_the_order_of_records(make_record: MakeRecord) -> None:
@@ -162,7 +160,7 @@ def test_order_does_not_depend_on_the_order_of_records(make_record: MakeRecord) 
 
 
 def test_runs_without_scores_have_no_row(make_record: MakeRecord) -> None:
-    assert merge_runs([make_record(correct=[1], lengths=[])]) == []
+    assert merge_seeds([make_record(correct=[1], lengths=[])]) == []
     assert rich_tables([make_record(lengths=[])]) == []
 
 
@@ -187,13 +185,12 @@ def test_tables_are_grouped_by_metric_and_subtask(make_record: MakeRecord) -> No
     record = make_record(subtasks=("qa10", "qa2", "qa1"))
     assert len(rich_tables([record])) == 2
     assert len(rich_tables([record], "published_metric")) == 1
-    (layout,) = layouts([record], "published_metric")
-    assert [subtask for subtask, _ in layout.sections] == ["qa1", "qa2", "qa10"]
+    (table,) = score_tables([record], "published_metric")
+    assert [section[0][0].text for section in table.sections] == ["qa1", "qa2", "qa10"]
     other_task = make_record(task="ruler")
-    assert [layout.task for layout in layouts([record, other_task], "exact_match")] == [
-        "babilong",
-        "ruler",
-    ]
+    assert [
+        table.title.split(",")[0] for table in score_tables([record, other_task], "exact_match")
+    ] == ["babilong", "ruler"]
 
 
 def test_gaps_and_other_sample_counts_show(make_record: MakeRecord) -> None:
@@ -215,8 +212,8 @@ def test_one_name_for_two_lengths_gets_two_columns(make_record: MakeRecord) -> N
         make_record("atlas", lengths=[(0, "0k"), (1000, "1k")]),
         make_record("titans", lengths=[(0, "0k"), (1024, "1k")]),
     ]
-    (layout,) = layouts(records, "exact_match")
-    assert layout.length_names == ["0k", "1k (1000)", "1k (1024)"]
+    (table,) = score_tables(records, "exact_match")
+    assert table.headings[3:] == ["0k", "1k (1000)", "1k (1024)"]
 
 
 def test_names_with_markup_print_as_they_are(make_record: MakeRecord) -> None:

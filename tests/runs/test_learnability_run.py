@@ -16,7 +16,7 @@ from atlas_bench.cli import compose
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.report.assemble import Runs, beside_paper, comparing_runs
 from atlas_bench.report.selection import best_settings
-from atlas_bench.report.table_formats import markdown_sheet
+from atlas_bench.report.table_formats import markdown_table
 from atlas_bench.runs import outcome
 from atlas_bench.runs.checks import to_settings
 from atlas_bench.runs.estimate import describe
@@ -37,7 +37,7 @@ def settings(*overrides: str) -> RunSettings:
 
 @pytest.fixture(autouse=True)
 def _no_plot(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outcome, "plot_accuracy", lambda *arguments: None)
+    monkeypatch.setattr(outcome, "draw_plots", lambda *arguments: {})
 
 
 def run(folder: Path, *overrides: str) -> Record:
@@ -72,7 +72,7 @@ def test_a_rate_is_chosen_by_other_sequences(tmp_path: Path) -> None:
         assert all(tested[score.length_name] != score.value for score in record.validation[:2])
     (choice,) = best_settings(records)
     assert (choice.settings, choice.points) == ({"task.learner.learning_rate": 0.01}, 2)
-    (first, _) = map(markdown_sheet, beside_paper(Runs(records, {}), "fig_learnability").shown)
+    (first, _) = map(markdown_table, beside_paper(Runs(records, {}), "fig_learnability").shown)
     rows = [line for line in first.splitlines() if ", ours" in line]
     assert [f"{records[1].scores[2].value:.3f}" in row for row in rows] == [True]
     other = replace(records[0], model="mlp_2x1_sgd")
@@ -103,7 +103,7 @@ def test_the_report_has_targets_side_by_side(tmp_path: Path) -> None:
     targets = ("low_rank", "window_attention_mlp")
     records = [run(tmp_path / target, f"task.target={target}") for target in targets]
     runs = Runs(records, {})
-    (first, last) = map(markdown_sheet, beside_paper(runs, "fig_learnability").shown)
+    (first, last) = map(markdown_table, beside_paper(runs, "fig_learnability").shown)
     (row,) = [line for line in first.splitlines() if line.startswith("| mlp_2x1_adam d8, ours")]
     cells = [cell.strip() for cell in row.split("|")[2:-1]]
     values = [f"{record.scores[2].value:.3f}≠" for record in records]

@@ -1,4 +1,4 @@
-"""What all plots share: colours, the axis of lengths, the legend, and how a figure is saved.
+"""What all plots share: colours, panels, axes, the legend, and how a figure is saved.
 
 Figures are built as objects, without pyplot and its global state, so that a run in a launcher's
 thread or without a display draws the same.
@@ -12,20 +12,29 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
-from matplotlib.ticker import Formatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import (
+    Formatter,
+    FuncFormatter,
+    LogLocator,
+    NullFormatter,
+    NullLocator,
+    PercentFormatter,
+)
 
 from atlas_bench.artifacts.folder import replacing
-from atlas_bench.report.rows import Length
+from atlas_bench.artifacts.metrics import Metric
+from atlas_bench.report.row_groups import Length
 
-# Okabe and Ito 2008, told apart with every common colour blindness; without the pale yellow.
+# Okabe and Ito 2008, distinct with every common colour blindness; without the pale yellow.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#222222")
 MARKERS = ("o", "s", "^", "D", "v", "<", ">", "p")
-LINES = ("-", "--", ":")  # change when the colours are used up
-# Each a colour of its own, none of which a heat map has: a page replaces them by its own.
+LINES = ("-", "--", ":")  # the next one when all colours are in use
+# No heat map contains one of these colours, because the HTML page replaces them by its own.
 INK, GREY, AXIS, GRID = "#1f2328", "#727a83", "#4f575f", "#e6e6e6"
 STYLE = {
     "font.size": 11.0,
@@ -50,65 +59,79 @@ PANELS_ACROSS = 3
 
 def line_styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """How each of ``names`` is drawn, in every panel; no two of the first 21 look the same."""
-    return {name: _style(index) for index, name in enumerate(dict.fromkeys(names))}
-
-
-def _style(index: int) -> dict[str, Any]:
     return {
-        "color": COLOURS[index % len(COLOURS)],
-        "marker": MARKERS[index % len(MARKERS)],
-        "linestyle": LINES[index // len(COLOURS) % len(LINES)],
-        "linewidth": 1.8,
-        "markersize": 6,
-        "markeredgecolor": "white",
-        "markeredgewidth": 0.8,
-        "clip_on": False,
+        name: {
+            "color": COLOURS[index % len(COLOURS)],
+            "marker": MARKERS[index % len(MARKERS)],
+            "linestyle": LINES[index // len(COLOURS) % len(LINES)],
+            "linewidth": 1.8,
+            "markersize": 6,
+            "markeredgecolor": "white",
+            "markeredgewidth": 0.8,
+            "clip_on": False,
+        }
+        for index, name in enumerate(dict.fromkeys(names))
     }
 
 
-def panels(count: int, *, single: tuple[float, float] = (5.8, 4.4), **options: Any):
-    """A figure with ``count`` axes in rows of at most PANELS_ACROSS, and those axes as a list."""
+def panels(
+    count: int,
+    xlabel: str,
+    ylabel: str = "",
+    *,
+    size: tuple[float, float] | None = None,
+    **options: Any,
+) -> tuple[Figure, list[Axes]]:
+    """A figure with ``count`` axes in rows of at most PANELS_ACROSS, labelled at its edges."""
     across = min(count, PANELS_ACROSS)
     down = math.ceil(count / across)
-    size = single if count == 1 else (4.2 * across, 3.4 * down + 0.7)
+    if size is None:
+        size = (5.8, 4.4) if count == 1 else (4.2 * across, 3.4 * down + 0.7)
     figure = Figure(figsize=size, layout="constrained")
-    grid = list(figure.subplots(down, across, squeeze=False, **options).flat)
-    for axes in grid[count:]:
+    all_axes = list(figure.subplots(down, across, squeeze=False, **options).flat)
+    for index, axes in enumerate(all_axes[:count]):
+        if index + across >= count:  # no panel is below this one
+            axes.set_xlabel(xlabel)
+        if index % across == 0:
+            axes.set_ylabel(ylabel)
+    for axes in all_axes[count:]:
         axes.remove()
-    return figure, grid[:count]
+    return figure, all_axes[:count]
+
+
+def set_metric_axis(axes: Axes, metric: Metric) -> None:
+    """The whole range from 0 to 100 % for a share, a logarithmic axis for a ratio."""
+    if metric.is_share:
+        axes.set_ylim(-0.03, 1.03)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.set_yticks(np.linspace(0, 1, 6))
+    elif metric.unit == "ratio":
+        axes.set_yscale("log")
+        set_log_ticks(axes.yaxis, FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def set_log_ticks(axis: Axis, formatter: Formatter) -> None:
-    """A logarithmic axis of what was drawn, with labels inside its decades where they are few."""
+    """Ticks for the range that was drawn, with labels inside the decades if there are few."""
     low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 1000 * low else (1.0,)))
     axis.set_major_formatter(formatter)
     axis.set_minor_formatter(NullFormatter())
 
 
-def is_lowest(index: int, count: int) -> bool:
-    """Whether no other of ``count`` panels is below this one."""
-    return index + min(count, PANELS_ACROSS) >= count
-
-
-def is_leftmost(index: int, count: int) -> bool:
-    return index % min(count, PANELS_ACROSS) == 0
-
-
 def set_length_axis(axes: Axes, lengths: Iterable[Length]) -> None:
-    """A logarithmic axis of lengths with their names, on which 0 stands one doubling to the left.
+    """A logarithmic axis with the names of the lengths, on which 0 is one doubling to the left.
 
-    Between 0 and the shortest length it is linear; a logarithm alone has no place for 0.
+    It is linear between 0 and the shortest length, because a logarithm has no place for 0.
     """
     lengths = sorted(lengths)
     positive = [tokens for tokens, _ in lengths if tokens > 0]
     shortest = positive[0] if positive else 1
-    # symlog of base 2 gives the linear part `linscale / (1 - 1/2)` doublings.
+    # With base 2, symlog makes the linear part `linscale / (1 - 1/2)` doublings wide.
     axes.set_xscale("symlog", base=2, linthresh=shortest, linscale=0.5)
     names: dict[int, str] = {}
     for tokens, name in lengths:
         close = any(abs(tokens - other) < 0.1 * tokens for other in names)
-        if tokens in names or not close:  # 1000 and 1024 would print over each other
+        if tokens in names or not close:  # the labels of 1000 and 1024 would overlap
             names[tokens] = name
     axes.set_xticks(list(names), list(names.values()), rotation=45 if len(names) > 8 else 0)
     axes.xaxis.set_minor_locator(NullLocator())
@@ -119,17 +142,16 @@ def set_length_axis(axes: Axes, lengths: Iterable[Length]) -> None:
 
 def draw_legend(figure: Figure, last: str = "") -> Legend:
     """One legend for all panels, below them; the entry called ``last`` is the last."""
-    entries: dict[str, Any] = {}
+    handles: dict[str, Any] = {}
     for axes in figure.axes:
-        handles, labels = axes.get_legend_handles_labels()
-        entries |= dict(zip(labels, handles, strict=True))
-    if last in entries:
-        entries[last] = entries.pop(last)
-    inches = 0.6 + 0.09 * max(map(len, entries))  # of a line sample and the longest label
-    columns = max(1, min(len(entries), int(figure.get_figwidth() / inches)))
-    columns = math.ceil(len(entries) / math.ceil(len(entries) / columns))  # rows of equal length
+        handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    if last in handles:
+        handles[last] = handles.pop(last)
+    inches = 0.6 + 0.09 * max(map(len, handles))  # for a line sample and the longest label
+    columns = max(1, min(len(handles), int(figure.get_figwidth() / inches)))
+    columns = math.ceil(len(handles) / math.ceil(len(handles) / columns))  # rows of equal length
     return figure.legend(
-        list(entries.values()), list(entries), loc="outside lower center", ncols=columns
+        list(handles.values()), list(handles), loc="outside lower center", ncols=columns
     )
 
 
@@ -137,7 +159,7 @@ def save(figure: Figure, path: Path) -> Path:
     """Write ``figure`` to ``path`` in the format of its suffix, in one step; returns ``path``."""
     path = Path(path)
     kind = path.suffix.lower().lstrip(".")
-    # No date in the file: the same records give the same bytes.
+    # Without a date the same records give the same bytes.
     metadata = {"Date": None} if kind == "svg" else None
     with matplotlib.rc_context(STYLE), replacing(path) as temporary:
         figure.savefig(temporary, format=kind, dpi=DOTS_PER_INCH, metadata=metadata)

@@ -1,8 +1,7 @@
-"""Texts from the hub: Paul Graham's essays, SQuAD and HotpotQA, fetched when a task needs them.
+"""What only the hub has: Paul Graham's essays, SQuAD and HotpotQA, read when they are asked for.
 
-The essays must not be redistributed, so they are fetched only on request
-(``task.essays=paul_graham``). HotpotQA comes from the mirror that lm-eval pins: the set's own
-repository is a loading script.
+The essays are not to be redistributed and come only on request (``task.essays=paul_graham``).
+HotpotQA is the mirror that lm-eval pins: the set's own repository is a loading script.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ HOTPOT_REVISION = "7e54db4656209750ff487f6fdf8e39a66dba136b"
 
 
 @dataclass(frozen=True)
-class PublishedQuestion:
-    """A question with the numbers of its ``gold`` documents and of the documents to take next."""
+class Entry:
+    """A published question with the numbers of its ``gold`` documents and of those to take next."""
 
     question: str
     answers: tuple[str, ...]
@@ -36,23 +35,23 @@ class PublishedQuestion:
 
 
 class PublishedProblems:
-    """The questions of a set in its order, each among other documents of the set."""
+    """Questions in the order of the set; other documents of the set around their own."""
 
-    def __init__(self, questions: Sequence[PublishedQuestion], documents: Sequence[str]) -> None:
-        self.questions, self.documents = questions, documents
+    def __init__(self, entries: Sequence[Entry], documents: Sequence[str]) -> None:
+        self.entries, self.documents = entries, documents
 
     def problem(self, index: int, rng: random.Random) -> Problem:
-        """Question number ``index``. As in RULER, documents of the same article are taken first."""
-        published = self.questions[index]
-        near = list(published.near)
+        """Question number ``index``; documents of the same article first, as RULER does."""
+        entry = self.entries[index]
+        near = list(entry.near)
         rng.shuffle(near)
-        taken = {*published.gold, *near}
+        taken = {*entry.gold, *near}
         rest = [number for number in range(len(self.documents)) if number not in taken]
         rng.shuffle(rest)
         return Problem(
-            published.question,
-            published.answers,
-            tuple(self.documents[number] for number in published.gold),
+            entry.question,
+            entry.answers,
+            tuple(self.documents[number] for number in entry.gold),
             (self.documents[number] for number in near + rest),
         )
 
@@ -71,14 +70,13 @@ def squad() -> PublishedProblems:
     articles: dict[str, dict[int, None]] = {}
     for row in rows:
         articles.setdefault(row["title"], {})[numbers[row["context"]]] = None
-    questions = []
+    entries = []
     for row in rows:
         own = numbers[row["context"]]
         near = tuple(number for number in articles[row["title"]] if number != own)
         if row["answers"]["text"]:
-            answers = tuple(row["answers"]["text"])
-            questions.append(PublishedQuestion(row["question"], answers, (own,), near))
-    return PublishedProblems(questions, documents)
+            entries.append(Entry(row["question"], tuple(row["answers"]["text"]), (own,), near))
+    return PublishedProblems(entries, documents)
 
 
 def hotpot() -> PublishedProblems:
@@ -87,11 +85,11 @@ def hotpot() -> PublishedProblems:
     per_row = [[f"{title}\n{''.join(lines)}" for title, lines in row["context"]] for row in rows]
     documents = sorted({text for texts in per_row for text in texts})
     numbers = {text: number for number, text in enumerate(documents)}
-    questions = [
-        PublishedQuestion(row["question"], (row["answer"],), tuple(numbers[text] for text in texts))
+    entries = [
+        Entry(row["question"], (row["answer"],), tuple(numbers[text] for text in texts))
         for row, texts in zip(rows, per_row, strict=True)
     ]
-    return PublishedProblems(questions, documents)
+    return PublishedProblems(entries, documents)
 
 
 def _download_hotpot() -> list[dict[str, Any]]:

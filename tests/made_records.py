@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-import pytest
 
 from atlas_bench.artifacts.metrics import wilson_interval
 from atlas_bench.artifacts.schema import Record, Score
@@ -62,8 +60,3 @@ def record(
         "started_at": "2025-01-31T12:00:00+00:00",
     }
     return Record(**(fields | changes))
-
-
-@pytest.fixture
-def make_record() -> Callable[..., Record]:
-    return record
