@@ -174,6 +174,18 @@ def test_a_subtask_is_the_mean_over_all_of_its_changes(run: MakeRun) -> None:
     assert table4(changed).rows == []
 
 
+def test_a_score_is_the_mean_over_all_cases_or_of_the_baseline(run: MakeRun) -> None:
+    runs = [
+        run("memorization", change, tested=1.0 if change == "baseline" else 0.5)
+        for change in changes("memorization")
+    ]
+    (ours,) = table4(runs).rows
+    assert ours.scores["memorization"].estimate.value == pytest.approx(100 * 3.5 / 6)
+    (ours,) = table4(each for each in runs if "vocab_1024" not in each.scores[0].subtask).rows
+    assert ours.scores["memorization"].estimate.value == 100
+    assert "b" in ours.scores["memorization"].marks
+
+
 # everything at once -----------------------------------------------------------------------------
 
 

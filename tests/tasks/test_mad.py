@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from atlas_bench.tasks.examples import UNLABELLED, Examples
-from atlas_bench.tasks.mad.cases import SUBTASKS, changes, make_case, subtask_score
+from atlas_bench.tasks.mad.cases import SUBTASKS, changes, make_case
 from atlas_bench.tasks.mad.generators import mad_examples
 from atlas_bench.tasks.mad.task import MadSettings, MadTask, macro_accuracy
 from atlas_bench.tasks.stages import Stage
@@ -230,13 +230,6 @@ def test_macro_accuracy_weighs_tokens_and_batches_equally() -> None:
     macro, micro = task.judge(task.cells()[0], found([0] * 5, [1, 1, 1, 1, 2], [1, 1, 1, 3, 2]))
     assert (macro.metric, macro.correct, macro.samples) == ("macro_accuracy", None, 1)
     assert (micro.metric, micro.value, micro.correct, micro.samples) == ("accuracy", 0.8, 4, 5)
-
-
-def test_a_score_is_the_mean_over_all_cases_or_none() -> None:
-    accuracies = dict.fromkeys(changes("memorization"), 0.5) | {"baseline": 1.0}
-    assert subtask_score(accuracies, "memorization") == pytest.approx(3.5 / 6)
-    del accuracies["vocab_1024"]
-    assert subtask_score(accuracies, "memorization") is None
 
 
 @pytest.mark.parametrize(

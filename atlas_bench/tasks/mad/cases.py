@@ -1,4 +1,7 @@
-"""MAD's baselines and the changes to them, one factor at a time; what a score is made of.
+"""MAD's baselines and the changes to them, one factor at a time.
+
+A subtask's score is the mean accuracy over its baseline and all its changes, and MAD's score the
+mean of the six: report/published/.
 
 Protocol: the repository of Poli et al. 2024 (configs/tasks/*.yml, mad/configs.py). A model is
 trained and tested anew for every case and every learning rate x weight decay of the grid; the best
@@ -7,7 +10,6 @@ of the grid counts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from atlas_bench.naming import check_choice
@@ -52,14 +54,3 @@ def make_case(subtask: str, change: str) -> Case:
     factor = change.rsplit("_", 1)[0]
     value = next(v for v in CHANGES[subtask][factor] if f"{factor}_{v}" == change)
     return replace(BASELINES[subtask], **{factor: value})
-
-
-def subtask_score(accuracies: Mapping[str, float], subtask: str) -> float | None:
-    """A subtask's score: the mean accuracy over its baseline and all its changes.
-
-    None where one is missing: a mean over fewer is another score. MAD's score is the mean of the
-    six: report/published/columns.csv.
-    """
-    if any(change not in accuracies for change in changes(subtask)):
-        return None
-    return sum(accuracies[change] for change in changes(subtask)) / len(changes(subtask))
