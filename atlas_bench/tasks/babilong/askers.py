@@ -1,8 +1,8 @@
-"""What can be asked right now: readers of a bAbI world that answer from its statements alone.
+"""The questions that the statements of a bAbI world can answer at any moment.
 
-A published story asks on a fixed rhythm, mostly about what just happened. A training stream should
-also ask about facts far behind, so for the tasks of moving people and objects these readers follow
-the statements and list every question whose answer is known (rules: bAbI v1.2 as published).
+A published story asks at a fixed rhythm, mostly about what just happened. A training stream should
+also ask about facts far back. For the tasks of moving people and objects these readers follow the
+statements and list every question whose answer is known (rules: bAbI v1.2 as published).
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from typing import Protocol
 
 from atlas_bench.tasks.babi.sentences import parse
 
-# qa3: the chance to ask about one place earlier in the journey, and again; 79 % of the published
-# questions are about the object's present place, 16 % about the one before, 5 % about older ones
+# qa3: the chance, applied repeatedly, of a question about one place earlier in the journey. 79 % of
+# the published questions are about the object's present place, 16 % about the one before, 5 % about
+# older ones.
 _EARLIER_PLACE = 0.25
-
 _EARLIER_GIFT = 0.25  # qa5: the same for gifts; the published questions are about the last one
 
 QuestionAnswer = tuple[str, str]
 
 
 class Asker(Protocol):
-    """Reads statements in order; lists what could be asked after the last one."""
+    """Reads statements in order and lists the possible questions after the last one."""
 
     def read(self, statement: str) -> None:
-        """Take in the next statement of the world."""
+        """Read the next statement of the world."""
 
     def candidates(self, rng: random.Random) -> list[QuestionAnswer]:
-        """Questions with known answers, one or more for each thing that can be asked about."""
+        """Questions with known answers, at least one for each subject with a known answer."""
 
 
 class _People:
-    """Where people were last said to be."""
+    """The last known places of people."""
 
     def __init__(self, places: tuple[str, ...]) -> None:
         self.places = places
@@ -73,16 +73,16 @@ class IsPersonIn(_People):
     """qa6: ``Is P in the L?``, yes and no equally often."""
 
     def candidates(self, rng: random.Random) -> list[QuestionAnswer]:
-        found = []
+        questions = []
         for person, place in self.place_of.items():
             yes = rng.random() < 0.5
             asked = place if yes else self._elsewhere(place, rng)
-            found.append((f"Is {person} in the {asked}?", "yes" if yes else "no"))
-        return found
+            questions.append((f"Is {person} in the {asked}?", "yes" if yes else "no"))
+        return questions
 
 
 class IsPersonInNegated(_People):
-    """qa9: as qa6; after "is not in the L" only L can be asked about, and the answer is no."""
+    """qa9: as qa6. After "is not in the L" a question can only be about L; its answer is no."""
 
     def __init__(self, places: tuple[str, ...]) -> None:
         super().__init__(places)
@@ -98,16 +98,18 @@ class IsPersonInNegated(_People):
             self.not_in.pop(person, None)
 
     def candidates(self, rng: random.Random) -> list[QuestionAnswer]:
-        found = [(f"Is {person} in the {place}?", "no") for person, place in self.not_in.items()]
+        questions = [
+            (f"Is {person} in the {place}?", "no") for person, place in self.not_in.items()
+        ]
         for person, place in self.place_of.items():
             yes = rng.random() < 0.5
             asked = place if yes else self._elsewhere(place, rng)
-            found.append((f"Is {person} in the {asked}?", "yes" if yes else "no"))
-        return found
+            questions.append((f"Is {person} in the {asked}?", "yes" if yes else "no"))
+        return questions
 
 
 class _Objects(_People):
-    """Also follows who holds what, and each object's journey (distinct consecutive places)."""
+    """Also follows who holds what, and the journey of each object: consecutive places differ."""
 
     def __init__(self, places: tuple[str, ...]) -> None:
         super().__init__(places)
@@ -144,7 +146,7 @@ class WhereObjectBefore(_Objects):
     """qa3: ``Where was the O before the L?`` about the latest visit to L."""
 
     def candidates(self, rng: random.Random) -> list[QuestionAnswer]:
-        found = []
+        questions = []
         for thing, journey in self.journeys.items():
             visit = len(journey) - 1
             while visit > 1 and rng.random() < _EARLIER_PLACE:
@@ -153,12 +155,12 @@ class WhereObjectBefore(_Objects):
                 continue
             place = journey[visit]
             visit = max(i for i, other in enumerate(journey) if other == place)
-            found.append((f"Where was the {thing} before the {place}?", journey[visit - 1]))
-        return found
+            questions.append((f"Where was the {thing} before the {place}?", journey[visit - 1]))
+        return questions
 
 
 class WhoGave(_People):
-    """qa5: five forms of question about the latest gift that fits them, with published shares."""
+    """qa5: five forms of question about the latest gift that fits, with the published shares."""
 
     def __init__(self, places: tuple[str, ...]) -> None:
         super().__init__(places)
@@ -176,7 +178,7 @@ class WhoGave(_People):
         while number + 1 < len(self.gifts) and rng.random() < _EARLIER_GIFT:
             number += 1
         giver, thing, receiver = self.gifts[number]
-        # each form: its share, the question, which slots it names, which slot it asks for
+        # each form: its share, the question, the slots that it names, the slot of the answer
         forms = (
             (35, f"What did {giver} give to {receiver}?", (0, 2), 1),
             (17, f"Who gave the {thing}?", (1,), 0),

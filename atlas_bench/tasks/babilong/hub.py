@@ -1,6 +1,6 @@
-"""The published BABILong sets, read through ``datasets`` when they are asked for.
+"""The published BABILong sets, read through ``datasets`` when a task needs them.
 
-``RMT-team/babilong``: 100 samples for each task and length, 0k to 10M for qa1 to qa10 and 0k alone
+``RMT-team/babilong``: 100 samples for each task and length, 0k to 10M for qa1 to qa10 and only 0k
 for qa11 to qa20. ``babilong-1k-samples``: 1,000 (or 999) up to 128k for qa1 to qa5, and 0k for all
 twenty. Configuration = length, split = subtask, columns input, question, target. The text is
 tokenised here, so the measured length is that of our tokenizer, not the GPT-2 length in the name.
@@ -24,15 +24,15 @@ THOUSAND_SAMPLES = "RMT-team/babilong-1k-samples"
 _THOUSAND_LENGTHS = ("0k", "1k", "2k", "4k", "8k", "16k", "32k", "64k", "128k")
 LENGTHS = (*_THOUSAND_LENGTHS, "256k", "512k", "1M", "10M")
 _THOUSAND_SUBTASKS = ("qa1", "qa2", "qa3", "qa4", "qa5")
-TEXT_SUBTASKS = tuple(f"qa{number}" for number in range(1, 11))  # the others have facts alone
+TEXT_SUBTASKS = tuple(f"qa{number}" for number in range(1, 11))  # the others have only facts
 
 
 class SourceError(ValueError):
-    """A published set cannot be had; the message is one sentence that names the key to change."""
+    """A published set is unavailable; the message is one sentence that names the key to change."""
 
 
 def hub_repository(subtask: str, length: str, count: int) -> str:
-    """The set that has ``count`` samples: the small one, or the larger where it exists."""
+    """The set with ``count`` samples: the small one, or the larger one if it exists."""
     larger = length == "0k" or (length in _THOUSAND_LENGTHS and subtask in _THOUSAND_SUBTASKS)
     return THOUSAND_SAMPLES if count > 100 and larger else HUNDRED_SAMPLES
 
@@ -51,7 +51,7 @@ def hub_samples(
         )
     if subtask not in TEXT_SUBTASKS and length != "0k":
         raise ValueError(
-            f"task.lengths: {subtask} was published at 0k alone; choose 0k, a subtask from qa1 to "
+            f"task.lengths: {subtask} was published only at 0k; choose 0k, a subtask from qa1 to "
             "qa10, or task.source=generated"
         )
     rows = _load(hub_repository(subtask, length, first + count), length, subtask)

@@ -1,4 +1,4 @@
-"""BABILong scoring: the published metric with its quirks, and a strict one beside it."""
+"""BABILong's metrics: the published one with its quirks, and a strict one."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def published_metric(subtask: str, *, target: str, output: str, question: str) -
 
 
 def exact_match(target: str, output: str) -> bool:
-    """Strict: the whole output is the answer, up to case, outer white space and white space at
-    commas; lists are compared in order. The fine-tuned models of the paper are scored like this.
+    """Whether the whole output is the answer, ignoring case, outer white space and white space at
+    commas. Lists are compared in order. The paper scores its fine-tuned models like this.
     """
     return _normal(target) == _normal(output)
 
@@ -39,7 +39,7 @@ def _normal(text: str) -> list[str]:
 
 
 def _first_sentence(output: str) -> str:
-    # The published code also cuts at "Question", which lower-casing before has made impossible.
+    # The published code also cuts at "Question", which never occurs after lower-casing.
     for mark in (".", "<context>", "<example>"):
         output = output.split(mark, 1)[0]
     return output

@@ -1,7 +1,7 @@
 """The real bAbI questions, read from a folder of the v1.2 files in the order of the file.
 
-The published BABILong sets hold the questions of the test files in this order, one sample for each;
-their loader drops a question whose story is too long for the context, and the last of the file.
+The published BABILong sets have the questions of the test files in this order, one sample for each.
+Their loader drops questions whose story is too long for the context, and the last question.
 The files are not part of this package (bAbI v1.2, Weston et al. 2015, CC BY 3.0).
 """
 
@@ -13,13 +13,13 @@ from pathlib import Path
 from atlas_bench.tasks.babi import LABELS, Question, read_stories
 
 QUESTIONS = ("generated", "real")
-# As released ("qa1_single-supporting-fact_test.txt") and shortened; the first that is there is
-# taken, so training questions are asked only where there are no others.
+# As released ("qa1_single-supporting-fact_test.txt") and shortened. The first that exists is used,
+# so training questions are used only if there are no test questions.
 _NAMES = ("{}_*_test.txt", "{}_test.txt", "{}_*_train.txt", "{}_train.txt")
 
 
 def questions_file(folder: str | Path, subtask: str) -> Path:
-    """The file of ``folder`` that holds a subtask's questions, the test part if it is there.
+    """The file in ``folder`` with a subtask's questions, the test part if it exists.
 
     Raises ValueError naming ``task.questions_folder`` when there is none, or more than one.
     """
@@ -30,12 +30,14 @@ def questions_file(folder: str | Path, subtask: str) -> Path:
         found = sorted(path.glob(name))
         if len(found) > 1:
             raise ValueError(
-                f"task.questions_folder: {path} holds {len(found)} files {name}; leave one of them"
+                f"task.questions_folder: {path} has {len(found)} files {name}; keep one of them"
             )
         if found:
             return found[0]
     names = " or ".join(form.format(subtask) for form in _NAMES)
-    raise ValueError(f"task.questions_folder: {path} holds no questions of {subtask}, no {names}")
+    raise ValueError(
+        f"task.questions_folder: {path} has no questions of {subtask}, that is no {names}"
+    )
 
 
 @lru_cache(maxsize=20)
@@ -51,13 +53,13 @@ def real_questions(folder: str | Path, subtask: str) -> tuple[Question, ...]:
     except (OSError, ValueError) as error:
         raise ValueError(f"task.questions_folder: {error}") from error
     if not questions:
-        raise ValueError(f"task.questions_folder: {path} holds no question")
+        raise ValueError(f"task.questions_folder: {path} has no questions")
     labels = set(LABELS[subtask])
     for question in questions:
         answer = question.answer.lower()
         if answer not in labels and not labels.issuperset(answer.split(",")):
             raise ValueError(
-                f"task.questions_folder: {path} answers {question.answer!r}, which no question of "
-                f"{subtask} does; put the bAbI v1.2 file there"
+                f"task.questions_folder: {path} has the answer {question.answer!r}, which is "
+                f"not one of {subtask}; use the bAbI v1.2 file"
             )
     return questions

@@ -12,9 +12,9 @@ class Sample:
     """One question after its context.
 
     The model reads ``context_ids`` (int32: facts and noise), ``question_ids`` and the tokenizer's
-    ``answer_id``, and is to give ``answer_ids`` and ``end_id``. ``fact_token_positions`` is where
-    in the context each of ``facts`` begins. ``length_tokens`` is the measured context length.
-    For published samples, whose facts cannot be told from the noise, ``facts`` is empty.
+    ``answer_id``; the right output is ``answer_ids`` and ``end_id``. ``fact_token_positions`` are
+    the places in the context where the ``facts`` begin. ``facts`` is empty for published samples,
+    in which facts and noise cannot be told apart.
     """
 
     subtask: str

@@ -1,8 +1,5 @@
-"""BABILong: bAbI questions whose facts are scattered through long background text.
+"""Evaluation samples of BABILong: bAbI facts scattered through long background text.
 
-This file builds the evaluation samples: the mixer and the seeded sequence of samples. Beside it:
-``streams`` (training), ``metrics`` (scoring), ``questions`` (the real bAbI files), ``hub`` (the
-published sets) and ``prompts`` (few-shot prompts).
 Protocol: Kuratov et al. 2024, BABILong, and its repository (babilong_utils.py, create_tasks.py).
 """
 
@@ -32,7 +29,7 @@ from atlas_bench.text.tokenizer import Tokenizer
 
 SOURCES = ("generated", "hub")
 TOKENS_PER_FACT = 8  # the published sets drop a story of more than context / 8 rows
-_ATTEMPTS = 500  # stories drawn before a length is called too short for the task
+_ATTEMPTS = 500  # stories drawn before a length is called too short for the subtask
 
 
 def load_noise(
@@ -47,7 +44,7 @@ def load_noise(
 ) -> NoisePool:
     """The ``train`` or ``test`` part of a corpus, without sentences that name a bAbI person.
 
-    Raises CorpusError (a ValueError) naming the key when the corpus cannot be had.
+    Raises CorpusError (a ValueError) naming the key when the corpus is unavailable.
     """
     corpus = load_corpus(source, folder=folder, split=split, max_books=max_books)
     books = sentences(corpus, without_names=PERSON_NAMES)
@@ -64,9 +61,9 @@ def build_sample(
 ) -> Sample:
     """Scatter the question's facts through ``context_length`` tokens of context, facts included.
 
-    Every fact goes, in order, to a boundary between noise sentences drawn uniformly with
-    replacement; 0 means the facts alone. Facts and question get a leading space and lose trailing
-    ones (published questions may end in "? ").
+    The facts, in order, go to boundaries between noise sentences, which are drawn uniformly with
+    replacement. A length of 0 means only the facts. Facts and question get a leading space and lose
+    trailing ones (published questions may end in "? ").
 
     Raises ValueError when the facts alone are longer than the context.
     """
@@ -113,14 +110,14 @@ def evaluation_samples(
 ) -> Iterator[Sample]:
     """Samples ``first`` to ``first + count - 1`` of a subtask at a nominal length such as "16k".
 
-    ``generated``: sample i depends on (seed, subtask, nominal tokens, i) and the noise, which is to
-    come from the held-out split. It asks a generated question or, where ``questions`` are given,
-    the i-th of those whose story fits; there are as many samples as such questions, at most
-    ``count``. ``hub``: the published samples in their order, fewer than ``count`` where the set is
-    smaller; ``noise``, ``seed`` and ``questions`` are not used.
+    ``generated``: sample i depends on (seed, subtask, nominal tokens, i) and on the noise, which
+    comes from the held-out split. Its question is generated or, if ``questions`` are given, the
+    i-th of those whose story fits; there are at most as many samples as such questions. ``hub``:
+    the published samples in their order, which may be fewer than ``count``; ``noise``, ``seed`` and
+    ``questions`` are not used.
 
     Raises ValueError naming ``task.subtasks``, ``task.lengths`` or ``task.source``; SourceError
-    (a ValueError) when a published set cannot be had.
+    (a ValueError) when a published set is unavailable.
     """
     if subtask not in SUBTASKS:
         raise ValueError(
@@ -152,7 +149,7 @@ def _sample(
     noise: NoisePool,
     tokenizer: Tokenizer,
 ) -> Sample:
-    """``question``, or a generated one, in noise."""
+    """A sample of ``question``, or of a generated question."""
     if question is None:
         question = _fitting_question(subtask, budget, tokenizer, rng)
     return build_sample(subtask, question, noise, tokenizer, budget, rng)
@@ -161,7 +158,7 @@ def _sample(
 def _fitting_question(
     subtask: str, budget: int, tokenizer: Tokenizer, rng: random.Random
 ) -> Question:
-    """A random question whose facts fit; like the published sets, long stories are redrawn."""
+    """A random question whose facts fit; as in the published sets, long stories are redrawn."""
     needed = []
     for _ in range(_ATTEMPTS):
         question = _random_question(subtask, rng)
@@ -176,7 +173,7 @@ def _fitting_question(
 def _fitting_questions(
     questions: Sequence[Question], subtask: str, budget: int, tokenizer: Tokenizer
 ) -> list[Question]:
-    """All of them at 0k, which is facts alone, else those whose facts fit."""
+    """The questions whose facts fit; all of them at 0k, where the context is only the facts."""
     needed = [_needed(question, tokenizer) for question in questions]
     pairs = zip(questions, needed, strict=True)
     fitting = [question for question, tokens in pairs if tokens <= budget or budget == 0]
@@ -186,7 +183,7 @@ def _fitting_questions(
 
 
 def _needed(question: Question, tokenizer: Tokenizer) -> int:
-    """Tokens of the shortest context that the question's story is put into."""
+    """Tokens of the shortest context for the question's story."""
     used = sum(len(tokenizer.encode_phrase(" " + fact.strip())) for fact in question.facts)
     # the question's own row counts (babilong_utils.py: max_n_facts)
     return max(used, (len(question.facts) + 1) * TOKENS_PER_FACT)
@@ -194,13 +191,13 @@ def _needed(question: Question, tokenizer: Tokenizer) -> int:
 
 def _too_short(subtask: str, budget: int, needed: Sequence[int]) -> ValueError:
     return ValueError(
-        f"task.lengths: a context of {budget} tokens holds no story of {subtask}; the shortest of "
-        f"{len(needed)} needs {min(needed)} tokens"
+        f"task.lengths: a context of {budget} tokens is too short for a story of {subtask}; "
+        f"the shortest of {len(needed)} needs {min(needed)} tokens"
     )
 
 
 def _random_question(subtask: str, rng: random.Random) -> Question:
-    """One of a new story's questions, each as likely, with the statements before it."""
+    """A random question of a new story, with the statements before it."""
     lines = generate_story(subtask, rng).lines
     asked = rng.choice([i for i, line in enumerate(lines) if isinstance(line, Query)])
     facts = tuple(line.text for line in lines[:asked] if isinstance(line, Statement))

@@ -1,8 +1,8 @@
-"""BABILong training streams: one long world in noise, with questions asked all along the way.
+"""BABILong training streams: one long world in noise, with questions throughout.
 
-A published sample asks one question after a whole context, one answer token in thousands. A stream
-asks many times, so every forward pass teaches something at every distance between fact and
-question. Evaluation never uses streams: see ``babilong.evaluation_samples``.
+A published sample has one question after a whole context, so one answer token in thousands. A
+stream has many, so every forward pass trains on many distances between fact and question.
+Evaluation never uses streams: see ``babilong.evaluation_samples``.
 """
 
 from __future__ import annotations
@@ -20,18 +20,16 @@ from atlas_bench.tasks.babilong.askers import ASKERS, QuestionAnswer
 from atlas_bench.text.noise import NoisePool
 from atlas_bench.text.tokenizer import Tokenizer
 
-MAX_QUESTION_SHARE = 0.5  # of the tokens that are not noise: questions need facts to ask about
+MAX_QUESTION_SHARE = 0.5  # share of questions in what is not noise: they need facts
 _ATTEMPTS = 20  # stories drawn before a stream is called too short for the task
-
-_FACT, _QUESTION = 0, 1
 
 
 @dataclass(frozen=True)
 class Stream:
     """``tokens`` int32 (length + 1,): inputs are ``tokens[:-1]``, targets ``tokens[1:]``.
 
-    Both masks are bool (length,) and speak of the targets: ``answer_mask`` is True where the
-    target belongs to an answer or is the end token behind it, ``noise_mask`` where it is noise.
+    Both masks are bool (length,), over the targets: ``answer_mask`` is True where the target
+    belongs to an answer or is the end token after it, ``noise_mask`` where it is noise.
     """
 
     tokens: np.ndarray
@@ -48,17 +46,17 @@ class _Item:
 
 
 class StreamGenerator:
-    """Stream number i of a seed, the same whatever was drawn before it.
+    """Stream number i of a seed does not depend on what was drawn before it.
 
-    ``subtasks``, ``noise_share``: with several given, one is chosen at random for each stream.
+    ``subtasks``, ``noise_share``: if several are given, each stream has a random one.
     ``length_tokens``: targets per stream. ``noise_share``: share of the tokens that is noise, from
-    0 (facts and questions only) to 0.99 and beyond; it is met but for the story that a stream must
-    hold at least. ``question_every``: wished mean distance between questions in tokens;
-    noise_share wins over it, questions never take more than half of what is not noise, and at
-    least one is asked per stream and per story.
+    0 (facts and questions only) to 0.99 and beyond; lower where one story takes more room.
+    ``question_every``: mean tokens between two questions. ``noise_share`` has priority over it,
+    questions never take more than half of what is not noise, and every stream and every story has
+    at least one.
 
     Raises ValueError naming the argument for a value outside its range, and at the first stream
-    when ``length_tokens`` cannot hold one question with its facts.
+    when ``length_tokens`` is too short for one question with its facts.
     """
 
     def __init__(
@@ -99,7 +97,7 @@ class StreamGenerator:
         self._rhythm = {name: self._measure(name) for name in self.subtasks if name in ENDLESS}
 
     def __iter__(self) -> Iterator[Stream]:
-        """Streams 0, 1, 2, ... without end."""
+        """Streams 0, 1, 2, ..., endless."""
         index = 0
         while True:
             yield self.stream(index)
@@ -126,7 +124,7 @@ class StreamGenerator:
             items, spare = self._timeline(subtask, budget, rng)
             used = sum(len(item.ids) for item in items)
             if noise_share == 0 and used < total:
-                # Nothing but the world may fill the rest; what is too much is cut off.
+                # Only the world may fill the rest; what does not fit is cut off.
                 items += spare
                 budget *= 1.2
                 if used + sum(len(item.ids) for item in spare) < total:
@@ -141,21 +139,21 @@ class StreamGenerator:
             f"question; {seen}"
         )
 
-    # --- what is told and asked -------------------------------------------------------------
+    # --- statements and questions -------------------------------------------------------------
 
     def _timeline(
         self, subtask: str, budget: float, rng: random.Random
     ) -> tuple[list[_Item], list[_Item]]:
         """Statements and questions in order, about ``budget`` tokens and at least one question;
-        and statements that would follow."""
-        if subtask not in ENDLESS:  # worlds that end are told one after another
+        and the statements after them."""
+        if subtask not in ENDLESS:  # worlds that end follow one another
             return self._stories(subtask, budget, rng), []
-        wished = self.length_tokens / self.question_every
+        desired = self.length_tokens / self.question_every
         facts, cost = self._rhythm[subtask]
         most = MAX_QUESTION_SHARE * budget / cost
         if subtask not in ASKERS:
-            most = min(most, budget / (facts + cost))  # no more than the story itself asks
-        questions = max(1, round(min(wished, most)))
+            most = min(most, budget / (facts + cost))  # not more than the story itself has
+        questions = max(1, round(min(desired, most)))
         fact_budget = max(1.0, budget - questions * cost)
         lines = self._world(subtask, fact_budget, rng)
         if subtask in ASKERS:
@@ -172,7 +170,7 @@ class StreamGenerator:
     def _world(
         self, subtask: str, fact_budget: float, rng: random.Random
     ) -> list[Statement | Query]:
-        """A world that lasts for the budget and a little longer."""
+        """A world that is a little longer than the budget."""
         questions = math.ceil(1.1 * fact_budget / self._rhythm[subtask][0]) + 3
         while True:
             lines = list(generate_story(subtask, rng, questions=questions).lines)
@@ -189,11 +187,11 @@ class StreamGenerator:
         questions: int,
         rng: random.Random,
     ) -> tuple[list[_Item], list[_Item]]:
-        """Questions at random places, about anything known there; the last item is a question."""
+        """Questions at random places about anything known there; the last item is a question."""
         statements = [line for line in lines if isinstance(line, Statement)]
         count = self._prefix(statements, fact_budget)
         due = [0] * (len(statements) + 1)
-        due[count] = 1 + min(3, questions // 4)  # some at the end, where evaluation asks
+        due[count] = 1 + min(3, questions // 4)  # some at the end, as in evaluation
         for _ in range(questions - due[count]):
             due[rng.randint(1, count)] += 1
         asker = ASKERS[subtask](LABELS["qa1"])
@@ -221,7 +219,7 @@ class StreamGenerator:
         questions: int,
         rng: random.Random,
     ) -> tuple[list[_Item], list[_Item]]:
-        """The world's own questions, thinned to the number wanted."""
+        """As many of the world's own questions as are needed."""
         used, end = 0.0, len(lines)
         first_query = next(i for i, line in enumerate(lines) if isinstance(line, Query))
         for number, line in enumerate(lines):
@@ -243,14 +241,14 @@ class StreamGenerator:
         """Short stories one after another, each with at least one of its questions."""
         items: list[_Item] = []
         used = 0
-        # how many tokens of story there are for each question that is wished
+        # tokens of story for each question
         stretch = max(1.0, budget / self.length_tokens * self.question_every)
         while not items or used < budget:
             lines = generate_story(subtask, rng).lines
             asked = [i for i, line in enumerate(lines) if isinstance(line, Query)]
             tokens = sum(len(self._item(line).ids) for line in lines)
-            wanted = max(1, min(len(asked), round(tokens / stretch)))
-            kept = set(rng.sample(asked, wanted))
+            count = max(1, min(len(asked), round(tokens / stretch)))
+            kept = set(rng.sample(asked, count))
             story = [
                 self._item(line)
                 for i, line in enumerate(lines[: max(kept) + 1])
@@ -285,7 +283,7 @@ class StreamGenerator:
             self._questions[question, answer] = item
         return item
 
-    # --- where the noise goes ---------------------------------------------------------------
+    # --- noise ---------------------------------------------------------------
 
     def _mix(self, items: list[_Item], noise_tokens: int, rng: random.Random) -> Stream:
         """Noise between the items at sentence boundaries, cut to the exact length."""
@@ -317,7 +315,7 @@ class StreamGenerator:
 def _fresh(
     candidates: list[QuestionAnswer], asked: dict[str, str], rng: random.Random
 ) -> QuestionAnswer | None:
-    """One candidate, first of all one whose answer the stream has not given away already."""
+    """One candidate, if possible one whose answer the stream has not shown yet."""
     if not candidates:
         return None
     fresh = [pair for pair in candidates if asked.get(pair[0]) != pair[1]]
@@ -336,11 +334,11 @@ def _end_of_first_question(items: Sequence[_Item]) -> float:
 
 
 def _slots(items: Sequence[_Item], sentence_count: int, rng: random.Random) -> list[int]:
-    """Sentence boundaries at which the items stand, in order.
+    """The sentence boundaries of the items, in order.
 
-    Exponential gaps are what uniform random slots give, so a stream looks like a sample; in some
-    streams the gaps are raised to a power, which puts facts in bursts and leaves long silences.
-    Every second question is pushed further from what came before.
+    Gaps between uniform random slots are exponential, so a stream looks like a sample. In some
+    streams the gaps are raised to a power, so that facts come in bursts with long gaps between
+    them. Every second question is moved further from what is before it.
     """
     power = rng.choice((1.0, 1.0, 3.0))
     gaps = []

@@ -45,7 +45,7 @@ def test_the_test_part_is_taken_before_the_training_part(tmp_path: Path) -> None
     story = generate_story("qa1", random.Random(len(names[-1])))
     assert real_questions(tmp_path, "qa1") == tuple(story.questions())
     write_file(tmp_path / "qa1_other_test.txt", "qa1", 0)
-    with pytest.raises(ValueError, match=r"^task\.questions_folder: .* holds 2 files qa1_\*_test"):
+    with pytest.raises(ValueError, match=r"^task\.questions_folder: .* has 2 files qa1_\*_test"):
         questions_file(tmp_path, "qa1")
 
 
@@ -108,17 +108,20 @@ def test_a_length_for_no_question_names_the_key(tokenizer: Tokenizer, noise: Noi
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"qa1_train\.txt holds no question"),
-        ("1 Mary went to the office.\n", "holds no question"),
+        ("", r"qa1_train\.txt has no questions"),
+        ("1 Mary went to the office.\n", "has no questions"),
         (
             "1 Mary went to the office.\n2 Where is Mary? \toffice\t7\n",
             "line 2: supporting IDs '7'",
         ),
         ("1 Mary went to the office.\n2 Where is Mary? \toffice\n", "line 2: .* is neither"),
-        ("1 Bill is bored.\n2 Where will bill go? \tgarden,park\t1\n", "answers 'garden,park'"),
+        (
+            "1 Bill is bored.\n2 Where will bill go? \tgarden,park\t1\n",
+            "has the answer 'garden,park'",
+        ),
         (
             "1 The box fits.\n2 Does the box fit? \tyes\t1\n",
-            "answers 'yes', which no .* of qa1 does",
+            "has the answer 'yes', which is not one of qa1",
         ),
     ],
 )
@@ -138,7 +141,7 @@ def test_mistakes_in_the_settings_are_one_sentence(tmp_path: Path) -> None:
         ({"questions": "real", "questions_folder": "no/such"}, "there is no folder no/such"),
         (
             {"questions": "real", "questions_folder": str(tmp_path), "subtasks": ["qa1", "qa2"]},
-            r"holds no questions of qa2, no qa2_\*_test\.txt",
+            r"has no questions of qa2, that is no qa2_\*_test\.txt",
         ),
     ):
         with pytest.raises(ValueError, match=message) as caught:

@@ -70,5 +70,5 @@ def test_hub_failures_are_one_sentence(
         hub_samples("qa1", "4k", 1, tokenizer=tokenizer)
     with pytest.raises(ValueError, match=r"task\.lengths: '3k'"):
         hub_samples("qa1", "3k", 1, tokenizer=tokenizer)
-    with pytest.raises(ValueError, match=r"task\.lengths: qa11 was published at 0k alone"):
+    with pytest.raises(ValueError, match=r"task\.lengths: qa11 was published only at 0k"):
         hub_samples("qa11", "4k", 1, tokenizer=tokenizer)
