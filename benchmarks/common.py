@@ -14,15 +14,9 @@ if TYPE_CHECKING:
 
 def compose_settings(overrides: list[str]) -> RunSettings:
     """The settings of ``atlas-bench OVERRIDES``."""
-    from hydra import compose, initialize_config_dir
+    from atlas_bench.cli import compose
 
-    from atlas_bench.config.locations import folder_of
-    from atlas_bench.runs.checks import to_settings
-    from atlas_bench.runs.settings import register_schema
-
-    register_schema()
-    with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
-        return to_settings(compose("config", overrides))
+    return compose.compose_settings(overrides)
 
 
 def run_alone(script: str, *arguments: str) -> dict:

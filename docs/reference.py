@@ -1,8 +1,9 @@
 """The configuration reference, made of the schemas and the comments behind their fields.
 
 A hook of MkDocs (mkdocs.yml), which adds the page `configuration.md` to the site; run as a script
-it prints the page. Nothing of it is written twice: keys, types and defaults are the dataclasses',
-descriptions are read from their source, choices from the first comment of each file in conf/.
+it prints the page. Nothing is written twice: keys, types, defaults and bounds come from the
+dataclasses, descriptions from the comments in their source, choices from the first comment of each
+file in conf/.
 """
 
 from __future__ import annotations
@@ -17,15 +18,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
-from atlas_bench.config import schema
 from atlas_bench.config.locations import folder_of
 from atlas_bench.memory import spec
 from atlas_bench.models import settings as models
 from atlas_bench.models.mixer import MIXERS
-from atlas_bench.runs import checks
 from atlas_bench.runs import settings as config
-from atlas_bench.tasks.learnability import online
-from atlas_bench.tasks.learnability import targets as learnability_targets
 from atlas_bench.tasks.registry import TASKS
 from atlas_bench.tasks.stages import NoiseStage
 from atlas_bench.tasks.task import TaskSettings
@@ -37,18 +34,6 @@ if TYPE_CHECKING:
 PAGE = "configuration.md"
 # Dataclasses made of another one's fields: whose source says what they mean.
 SOURCE = {models.MemorySettings: spec.MemorySpec}
-VALID = {
-    "mode": checks.MODES,
-    "hardware.device": schema.DEVICES,
-    "hardware.precision": schema.PRECISIONS,
-    "logger.mode": schema.LOGGER_MODES,
-    "model.mixers": MIXERS,
-    "model.match": models.MATCH,
-    "task.target": learnability_targets.TARGETS,
-    "task.learner.activation": online.ACTIVATIONS,
-    "task.learner.optimizer": online.OPTIMIZERS,
-    **{f"model.memory.{name}": valid for name, valid in spec.CHOICES.items()},
-}
 HEAD = """\
 # Configuration
 
@@ -60,7 +45,7 @@ A default below is the schema's; the chosen files may have set another, and
 
 
 class Row(NamedTuple):
-    """One key of the config; ``text`` is the comment of its field."""
+    """One key of the config; ``text`` is the comment of its field with its bounds."""
 
     key: str
     type: str
@@ -103,11 +88,25 @@ def rows(settings: type, prefix: str) -> list[Row]:
     inherited = set() if settings is TaskSettings else _names(TaskSettings)
     groups = dict(_groups(settings))
     return [
-        Row(f"{prefix}{each.name}", _type(hints[each.name]), _default(each), texts[each.name])
+        Row(
+            f"{prefix}{each.name}",
+            _type(hints[each.name]),
+            _default(each),
+            ". ".join(filter(None, [texts[each.name].rstrip("."), _bounds(each)])),
+        )
         for each in dataclasses.fields(settings)
         if each.name not in groups
         and not (issubclass(settings, TaskSettings) and each.name in inherited)
     ]
+
+
+def _bounds(field: dataclasses.Field) -> str:
+    """What a value may be, as a sentence without a full stop; "" if there are no bounds."""
+    bounds = field.metadata.get("bounds")
+    valid = MIXERS if field.name == "mixers" else bounds.one_of if bounds else ()
+    if valid:
+        return f"One of {', '.join(f'`{each}`' for each in valid)}"
+    return str(bounds).capitalize() if bounds else ""
 
 
 def comments(settings: type) -> dict[str, str]:
@@ -146,11 +145,8 @@ def _section(title: str, settings: type, prefix: str, group: str = "", *, level:
         lines += [""]
     lines += ["| key | type | default | |", "|---|---|---|---|"]
     for row in rows(settings, prefix):
-        text = row.text
-        if valid := VALID.get(row.key):
-            text = f"{text.rstrip('.')}. One of {', '.join(f'`{each}`' for each in valid)}"
         default = f"`{row.default}`" if row.default else ""
-        lines.append(f"| `{row.key}` | {row.type} | {default} | {_cell(text)} |")
+        lines.append(f"| `{row.key}` | {row.type} | {default} | {_cell(row.text)} |")
     return "\n".join([*lines, ""])
 
 

@@ -13,17 +13,15 @@ from functools import cache
 from pathlib import Path
 
 import lm_eval.tasks
-from hydra._internal.utils import get_args_parser
 from lm_eval._cli import HarnessCLI
 
 from atlas_bench.cli import report as report_cli
 from atlas_bench.cli import run as cli
-from atlas_bench.cli.experiments import with_budget
+from atlas_bench.cli.command import choices, first_job, read_command
+from atlas_bench.cli.compose import compose_settings, parse_overrides
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.evaluation.lm_eval.model import AtlasBenchLM
 from atlas_bench.report.published import published_names
-from atlas_bench.runs.checks import to_settings
-from atlas_bench.sweeps.plan import one_job
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -184,27 +182,27 @@ def _is_said(shown: str, message: str) -> bool:
 
 def _run(words: list[str]) -> None:
     """Of atlas-bench: every flag, key and choice; of a sweep every value of its lists."""
-    words = with_budget([word for word in words if word != cli.DRY_RUN])
-    if _parse(get_args_parser(), words).help or "--version" in words:
+    if {"--help", "--version"}.intersection(words):
         return
     try:
-        cli._checked(words)
+        command = read_command(words)
     except ConfigError as error:
         if "of the extra for sweeps" not in str(error):
             raise
-        words = [word for word in words if not OF_EXTRA.match(word)]
-        cli._checked(words)
-    parsed = cli._parsed(cli._overrides_of(words))
-    # Where no launcher sends jobs elsewhere the program has looked at all models of a sweep.
+        command = read_command([word for word in words if not OF_EXTRA.match(word)])
+    if not any(flag.startswith("--cfg") for flag in command.flags):
+        cli.check(command)
+    # If no launcher sends jobs elsewhere, the program has looked at all models of a sweep.
     checked = () if any(word.startswith("hardware=") for word in words) else ("model",)
-    for override in parsed:
+    overrides = parse_overrides(command.words)
+    for override in overrides:
         key, value = override.get_key_element().lstrip("+~"), override.value()
         if key in PATHS and isinstance(value, str) and value not in NO_PATHS:
             _exists(Path(value), key)
         if override.is_discrete_sweep() and key not in ("seed", *checked):
-            others = one_job([other for other in parsed if other is not override])
-            for each in list(override.sweep_string_iterator())[1:]:
-                to_settings(cli._compose([*others, f"{override.get_key_element()}={each}"]))
+            others = [other for other in overrides if other is not override]
+            for choice in choices(override)[1:]:
+                compose_settings([*first_job(others), choice])
 
 
 def _parse(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:

@@ -14,12 +14,12 @@ from walkthroughs import followed  # noqa: F401
 
 from atlas_bench.cli import run as cli
 from atlas_bench.cli import sweep as sweep_cli
-from atlas_bench.cli.experiments import experiment_names, with_budget
+from atlas_bench.cli.command import read_command
+from atlas_bench.cli.compose import compose_settings
+from atlas_bench.cli.experiments import experiment_names
 from atlas_bench.cli.report import main as report
 from atlas_bench.config.identity import as_dict
-from atlas_bench.runs.checks import to_settings
 from atlas_bench.runs.settings import RunSettings
-from atlas_bench.sweeps.plan import one_job
 from atlas_bench.tasks.registry import TASKS
 
 RUN, SWEEP = "outputs/DATE/TIME-NAME", "outputs/DATE/TIME-sweep"
@@ -59,7 +59,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, followed: Path) -> Path:  # 
     folder = tmp_path_factory.mktemp("files")
     run = folder / "NAME"
     run.mkdir()
-    settings = to_settings(cli._compose(["model=titans"]))
+    settings = compose_settings(["model=titans"])
     (run / "config.json").write_text(json.dumps(as_dict(settings)))
     (folder / "PATH").mkdir()
     for number in range(16):  # every eighth is held out
@@ -170,7 +170,7 @@ def known_keys() -> set[str]:
                 found |= walk(each, f"{prefix}.{key}" if prefix else key)
         return found
 
-    hub = to_settings(cli._compose(["model=hf", "model.name=x", "mode=eval"]))
+    hub = compose_settings(["model=hf", "model.name=x", "mode=eval"])
     found = walk(as_dict(replace(hub)), "") | {"sweep", "experiment"}
     for entry in TASKS.values():
         found |= walk(asdict(entry()), "task")
@@ -360,17 +360,11 @@ def test_every_command_runs_at_smoke_size(
     if "--dry-run" in command.words:
         run(*command.words[1:], monkeypatch=monkeypatch)
         return
-    words = with_budget(command.words[1:])
-    parsed = cli._parsed(cli._overrides_of(words))
-    checkpoint = [word for word in words if word.startswith("checkpoint=")]
-    if checkpoint:
-        source = smallest(to_settings(cli._compose(["model=titans", "mode=train"])))
-        execute(source, clone / "trained")
-        words = [
-            f"checkpoint={clone / 'trained'}" if word in checkpoint else word for word in words
-        ]
-        parsed = cli._parsed(words)
-        parsed += cli._parsed(cli.overrides_of_checkpoint(parsed, cli._compose))
-    settings = to_settings(cli._compose(one_job(parsed)))
+    words = list(command.words[1:])
+    if checkpoint := [word for word in words if word.startswith("checkpoint=")]:
+        execute(smallest(compose_settings(["model=titans", "mode=train"])), clone / "trained")
+        words.remove(checkpoint[0])
+        words.append(f"checkpoint={clone / 'trained'}")
+    settings = read_command(words).settings
     record = json.loads(execute(smallest(settings), clone / "run").read_text())
     assert record["scores"]

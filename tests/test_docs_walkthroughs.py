@@ -13,11 +13,10 @@ from walkthroughs import files_of, followed  # noqa: F401
 
 import atlas_bench.runs.execute
 import atlas_bench.runs.outcome
-from atlas_bench.cli import run as cli
+from atlas_bench.cli.compose import compose_settings
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.models.build import build_model
 from atlas_bench.models.language_model import count_parameters
-from atlas_bench.runs.checks import to_settings
 from atlas_bench.tasks.stages import LengthStage
 
 SMALL = [
@@ -42,10 +41,10 @@ def test_the_added_model_is_one_function_and_trains(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings = to_settings(cli._compose(["model=ttt_mlp", *SMALL, "mode=train"]))
+    settings = compose_settings(["model=ttt_mlp", *SMALL, "mode=train"])
     assert settings.model.memory.spec().branch_norm
     model = build_model(settings.model, settings.scale, vocab_size=1024, seed=0).double().eval()
-    transformer = to_settings(cli._compose(["model=transformer"]))
+    transformer = compose_settings(["model=transformer"])
     other = build_model(transformer.model, transformer.scale, vocab_size=1024, seed=0)
     assert count_parameters(model) == pytest.approx(count_parameters(other), rel=0.01)
     tokens = torch.randint(0, 1024, (2, 40), generator=torch.Generator().manual_seed(0))
@@ -66,7 +65,7 @@ def test_the_added_task_is_right_and_runs(
 ) -> None:
     monkeypatch.setattr(atlas_bench.runs.outcome, "draw_plots", lambda *arguments: {})
     words = ["task=parity", "model=deltanet", "task.lengths=[16,40]", "task.samples=40", *SMALL]
-    settings = to_settings(cli._compose([*words, "validation_samples=3"]))
+    settings = compose_settings([*words, "validation_samples=3"])
     parity = sys.modules["atlas_bench.tasks.parity"]
     task = parity.ParityTask(settings.task, settings.text, seed=0, question_every=10)
     batch = task.batch(LengthStage(length=16), 3, 4)
@@ -81,4 +80,4 @@ def test_the_added_task_is_right_and_runs(
     assert scores == [(16, "last_bit", 40), (40, "last_bit", 40)]
     assert [each["samples"] for each in record["validation"]] == [3, 3]
     with pytest.raises(ConfigError, match=r"task\.samples=0 must be at least 1"):
-        to_settings(cli._compose(["task=parity", "task.samples=0"]))
+        compose_settings(["task=parity", "task.samples=0"])

@@ -33,9 +33,6 @@ RUN = ["model=titans", *MQAR, *CPU]
 SWEEP = ["-m", "seed=0,1,2", "model=deltanet", *MQAR, *CPU]
 LEARNED = ("step", "tokens", "loss", "answer_accuracy", "gradient_norm", "valid_accuracy")
 UNKNOWN = "spread"
-NOT_UPGRADED = pytest.mark.xfail(
-    strict=True, reason="the index of a sweep is not upgraded yet, so its jobs are others"
-)
 
 
 @pytest.fixture
@@ -156,7 +153,6 @@ def test_another_config_is_refused(runs: Path, capsys: pytest.CaptureFixture[str
     assert "seed was 0 there and is 1 here" in capsys.readouterr().err
 
 
-@NOT_UPGRADED
 @pytest.mark.parametrize("named", [True, False])
 def test_a_killed_sweep_does_what_is_missing(runs: Path, named: bool) -> None:
     sweep = runs / "unfinished_sweep"
@@ -178,7 +174,6 @@ def test_a_run_from_before_branch_norm_is_resumed(runs: Path) -> None:
     assert same_metrics(run / "metrics.jsonl", runs / "unfinished_mqar.expected.jsonl")
 
 
-@NOT_UPGRADED
 def test_a_sweep_from_before_branch_norm_is_resumed(runs: Path) -> None:
     sweep = runs / "unfinished_sweep"
     for number in (0, 1):
@@ -219,7 +214,6 @@ def test_an_unknown_key_is_named_by_lm_eval(runs: Path) -> None:
         load_run(runs / "finished_babilong")
 
 
-@pytest.mark.xfail(strict=True, reason="the job's failure does not name the key")
 def test_an_unknown_key_is_named_by_a_sweep(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = runs / "unfinished_sweep"
     change_memory(sweep / "1-deltanet-mqar", UNKNOWN, 1)

@@ -12,7 +12,6 @@ import pytest
 from docs_pages import REPOSITORY, blocks
 
 from atlas_bench.config.locations import folder_of
-from atlas_bench.runs.settings import register_schema
 from atlas_bench.tasks.registry import TASKS
 
 FILE = re.compile(r"`((?:conf|atlas_bench)/[\w/]+\.(?:py|yaml))`")
@@ -59,7 +58,6 @@ def followed(tmp_path_factory: pytest.TempPathFactory):
         before = dict(TASKS)
         follow("adding_a_model.md", conf)
         follow("adding_a_task.md", conf)
-        register_schema()
         yield conf
         TASKS.clear()
         TASKS.update(before)

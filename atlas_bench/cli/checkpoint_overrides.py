@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from atlas_bench.artifacts.saved_config import find_config
+from atlas_bench.cli.compose import compose
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.identity import as_dict
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
@@ -18,14 +19,12 @@ from atlas_bench.models.settings import ModelSettings, ScaleSettings
 GROUPS = {"model": ModelSettings, "scale": ScaleSettings}
 
 
-def overrides_of_checkpoint(
-    parsed: Sequence[Override], compose: Callable[[list[str]], DictConfig]
-) -> list[str]:
+def overrides_of_checkpoint(parsed: Sequence[Override]) -> list[str]:
     """Overrides that make ``model`` and ``scale`` those of the run whose checkpoint is evaluated.
 
-    None where no checkpoint is given, several are swept over, or no run's config is around it; a
-    key that the command names itself stays as named. ``compose`` makes a config of overrides.
-    Raises ConfigError where the command names another model or scale than the checkpoint's.
+    There are none if the command names no checkpoint or a list of them, or if no run's config is
+    found around it. A key that the command names itself keeps the command's value. Raises
+    ConfigError if the command names another model or scale than the checkpoint's.
     """
     given = {each.key_or_group: each for each in parsed}
     checkpoint = given.get("checkpoint")
@@ -45,7 +44,8 @@ def overrides_of_checkpoint(
                 f"{given[group].input_line} is not what checkpoint={checkpoint.value()} was "
                 f"trained as, {group}={name}; leave {group} out"
             )
-    composed = OmegaConf.to_container(compose([*(each.input_line for each in parsed), *chosen]))
+    config, _ = compose([*(each.input_line for each in parsed), *chosen])
+    composed = OmegaConf.to_container(config)
     for group in GROUPS:
         for key, value in _differences(saved[group], composed[group], f"{group}."):
             if key not in given:

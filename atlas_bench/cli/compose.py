@@ -1,163 +1,143 @@
-"""Hydra's composition and its errors in one sentence."""
+"""Compose the config of a job with Hydra; every mistake ends in one sentence."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from hydra import compose, initialize_config_dir
+import hydra
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.locations import folder_of
 from atlas_bench.config.renamed import rename_message
 from atlas_bench.naming import nearest
-from atlas_bench.sweeps.plan import SweepFacts
+from atlas_bench.runs.checks import to_settings
+from atlas_bench.runs.settings import RunSettings
+from atlas_bench.tasks.registry import TASKS
 
 
-def _overrides_of(arguments: Sequence[str]) -> list[str]:
-    words = [argument for argument in arguments if not argument.startswith("-")]
-    return _without_values_of_flags(arguments, words)
+@dataclass(frozen=True)
+class HydraFacts:
+    """What Hydra's own part of a composed config says about sweeps."""
+
+    multirun: bool  # hydra.mode=MULTIRUN; the flag -m also starts a sweep
+    sweep_folder: Path
+    launcher: str
+    sweeper: str
+    params: dict[str, Any]  # hydra.sweeper.params: lists of choices beside the command's own
+    trials: int | None  # number of jobs of an optimizer, which decides on them as it goes
 
 
-def _parsed(overrides: list[str]) -> list[Override]:
+def register_schema() -> None:
+    """Make the schema known to Hydra: ``schema``, and ``NAME_schema`` for each task."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=RunSettings)
+    for name, task_settings in TASKS.items():  # in no group, where it would be a choice
+        store.store(name=f"{name}_schema", node=task_settings)
+
+
+@contextmanager
+def _hydra() -> Iterator[ConfigLoader]:
+    """Hydra with the configs of conf/ and the schema, for as long as the block lasts."""
     GlobalHydra.instance().clear()
+    register_schema()
+    with hydra.initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
+        yield GlobalHydra.instance().config_loader()
+
+
+def parse_overrides(words: Sequence[str]) -> list[Override]:
+    """Overrides as Hydra reads them. Raises ConfigError for wrong syntax."""
     try:
-        with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
-            loader = GlobalHydra.instance().config_loader()  # for glob(...) of a group's choices
-        return OverridesParser.create(config_loader=loader).parse_overrides(overrides)
+        with _hydra() as loader:  # glob(...) needs it to look up a group's choices
+            return OverridesParser.create(config_loader=loader).parse_overrides(list(words))
     except HydraException as error:
-        raise ConfigError(_first_line(error)) from error
-    finally:
-        GlobalHydra.instance().clear()
+        raise ConfigError(first_line(error)) from error
 
 
-def _quoted(path: str) -> str:
-    return "'" + path.replace("'", "\\'") + "'"
+def compose(overrides: Sequence[str]) -> tuple[DictConfig, HydraFacts]:
+    """The resolved config of one job, and Hydra's facts on sweeps.
 
-
-def _without_values_of_flags(arguments: Sequence[str], overrides: list[str]) -> list[str]:
-    """Drop the words that belong to flags such as ``--cfg job``."""
-    takes_value = {
-        "--cfg",
-        "-c",
-        "--package",
-        "-p",
-        "--config-name",
-        "-cn",
-        "--config-path",
-        "-cp",
-        "--config-dir",
-        "-cd",
-        "--info",
-        "-i",
-        "--experimental-rerun",
-    }
-    values = {
-        following
-        for flag, following in zip(arguments, arguments[1:], strict=False)
-        if flag in takes_value and "=" not in following
-    }
-    return [word for word in overrides if word not in values]
-
-
-def _compose(overrides: list[str]) -> DictConfig:
-    return _composed(overrides)[0]
-
-
-def _composed(overrides: list[str]) -> tuple[DictConfig, SweepFacts]:
-    """The job's config, resolved, and what Hydra's own says about sweeps."""
-    GlobalHydra.instance().clear()
+    Raises ConfigError, one sentence that names the key, what is wrong and what would be right.
+    """
     try:
-        with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
-            config = compose("config", overrides, return_hydra_config=True)
-            facts = _sweep_facts(config.hydra)
+        with _hydra():
+            config = hydra.compose("config", list(overrides), return_hydra_config=True)
+            facts = _facts(config.hydra)
             with open_dict(config):
                 del config["hydra"]
             OmegaConf.resolve(config)
             return config, facts
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_sentence(error, overrides)) from error
-    finally:
-        GlobalHydra.instance().clear()
+        raise ConfigError(one_sentence(error, overrides)) from error
 
 
-def _sweep_facts(facts: DictConfig) -> SweepFacts:
-    return SweepFacts(
-        wanted=facts.mode == RunMode.MULTIRUN,
-        folder=Path(facts.sweep.dir),
-        launcher=facts.runtime.choices["hydra/launcher"],
-        sweeper=facts.runtime.choices["hydra/sweeper"],
-        params=dict(facts.sweeper.get("params") or {}),
-        trials=facts.sweeper.get("n_trials"),
+def compose_settings(overrides: Sequence[str]) -> RunSettings:
+    """The checked settings of one job. Raises ConfigError in one sentence."""
+    return to_settings(compose(overrides)[0])
+
+
+def _facts(config: DictConfig) -> HydraFacts:
+    return HydraFacts(
+        multirun=config.mode == RunMode.MULTIRUN,
+        sweep_folder=Path(config.sweep.dir),
+        launcher=config.runtime.choices["hydra/launcher"],
+        sweeper=config.runtime.choices["hydra/sweeper"],
+        params=dict(config.sweeper.get("params") or {}),
+        trials=config.sweeper.get("n_trials"),
     )
 
 
-def _sentence(error: Exception, overrides: list[str]) -> str:
+# errors ------------------------------------------------------------------------------------
+
+
+def one_sentence(error: Exception, overrides: Sequence[str]) -> str:
     """One sentence for what Hydra and OmegaConf say in many lines."""
-    text = str(error)
-    if found := re.search(r"Could not find '([\w/@]+)/([^'/]+)'", text):
-        group, choice = found.groups()
-        if group.startswith("hydra/"):
-            return (
-                f"{group}={choice} needs a package of the extra for sweeps; "
-                f"pip install 'atlas-bench[sweep]'"
-            )
-        valid = sorted(path.stem for path in (folder_of("conf") / group).glob("*.yaml"))
-        return f"{group}={choice} is not one of {', '.join(valid)}{nearest(choice, valid)}"
-    for override in overrides:
-        key = override.split("=", 1)[0].lstrip("+~")
-        if message := _unknown_key(key, overrides):
-            return message
+    if found := re.search(r"Could not find '([\w/@]+)/([^'/]+)'", str(error)):
+        return _unknown_choice(*found.groups())
     cause = error.__cause__ or error
     key = getattr(cause, "full_key", None) or ""
-    first = _first_line(cause)
-    match = re.search(r"Error merging override (\S+?)=", text)
-    if match or key:
+    if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.parent_node is not None:
+        return _unknown_key(key, [str(name) for name in cause.parent_node if name != "hydra"])
+    if match := re.search(r"Error merging override (\S+?)=", str(error)):
         key = key or match[1]
-        value = next((o.split("=", 1)[1] for o in overrides if o.startswith(f"{key}=")), None)
-        shown = key if value is None else f"{key}={value}"
-        return f"{shown}: {first}"
-    return first
+    if not key:
+        return first_line(cause)
+    value = next((word for word in overrides if word.startswith(f"{key}=")), key)
+    return f"{value}: {first_line(cause)}"
 
 
-def _unknown_key(key: str, overrides: list[str]) -> str | None:
-    """What is wrong with a dotted key that the schema of the chosen groups does not have."""
-    if not key or key.startswith("hydra") or "/" in key:
-        return None
-    groups = [path.name for path in folder_of("conf").iterdir() if path.is_dir()]
-    chosen = [o for o in overrides if o.split("=", 1)[0].lstrip("+~") in groups]
-    try:
-        with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
-            node = compose("config", chosen)
-    except (HydraException, OmegaConfBaseException):
-        return None
-    walked: list[str] = []
-    for part in key.split("."):
-        if not OmegaConf.is_dict(node):
-            return None
-        if part not in node:
-            valid = [str(name) for name in node]
-            place = f" in {'.'.join(walked)}" if walked else ""
-            full = ".".join([*walked, part])
-            if renamed := rename_message(full):
-                return renamed
-            return (
-                f"{full} is no key of the config: there is no {part}{place}"
-                f"{nearest(part, valid)}; valid are {', '.join(valid)}"
-            )
-        node = node._get_node(part)
-        walked.append(part)
-    return None
+def _unknown_choice(group: str, choice: str) -> str:
+    if group.startswith("hydra/"):
+        return (
+            f"{group}={choice} needs a package of the extra for sweeps; "
+            f"pip install 'atlas-bench[sweep]'"
+        )
+    with _hydra() as loader:
+        valid = loader.get_group_options(group)
+    return f"{group}={choice} is not one of {', '.join(valid)}{nearest(choice, valid)}"
 
 
-def _first_line(error: BaseException) -> str:
+def _unknown_key(key: str, valid: Sequence[str]) -> str:
+    if renamed := rename_message(key):
+        return renamed
+    hint = nearest(key.rpartition(".")[2], valid)
+    return f"{key} is not a key of the config{hint}; valid are {', '.join(valid)}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error that has one, without its full stop."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0].rstrip(".") if lines else type(error).__name__

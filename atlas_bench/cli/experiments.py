@@ -1,9 +1,7 @@
-"""Which budget of an experiment a command means: conf/experiment/NAME/BUDGET.yaml.
+"""The budget of an experiment: `+experiment=NAME budget=paper` is Hydra's `+experiment=NAME/paper`.
 
-`+experiment=NAME budget=paper` becomes Hydra's `+experiment=NAME/paper`. Hydra could choose by
-itself with `- NAME/${budget}` in a defaults list; but it fills these in after all `override` lines
-have been collected and refuses such lines in what it then finds, and experiments override task and
-scale.
+Hydra could choose conf/experiment/NAME/BUDGET.yaml by itself with `- NAME/${budget}` in a defaults
+list, but then it refuses `override` lines in that file, and experiments override task and scale.
 """
 
 from __future__ import annotations
@@ -15,41 +13,38 @@ from atlas_bench.config.locations import folder_of
 from atlas_bench.naming import check_choice
 
 BUDGETS = ("laptop", "paper")
-_EXPERIMENT, _BUDGET = "+experiment", "budget"
 
 
 def experiment_names() -> list[str]:
-    """All of conf/experiment."""
+    """The folders of conf/experiment."""
     return sorted(path.name for path in (folder_of("conf") / "experiment").iterdir())
 
 
 def with_budget(words: Sequence[str]) -> list[str]:
-    """A command's words with the experiment as Hydra has it; laptop where no budget is given.
+    """A command's words with its experiment as Hydra reads it; the default budget is laptop.
 
-    Raises ConfigError in one sentence for an unknown one, and for a budget of no experiment.
+    Raises ConfigError in one sentence for an unknown experiment or budget, and for a budget
+    without an experiment.
     """
     values = dict(word.split("=", 1) for word in words if "=" in word)
     if "experiment" in values:
         raise ConfigError(
             f"experiment={values['experiment']} is added to a config; write a + before it"
         )
-    if _EXPERIMENT not in values:
-        if _BUDGET in values:
+    if "+experiment" not in values:
+        if "budget" in values:
             raise ConfigError(
-                f"budget={values[_BUDGET]} belongs to an experiment; add +experiment=NAME, one of "
+                f"budget={values['budget']} belongs to an experiment; add +experiment=NAME, one of "
                 f"{', '.join(experiment_names())}"
             )
         return list(words)
-    name, _, budget = values[_EXPERIMENT].partition("/")
-    budget = values.get(_BUDGET, budget or BUDGETS[0])
+    name, _, budget = values["+experiment"].partition("/")
+    budget = values.get("budget", budget or BUDGETS[0])
     try:
         check_choice("experiment", name, experiment_names())
         check_choice("budget", budget, BUDGETS)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    chosen = f"{_EXPERIMENT}={name}/{budget}"
-    return [
-        chosen if word.startswith(f"{_EXPERIMENT}=") else word
-        for word in words
-        if not word.startswith(f"{_BUDGET}=")
-    ]
+    kept = [word for word in words if not word.startswith("budget=")]
+    chosen = f"+experiment={name}/{budget}"
+    return [chosen if word.startswith("+experiment=") else word for word in kept]

@@ -1,4 +1,4 @@
-"""The command `atlas-bench-sweep`: how a sweep's jobs ended, and the settings it chose."""
+"""The command `atlas-bench-sweep`: how a sweep's jobs ended, and the best settings."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 
 from rich.table import Table
 
-from atlas_bench.artifacts.folder import RECORD_NAME
+from atlas_bench.artifacts.folder import RECORD_NAME, SWEEP_NAME
 from atlas_bench.artifacts.records import RecordError, read_record
 from atlas_bench.artifacts.schema import Record
 from atlas_bench.console import plain_console
 from atlas_bench.report.selection import Choice, best_settings
-from atlas_bench.sweeps.index import DONE, Index, current_index, read_index
+from atlas_bench.sweeps.index import DONE, Index, read_index
 
 BAD_INPUT = 2
-WIDTH_OF_FILES = 160  # columns, where the output is no terminal
+WIDTH_OF_FILES = 160  # columns, if the output is not a terminal
 
 DESCRIPTION = """\
 Show the jobs of a sweep and the best settings for each model, scale and task.
 
-The best are those with the best mean over seeds of the validation scores (validation_samples=N);
-the test scores are printed beside them and decide nothing.
+The best settings have the best mean validation score over seeds (validation_samples=N). The test
+scores are printed beside it and decide nothing.
 """
 
 
@@ -36,14 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("directory", metavar="DIR", type=Path, help="a sweep's folder")
     folder = parser.parse_args(argv).directory
-    if read_index(folder) is None:
-        print(
-            f"atlas-bench-sweep: {folder} is no sweep's folder: it has no sweep.json",
-            file=sys.stderr,
-        )
-        return BAD_INPUT
-    index = current_index(folder)  # not written: the folder may be for reading only
+    index = read_index(folder)  # and not written: the folder may be read-only
     try:
+        if index is None:
+            raise RecordError(f"{folder} is not a sweep's folder: it has no {SWEEP_NAME}")
         records = {
             job.number: read_record(folder / job.folder / RECORD_NAME) for job in index.of(DONE)
         }
@@ -53,14 +49,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = plain_console()
     if not console.is_terminal:
         console.width = WIDTH_OF_FILES
-    console.print(_jobs(index, records))
+    console.print(_table_of_jobs(index, records))
     for choice in best_settings(records.values()):
-        console.print(_said(choice), soft_wrap=True, highlight=False)
+        console.print(_sentence_on(choice), soft_wrap=True, highlight=False)
     return 0
 
 
-def _jobs(index: Index, records: dict[int, Record]) -> Table:
-    """One row a job: number, state, what it varies, validation score or reason."""
+def _table_of_jobs(index: Index, records: dict[int, Record]) -> Table:
+    """One row for each job: number, state, own overrides, validation score, reason of a failure."""
     lists = [set(job.overrides) for job in index.jobs if job.overrides]
     common = set.intersection(*lists) if len(lists) > 1 else set()
     table = Table(
@@ -76,7 +72,8 @@ def _jobs(index: Index, records: dict[int, Record]) -> Table:
     return table
 
 
-def _said(choice: Choice) -> str:
+def _sentence_on(choice: Choice) -> str:
+    """The best settings for one model, scale and task, with their scores."""
     settings = " ".join(f"{key}={value}" for key, value in choice.settings.items()) or "one point"
     seeds = "1 seed" if len(choice.records) == 1 else f"{len(choice.records)} seeds"
     tested = [score for record in choice.records for score in record.scores]

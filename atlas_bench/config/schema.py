@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("auto", "float32", "bfloat16")
-LOGGER_MODES = ("online", "offline", "disabled")
+from atlas_bench.config.bounds import bounded
 
 
 @dataclass
 class HardwareSettings:
-    """Where it runs. ``auto`` takes a GPU where there is one, and bfloat16 on it."""
+    """Where a run executes. ``auto`` uses a GPU if there is one, and bfloat16 on it."""
 
-    name: str = "auto"  # of the chosen file
-    device: str = "auto"  # that the model runs on
-    precision: str = "auto"  # of products; weights and memories stay in float32
-    threads: int | None = None  # of a CPU; null leaves the choice to torch
-    compile: bool = False  # torch.compile the model for training
-    prefill_chunk: int = 2048  # tokens a sequence reads at once in evaluation
-    batch_tokens: int = 262144  # tokens of context evaluated together, at least one sample
+    name: str = "auto"  # the chosen file
+    device: str = bounded("auto", one_of=("auto", "cpu", "cuda"))  # where the model runs
+    # Type of matrix products; weights and memories stay in float32.
+    precision: str = bounded("auto", one_of=("auto", "float32", "bfloat16"))
+    threads: int | None = bounded(None, at_least=1)  # threads of a CPU; null: torch chooses
+    compile: bool = False  # whether torch.compile compiles the model for training
+    prefill_chunk: int = bounded(2048, at_least=1)  # tokens that evaluation reads in one step
+    batch_tokens: int = bounded(262144, at_least=1)  # context tokens evaluated together
 
 
 @dataclass
 class LoggerSettings:
-    """Weights & Biases; the record on disk never depends on it."""
+    """Weights & Biases. The record on disk never depends on it."""
 
-    name: str = "wandb"  # of the chosen file
-    mode: str = "offline"  # offline runs are uploaded later by `wandb sync`
-    project: str = "atlas-bench"  # that runs are listed in
-    group: str | None = None  # null: a sweep's folder
+    name: str = "wandb"  # the chosen file
+    # Offline runs are uploaded later by `wandb sync`.
+    mode: str = bounded("offline", one_of=("online", "offline", "disabled"))
+    project: str = "atlas-bench"  # the project that lists the runs
+    group: str | None = None  # the group of runs; null: the sweep's folder, if there is one

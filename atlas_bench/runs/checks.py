@@ -8,22 +8,16 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from atlas_bench.config.bounds import check_bounds
 from atlas_bench.config.errors import ConfigError
-from atlas_bench.config.schema import (
-    DEVICES,
-    LOGGER_MODES,
-    PRECISIONS,
-)
 from atlas_bench.models.checks import check_settings
 from atlas_bench.models.mixer import unavailable_reason
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
-from atlas_bench.naming import check_choice
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.tasks.task import ONLINE
 from atlas_bench.text.settings import check_text
 from atlas_bench.training.settings import TrainingSettings, check_training, with_stages
 
-MODES = ("train", "eval", "train_eval", "describe")
 # What the groups hold that have no part in a task that is learnt while it is measured.
 NO_PART = {
     "model": ModelSettings(name="none", mixers=[]),
@@ -53,20 +47,9 @@ def to_settings(config: DictConfig) -> RunSettings:
 
 def check(settings: RunSettings) -> None:
     """Raise ValueError in one sentence for a value or combination that cannot be run."""
-    hardware, logger = settings.hardware, settings.logger
-    choices = (
-        ("mode", settings.mode, MODES),
-        ("hardware.device", hardware.device, DEVICES),
-        ("hardware.precision", hardware.precision, PRECISIONS),
-        ("logger.mode", logger.mode, LOGGER_MODES),
-    )
-    for key, value, valid in choices:
-        check_choice(key, value, valid)
-    for key in ("prefill_chunk", "batch_tokens"):
-        if getattr(hardware, key) < 1:
-            raise ConfigError(f"hardware.{key}={getattr(hardware, key)} must be at least 1")
-    if hardware.threads is not None and hardware.threads < 1:
-        raise ConfigError(f"hardware.threads={hardware.threads} must be at least 1, or null")
+    check_bounds(settings)
+    check_bounds(settings.hardware, "hardware.")
+    check_bounds(settings.logger, "logger.")
     if not isinstance(settings.resume, (bool, str)):
         raise ConfigError(f"resume={settings.resume} must be true, false or a run's folder")
     if settings.task.kind == ONLINE:
@@ -80,8 +63,6 @@ def check(settings: RunSettings) -> None:
             task.check(settings.text)
         except ValueError as error:
             raise ConfigError(str(error).replace("task.", f"evaluations.{name}.", 1)) from error
-    if settings.validation_samples < 0:
-        raise ConfigError(f"validation_samples={settings.validation_samples} must not be negative")
     if settings.validation_samples:
         settings.task.for_validation(settings.validation_samples)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-
+from atlas_bench.config.bounds import bounded
 from atlas_bench.config.schema import (
     HardwareSettings,
     LoggerSettings,
@@ -15,7 +14,6 @@ from atlas_bench.models.settings import (
     ModelSettings,
     ScaleSettings,
 )
-from atlas_bench.tasks.registry import TASKS
 from atlas_bench.tasks.task import ONLINE, TaskSettings
 from atlas_bench.text.settings import TextSettings
 from atlas_bench.training.settings import TrainingSettings
@@ -25,15 +23,16 @@ from atlas_bench.training.settings import TrainingSettings
 class RunSettings:
     """The whole config of one run."""
 
-    mode: str = "train_eval"  # describe prints what a model costs and runs nothing
-    seed: int = 0  # of initial weights and training data; task.seed is the evaluation's
-    name: str = "???"  # of the run's folder and in W&B; model and task where none is given
+    # describe prints what a model costs and runs nothing.
+    mode: str = bounded("train_eval", one_of=("train", "eval", "train_eval", "describe"))
+    seed: int = 0  # seed of initial weights and training data; task.seed is for evaluation
+    name: str = "???"  # name of the run's folder and in W&B; conf/ sets it to model and task
     checkpoint: str | None = None  # a run's folder, or one of its checkpoints, for mode=eval
     resume: Any = False  # true: the newest unfinished run of this config; or a run's folder
-    output_dir: str = "outputs"  # where runs get their folders
-    # Of each cell, apart from the scores', to choose settings by; documents of task=lm. At 0 there
-    # are none, but of task=mqar and mad as many as they bring.
-    validation_samples: int = 0
+    output_dir: str = "outputs"  # parent of the runs' folders
+    # Samples per cell (task=lm: documents) that settings are chosen by, beside those of the test.
+    # 0 disables validation, except for task=mqar and mad, which have a validation split.
+    validation_samples: int = bounded(0, at_least=0)
     model: ModelSettings = field(default_factory=ModelSettings)
     scale: ScaleSettings = field(default_factory=ScaleSettings)
     task: TaskSettings = field(default_factory=TaskSettings)  # of one of registry.TASKS
@@ -43,14 +42,6 @@ class RunSettings:
     training: TrainingSettings = field(default_factory=TrainingSettings)
     hardware: HardwareSettings = field(default_factory=HardwareSettings)
     logger: LoggerSettings = field(default_factory=LoggerSettings)
-
-
-def register_schema() -> None:
-    """Make the schema known to Hydra under ``schema`` names."""
-    store = ConfigStore.instance()
-    store.store(name="schema", node=RunSettings)
-    for name, task_settings in TASKS.items():
-        store.store(group="task", name=f"{name}_schema", node=task_settings)
 
 
 def model_name(settings: RunSettings) -> str:

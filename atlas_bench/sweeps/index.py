@@ -1,174 +1,127 @@
-"""A sweep's folder: one folder a job, whose own files say how the job ended, and an index of them.
+"""A sweep's folder: one folder for each job, and an index of them.
 
 outputs/DATE/TIME-sweep/   sweep.json   0-atlas-babilong/   1-titans-babilong/   ...
 
-The index is made from the jobs' folders whenever a job ends, so that it cannot contradict them, and
-a sweep that was killed is gone on with by doing its jobs again: one whose record is there returns
-at once. What a folder holds of another job or config is never taken for a job's own, nor changed.
+The files in a job's folder say how the job ended. The index repeats it whenever a job ends, so the
+two cannot contradict each other. A sweep that was killed is resumed by doing its jobs again: a job
+whose record exists returns at once. A folder that belongs to another job or config is left alone.
 """
 
 from __future__ import annotations
 
-import datetime
-import hashlib
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from atlas_bench.artifacts.folder import (
     JOB_NAME,
     SWEEP_NAME,
     RunFolder,
-    UnreadableFile,
-    read_json,
     read_json_if_valid,
     write_json,
 )
 from atlas_bench.artifacts.records import why_failed
-from atlas_bench.artifacts.saved_config import read_config
-from atlas_bench.config.identity import NOT_IDENTITY, identity
+from atlas_bench.config.identity import NOT_IDENTITY
+from atlas_bench.config.renamed import RENAMED_KEYS
 
 DONE, FAILED, STOPPED, MISSING = "done", "failed", "unfinished", "missing"
 
 
 @dataclass
 class Job:
-    """One line of the index; what is not known before a job starts is None."""
+    """One entry of the index."""
 
     number: int
-    state: str  # done, failed, unfinished (killed or going on) or missing (not started yet)
-    overrides: list[str] | None
-    identity: str | None  # of the job's config: atlas_bench.config.identity.identity
-    folder: str | None  # in the sweep's
-    reason: str | None = None  # of a failure, one sentence
+    state: str  # done, failed, unfinished (killed or still running) or missing (not started)
+    overrides: list[str] | None  # None: an optimizer has not drawn them yet
+    folder: str | None = None  # relative to the sweep's folder; None for a missing job
+    reason: str | None = None  # why the job failed, one sentence
 
 
 @dataclass
 class Index:
     """All jobs of a sweep, in the order of their numbers."""
 
-    identity: str  # of the sweep
-    command: list[str]  # its words, to start it again
+    command: list[str]  # overrides of the command that started the sweep
     jobs: list[Job]
-    started: str  # ISO 8601; the folder's own time changes whenever a job ends
+    started: str  # ISO 8601
 
     def of(self, *states: str) -> list[Job]:
         """The jobs in one of these states."""
         return [job for job in self.jobs if job.state in states]
 
-
-def sweep_identity(
-    first_job: dict[str, Any], fixed: Sequence[str], lists: Sequence[str] = ()
-) -> str:
-    """A hash of what a sweep computes: its first job's config and all it is varied by.
-
-    Of overrides, the ``lists`` number the jobs by their order, that of all others does not count,
-    nor does where the jobs run and where they log.
-    """
-    kept = [sorted(fixed), list(lists)]
-    same = [identity(first_job), *([w for w in words if not _of_place(w)] for words in kept)]
-    return hashlib.sha256(json.dumps(same).encode()).hexdigest()[:16]
+    def has_jobs_of(self, other: Index) -> bool:
+        """Whether both sweeps have the same jobs, wherever they run and log."""
+        ours, theirs = (
+            [each.command, *(job.overrides for job in each.jobs)] for each in (self, other)
+        )
+        return len(ours) == len(theirs) and all(
+            None in (one, two) or _deciding(one) == _deciding(two)
+            for one, two in zip(ours, theirs, strict=True)
+        )
 
 
-def _of_place(word: str) -> bool:
-    key = word.lstrip("+~").split("=", 1)[0]
-    return key.split(".")[0] in NOT_IDENTITY or key.startswith(("hydra.launcher", "hydra.sweep."))
+def _deciding(overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides that decide what a job computes, with present keys and in a fixed order."""
+    kept = []
+    for word in overrides:
+        key, *value = word.split("=", 1)
+        name = key.lstrip("+~")
+        place = name.split(".")[0] in NOT_IDENTITY
+        if not place and not name.startswith(("hydra.launcher", "hydra.sweep.")):
+            kept.append([RENAMED_KEYS.get(key, key), *value])
+    return sorted(kept)
 
 
-# the index ---------------------------------------------------------------------------------
+def start_index(folder: Path, index: Index) -> None:
+    """Write the index of a sweep that has not begun.
 
-
-def start_index(
-    folder: Path, same: str, words: Sequence[str], jobs: list[list[str] | None]
-) -> None:
-    """Write the index of a sweep that has not begun: ``jobs`` are their overrides, where known.
-
-    Raises FileExistsError for a folder that has an index, be it of a sweep of the same second.
+    Raises FileExistsError for a folder that has one, even of a sweep that began this second.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SWEEP_NAME).touch(exist_ok=False)
-    missing = [Job(number, MISSING, each, None, None) for number, each in enumerate(jobs)]
-    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
-    write_json(folder / SWEEP_NAME, asdict(Index(same, list(words), missing, started)))
+    write_json(folder / SWEEP_NAME, asdict(index))
 
 
 def read_index(folder: Path) -> Index | None:
-    """What was last written; None where ``folder`` is no sweep's."""
+    """The index with what the jobs' folders say now; None if ``folder`` is not a sweep's."""
+    content = read_json_if_valid(folder / SWEEP_NAME) or {}
     try:
-        content = read_json(folder / SWEEP_NAME)
-        jobs = [Job(**job) for job in content["jobs"]]
-        return Index(content["identity"], content["command"], jobs, content.get("started", ""))
-    except (ValueError, TypeError, KeyError):
+        planned = [Job(job["number"], MISSING, job["overrides"]) for job in content["jobs"]]
+        index = Index(content["command"], [], content.get("started", ""))
+    except (TypeError, KeyError):
         return None
-
-
-def current_index(folder: Path) -> Index:
-    """The index brought up to what the jobs' folders say.
-
-    Raises FileNotFoundError where ``folder`` is no sweep's.
-    """
-    index = read_index(folder)
-    if index is None:
-        raise FileNotFoundError(f"{folder / SWEEP_NAME} is missing or damaged")
-    found: dict[int, Job] = {}
-    for here, folders, files in os.walk(folder):
-        if JOB_NAME in files:
-            if Path(here) != folder:
-                folders.clear()  # what is in a job's folder is the job's
-            job = _found(folder, Path(here))
-            # Of two a failure counts: the job was refused the folder that has its number.
-            if job is not None and (job.number not in found or job.state == FAILED):
-                found[job.number] = job
-    jobs = {job.number: job for job in index.jobs} | found
+    jobs: dict[int, Job] = {}
+    for path in sorted(folder.glob(f"**/{JOB_NAME}")):
+        job = _read_job(folder, path.parent)
+        # Of two the failed one counts: it was refused the folder that has its number.
+        if job is not None and (job.number not in jobs or job.state == FAILED):
+            jobs[job.number] = job
+    jobs = {job.number: job for job in planned} | jobs
     index.jobs = [jobs[number] for number in sorted(jobs)]
     return index
 
 
 def refresh_index(folder: Path) -> Index:
-    """`current_index`, and written."""
-    index = current_index(folder)
+    """`read_index`, and write what it found."""
+    index = read_index(folder)
+    if index is None:
+        raise FileNotFoundError(f"{folder / SWEEP_NAME} is missing or damaged")
     write_json(folder / SWEEP_NAME, asdict(index))
     return index
 
 
-def _found(sweep: Path, folder: Path) -> Job | None:
-    """What a job's folder says; None where that is damaged."""
-    files = RunFolder(folder)
-    claim, config = read_json_if_valid(files.job), _config_of(files)
+def _read_job(sweep: Path, path: Path) -> Job | None:
+    """What a job's folder says; None if its job.json is damaged."""
+    folder = RunFolder(path)
+    claim = read_json_if_valid(folder.job) or {}
     try:
         number, overrides = int(claim["number"]), list(claim["overrides"])
     except (TypeError, KeyError, ValueError):
         return None
-    state, reason = STOPPED, None
-    if files.record.is_file():
-        state = DONE
-    elif files.failed.is_file():
-        state, reason = FAILED, why_failed(folder)
-    same = None if config is None else identity(config)  # not written yet
-    return Job(number, state, overrides, same, folder.relative_to(sweep).as_posix(), reason)
-
-
-def _config_of(job: RunFolder) -> dict[str, Any] | None:
-    """The config of a job; None if it is not written yet, or damaged."""
-    try:
-        return read_config(job.config).values
-    except UnreadableFile:
-        return None
-
-
-def find_unfinished(output_dir: Path, same: str) -> Path | None:
-    """The newest sweep of this identity that has a job without a record."""
-    found = []
-    for path in output_dir.rglob(SWEEP_NAME):
-        index = read_index(path.parent)
-        if index is not None and index.identity == same:
-            index = current_index(path.parent)
-            if len(index.of(DONE)) < len(index.jobs):
-                found.append((index.started, path.parent))
-    return max(found)[1] if found else None
-
-
-# one job -----------------------------------------------------------------------------------
+    job = Job(number, STOPPED, overrides, path.relative_to(sweep).as_posix())
+    if folder.record.is_file():
+        job.state = DONE
+    elif folder.failed.is_file():
+        job.state, job.reason = FAILED, why_failed(path)
+    return job

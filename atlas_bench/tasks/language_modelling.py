@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +25,7 @@ from atlas_bench.artifacts.metrics import (
     POSITION_LOSS,
     WORD_PERPLEXITY,
 )
+from atlas_bench.config.bounds import bounded
 from atlas_bench.seeding import generator
 from atlas_bench.tasks.lengths import parse_length
 from atlas_bench.tasks.stages import LengthStage
@@ -54,20 +55,20 @@ class LanguageModellingSettings(TaskSettings):
     """The windows in which held-out text is predicted, and how much of it there is."""
 
     name: str = "lm"
-    lengths: list[str] = field(default_factory=lambda: ["1k", "4k", "16k"])  # window lengths
+    lengths: list[str] = bounded(["1k", "4k", "16k"])  # window lengths
     reset_at_documents: bool = True  # else memory and attention continue in the next document
-    held_out_characters: int = 500_000  # of text, so that every tokenizer is judged on the same
+    # Characters of held-out text: every tokenizer is judged on the same text.
+    held_out_characters: int = bounded(500_000, at_least=1)
 
     kind = LABELLED
     stage = LengthStage
     default_stages = (LengthStage(length=1024),)
 
     def check(self, text: TextSettings) -> None:
-        self.check_named("lengths")
+        super().check(text)
         for length in self.lengths:
             if parse_length(length, _CONVENTION) < 2:
                 raise ValueError(f"task.lengths: {length} leaves nothing to predict from; use 1k")
-        self.check_counts("held_out_characters")
 
     def make(self, text: TextSettings, *, seed: int, question_every: int) -> LanguageModellingTask:
         return LanguageModellingTask(self, text, seed=seed, question_every=question_every)

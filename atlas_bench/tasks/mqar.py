@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from atlas_bench.artifacts.metrics import ACCURACY
+from atlas_bench.config.bounds import bounded
 from atlas_bench.naming import check_choice
 from atlas_bench.seeding import generator
 from atlas_bench.tasks.examples import UNLABELLED, Examples, Passes, distinct, mean_by_example
@@ -73,21 +74,22 @@ class MqarSettings(TaskSettings):
 
     name: str = "mqar"
     grid: Any = "zoology_128"  # a name, or a list of {length: 128, pairs: 8}
-    vocab_size: int = 8192  # keys are its lower half, values its upper half
+    # An even number: keys are its lower half, values its upper half.
+    vocab_size: int = bounded(8192, at_least=16, at_most=32766)
     random_non_queries: bool | None = None  # random tokens, not zeros, where nothing is asked
     gap_power: float = 0.01  # 1 is uniform, less prefers short gaps
-    passes: int = 1  # how often the pairs are told
-    train_examples: int | None = None  # of each size
-    test_examples: int | None = None  # of each size
+    passes: int = bounded(1, at_least=1)  # how often the pairs are told
+    train_examples: int | None = bounded(None, at_least=1)  # training examples of each size
+    test_examples: int | None = bounded(None, at_least=1)  # test examples of each size
 
     kind = LABELLED
     stage = Stage  # the grid decides the lengths
     default_stages = (Stage(),)
 
     def check(self, text: TextSettings) -> None:
-        self.check_counts("passes", "train_examples", "test_examples")
-        if not 16 <= self.vocab_size < 32768 or self.vocab_size % 2:
-            raise ValueError(f"task.vocab_size={self.vocab_size} must be even, from 16 to 32766")
+        super().check(text)
+        if self.vocab_size % 2:
+            raise ValueError(f"task.vocab_size={self.vocab_size} must be even")
         sets = self.example_sets()
         for size in {**sets.train, **sets.test}:
             check_size(size, passes=self.passes, vocab_size=self.vocab_size)

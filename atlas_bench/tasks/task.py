@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from atlas_bench.artifacts.metrics import Metric
+from atlas_bench.config.bounds import check_bounds
 from atlas_bench.tasks.stages import Stage
 from atlas_bench.text.settings import TextSettings
 from atlas_bench.text.tokenizer import Tokenizer
@@ -45,6 +46,7 @@ class TaskSettings:
 
     def check(self, text: TextSettings) -> None:
         """Raise ValueError in one sentence, naming the key, for a task that cannot be run."""
+        check_bounds(self, "task.")
 
     def make(self, text: TextSettings, *, seed: int, question_every: int) -> Task:
         """The task. ``seed`` is the run's; ``question_every`` is the mean number of tokens between
@@ -76,19 +78,6 @@ class TaskSettings:
     def with_other_samples(self, **counts: int) -> Self:
         """The settings with another seed of the evaluation samples and other sample counts."""
         return replace(self, seed=self.seed + _VALIDATION_SEED, **counts)
-
-    def check_named(self, *keys: str) -> None:
-        """Raise ValueError for a list of names that is empty."""
-        for key in keys:
-            if not getattr(self, key):
-                raise ValueError(f"task.{key} is empty; name at least one")
-
-    def check_counts(self, *keys: str) -> None:
-        """Raise ValueError for a number below 1; None is left to the task."""
-        for key in keys:
-            value = getattr(self, key)
-            if value is not None and value < 1:
-                raise ValueError(f"task.{key}={value} must be at least 1")
 
 
 def summarize(name: str, subtasks: list[str], lengths: list[str] = ()) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from atlas_bench.naming import check_choice
+from atlas_bench.config.bounds import bounded, check_bounds
 from atlas_bench.text.corpora import SOURCES, STREAM
 
 
@@ -12,25 +12,21 @@ from atlas_bench.text.corpora import SOURCES, STREAM
 class TextSettings:
     """Prose, and the tokenizer."""
 
-    source: str = "embedded"  # embedded | folder | hub (emozilla/pg19) | stream (task=lm only)
-    folder: str | None = None  # of .txt files, for source=folder
-    # Of the set that source=stream reads from the hub, or from a local folder.
-    dataset: str | None = None  # its name
-    subset: str | None = None  # which of its configurations
-    revision: str | None = None  # a commit, so that it stays the same
+    # hub is emozilla/pg19; stream is for task=lm only.
+    source: str = bounded("embedded", one_of=(*SOURCES, STREAM))
+    folder: str | None = None  # the folder of .txt files for source=folder
+    dataset: str | None = None  # the data set for source=stream, on the hub or in a local folder
+    subset: str | None = None  # one of the configurations of the data set
+    revision: str | None = None  # a commit of the data set, so that it stays the same
     tokenizer: str = "embedded"  # embedded: BPE trained once; else a folder or tokenizer.json
-    vocab_size: int = 1024  # of the embedded tokenizer
+    # Vocabulary of the embedded tokenizer; 256 bytes and the task's words need at least 512.
+    vocab_size: int = bounded(1024, at_least=512)
 
 
 def check_text(text: TextSettings) -> None:
-    """Raise ValueError in one sentence for a text that cannot be had."""
-    check_choice("text.source", text.source, (*SOURCES, STREAM))
-    if text.vocab_size < 512:
-        raise ValueError(
-            f"text.vocab_size={text.vocab_size} is too small: 256 bytes and the task's words need "
-            f"at least 512"
-        )
+    """Raise ValueError in one sentence for bad values and for a source that is not located."""
+    check_bounds(text, "text.")
     if text.source == "folder" and not text.folder:
         raise ValueError("text.source=folder needs text.folder=PATH, a folder of .txt files")
     if text.source == STREAM and not text.dataset:
-        raise ValueError("text.source=stream needs text.dataset=NAME, a set on the hub")
+        raise ValueError("text.source=stream needs text.dataset=NAME, a data set on the hub")

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from atlas_bench.config.bounds import bounded, check_bounds
 from atlas_bench.config.renamed import rename_message
 from atlas_bench.naming import nearest
 from atlas_bench.tasks.stages import Stage
@@ -23,68 +24,52 @@ class CurriculumSettings:
 
     stages: Any = None  # null: the task's own; or a list of stages, in turn
     threshold: float = 0.92  # running accuracy on answers that ends a stage
-    patience: int = 40  # steps a stage lasts at least
-    longest: float = 0.2  # share of training.tokens after which a stage ends all the same
+    patience: int = 40  # minimum number of steps in a stage
+    # Share of training.tokens after which a stage ends even below the threshold.
+    longest: float = bounded(0.2, above=0)
 
 
 @dataclass
 class TrainingSettings:
     """Budget, optimizer and objective."""
 
-    tokens: int = 1_000_000  # the budget
+    tokens: int = bounded(1_000_000, at_least=1)  # the budget
     # Passes over a task's fixed training set, instead of tokens; for tasks that have one.
-    epochs: float | None = None
-    batch_tokens: int = 512  # tokens a step
-    min_sequences: int = 2  # sequences a step at least, however long they are
-    accumulate: int = 1  # micro-batches a step; the same gradient with less memory
-    learning_rate: float = 4e-3  # the highest; of AdamW
-    final_rate: float = 0.1  # share of the learning rate that the cosine ends at
-    warmup_steps: int = 500  # in which the learning rate rises from 0
-    weight_decay: float = 0.01  # of matrices but for the memories' initial weights
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.98])  # of AdamW
-    clip: float = 1.0  # norm of the gradient
-    language_modelling_weight: float = 0.02  # of all other tokens beside the answers
-    # Price on the mean of what is written and forgotten, in the stages that charge it: noise is
+    epochs: float | None = bounded(None, above=0)
+    batch_tokens: int = bounded(512, at_least=1)  # tokens per step
+    min_sequences: int = bounded(2, at_least=1)  # minimum number of sequences per step
+    # Micro-batches per step: the same gradient with less memory.
+    accumulate: int = bounded(1, at_least=1)
+    learning_rate: float = bounded(4e-3, above=0)  # peak learning rate of AdamW
+    # Learning rate at the end of the cosine, as a share of the peak.
+    final_rate: float = bounded(0.1, at_least=0, at_most=1)
+    warmup_steps: int = bounded(500, at_least=0)  # steps in which the learning rate rises from 0
+    # Weight decay of matrices, except the initial weights of memories.
+    weight_decay: float = bounded(0.01, at_least=0)
+    betas: list[float] = bounded([0.9, 0.98], at_least=0, below=1)  # the two betas of AdamW
+    clip: float = bounded(1.0, above=0)  # maximum norm of the gradient
+    # Weight of the loss on all other tokens, beside that on the answers.
+    language_modelling_weight: float = bounded(0.02, at_least=0)
+    # Penalty on the mean of what is written and forgotten, in the stages that charge it: noise is
     # worth neither. Charged before facts are answered, it teaches never to write.
-    change_penalty: float = 1.0
-    question_every: int = 10  # tokens between two questions of a stream, on average
-    checkpoint_every: int = 100  # steps
-    validate_every: int | None = None  # steps; for tasks that have validation examples
-    stop_at: float | None = None  # accuracy on them that ends training
+    change_penalty: float = bounded(1.0, at_least=0)
+    # Mean number of tokens between two questions of a stream.
+    question_every: int = bounded(10, at_least=1)
+    checkpoint_every: int = bounded(100, at_least=1)  # steps between checkpoints
+    # Steps between validations, for tasks that have validation examples.
+    validate_every: int | None = bounded(None, above=0)
+    # Accuracy on the validation examples that ends training.
+    stop_at: float | None = bounded(None, above=0)
     curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
 
 
 def check_training(settings: TrainingSettings) -> None:
-    """Raise ValueError in one sentence for a value that cannot be trained with."""
-    for name in (
-        "tokens",
-        "batch_tokens",
-        "min_sequences",
-        "accumulate",
-        "question_every",
-        "checkpoint_every",
-    ):
-        if getattr(settings, name) < 1:
-            raise ValueError(f"training.{name}={getattr(settings, name)} must be at least 1")
-    for name in ("epochs", "validate_every", "stop_at"):
-        if getattr(settings, name) is not None and getattr(settings, name) <= 0:
-            raise ValueError(f"training.{name}={getattr(settings, name)} must be above 0, or null")
+    """Raise ValueError in one sentence for settings that cannot be trained with."""
+    check_bounds(settings, "training.")
     if settings.stop_at is not None and settings.validate_every is None:
         raise ValueError("training.stop_at needs training.validate_every=STEPS to look at")
-    for name in ("learning_rate", "clip"):
-        if getattr(settings, name) <= 0:
-            raise ValueError(f"training.{name}={getattr(settings, name)} must be above 0")
-    for name in ("warmup_steps", "weight_decay", "language_modelling_weight", "change_penalty"):
-        if getattr(settings, name) < 0:
-            raise ValueError(f"training.{name}={getattr(settings, name)} must not be negative")
-    if not 0 <= settings.final_rate <= 1:
-        raise ValueError(f"training.final_rate={settings.final_rate} must lie in 0..1")
-    if len(settings.betas) != 2 or not all(0 <= beta < 1 for beta in settings.betas):
-        raise ValueError(f"training.betas={settings.betas} must be two numbers in 0..1, 1 excluded")
-    if settings.curriculum.longest <= 0:
-        raise ValueError(
-            f"training.curriculum.longest={settings.curriculum.longest} must be above 0"
-        )
+    if len(settings.betas) != 2:
+        raise ValueError(f"training.betas={settings.betas} must be two numbers")
 
 
 def with_stages(settings: TrainingSettings, task: TaskSettings) -> TrainingSettings:
@@ -126,7 +111,7 @@ def _stage(key: str, given: Any, task: TaskSettings) -> Stage:
         stage = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(task.stage), given))
     except OmegaConfBaseException as error:
         raise ValueError(f"{key}.{error.full_key}: {str(error).splitlines()[0]}") from error
-    stage.check(key)
+    check_bounds(stage, f"{key}.")
     return stage
 
 

@@ -11,25 +11,25 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from presets import NEED_GPU
 from tiny_sweeps import installed
 
-from atlas_bench.cli import compose
 from atlas_bench.cli import run as cli
+from atlas_bench.cli.command import read_command, split_words
+from atlas_bench.cli.compose import compose, compose_settings, parse_overrides
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.locations import folder_of
 from atlas_bench.memory import fla
-from atlas_bench.runs.checks import check_machine, to_settings
-from atlas_bench.runs.settings import register_schema
+from atlas_bench.runs.checks import check_machine
 from atlas_bench.sweeps.index import read_index
+from atlas_bench.sweeps.plan import Plan
 from atlas_bench.training.settings import TrainingSettings
 
 BAD = [
     (["modell=atlas"], "modell", "did you mean model?"),
     (["model.memroy.window=3"], "model.memroy", "did you mean memory?"),
     (["training.curriculum.stage=[64]"], "training.curriculum.stage", "did you mean stages?"),
-    (["training.curriculum.stages=[{length:8}]"], "training.curriculum.stages", "64 tokens"),
+    (["training.curriculum.stages=[{length:8}]"], "training.curriculum.stages", "at least 64"),
     (["model=atlsa"], "model=atlsa is not one of atlas, atlas_identity", "did you mean atlas?"),
     (["task=babylong"], "task=babylong", "did you mean babilong?"),
     (["training.tokens=many"], "training.tokens=many", "Integer"),
@@ -52,13 +52,14 @@ BAD = [
     (["hardware.threads=0"], "hardware.threads=0", "at least 1"),
     (["training.tokens"], "training.tokens", "key=value"),
     (["seed=0,1"], "seed=0,1 is a list of choices", "add -m"),
-    (["validation_samples=-1"], "validation_samples=-1", "negative"),
+    (["validation_samples=-1"], "validation_samples=-1", "at least 0"),
     (["task.source=hub", "validation_samples=9"], "validation_samples=9", "validation_samples=0"),
-    (["-m", "seed=0,1", "resume=nowhere"], "nowhere is no sweep's folder", "sweep.json"),
+    (["-m", "seed=0,1", "resume=nowhere"], "nowhere is not a sweep's folder", "sweep.json"),
     (["-m", "model=atlas,atlsa"], "model=atlsa is not one of atlas", "did you mean atlas?"),
     (["-m", "training.tokens=64,many"], "training.tokens", "Integer"),
     (["-m", "training=glob(z*)"], "training=glob(z*)", "empty list of choices"),
-    (["-m", "training.learning_rate=interval(1,2)"], "INTERVAL", "give a list of values"),
+    (["-m", "training.learning_rate=interval(1,2)"], "interval(1,2)", "give a list of values"),
+    (["seed=0", "--multi"], "--multi is not a flag", "did you mean --multirun?"),
 ]  # fmt: skip
 
 
@@ -112,6 +113,10 @@ def test_a_model_that_needs_a_gpu_says_so(
     assert list(tmp_path.iterdir()) == []
 
 
+def check(words: list[str]) -> tuple[list[str], Plan | None]:
+    return cli.check(read_command(words))
+
+
 @contextmanager
 def without_gpu(*, but_one: bool = False, installed: bool = False) -> Iterator[None]:
     """What torch sees, and whether Python finds the kernels."""
@@ -127,8 +132,7 @@ def without_gpu(*, but_one: bool = False, installed: bool = False) -> Iterator[N
 
 def test_what_else_the_kernels_need() -> None:
     """The package, a compiler that is right on this GPU, and the GPU to be allowed."""
-    register_schema()
-    gated = to_settings(cli._compose(["model=kda"]))
+    gated = compose_settings(["model=kda"])
     with without_gpu(but_one=True), pytest.raises(ConfigError, match=r"'atlas-bench\[gpu\]'$"):
         check_machine(gated)
     with without_gpu(but_one=True, installed=True), pytest.raises(ConfigError, match="3.7.1$"):
@@ -172,56 +176,52 @@ def test_help_and_printed_config(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scale", ["tiny", "170m", "340m", "760m", "1.3b"])
 @pytest.mark.parametrize("model", ["atlas", "titans", "transformer"])
 def test_every_model_composes_at_every_scale(model: str, scale: str) -> None:
-    register_schema()
-    config = cli._compose([f"model={model}", f"scale={scale}"])
-    settings = to_settings(config)
+    settings = compose_settings([f"model={model}", f"scale={scale}"])
     assert settings.scale.name == scale
     assert settings.model.name == model
 
 
 def test_the_default_training_stands_the_same_in_conf_and_in_the_settings() -> None:
-    register_schema()
-    assert to_settings(cli._compose([])).training == TrainingSettings()
+    assert compose_settings([]).training == TrainingSettings()
 
 
 def test_flags_are_not_taken_for_overrides() -> None:
-    words = ["--cfg", "job", "model=titans", "-m"]
-    assert compose._without_values_of_flags(words, ["job", "model=titans"]) == ["model=titans"]
-    OverridesParser.create().parse_overrides(["model=titans"])
+    words = ["seed=1", "--cfg", "job", "model=titans", "-m", "~logger"]
+    assert split_words(words) == (["--cfg", "job", "-m"], ["seed=1", "model=titans", "~logger"])
 
 
 def test_a_sweep_is_checked_before_it_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    register_schema()
     monkeypatch.chdir(tmp_path)
-    words, plan = cli._checked(["-m", "model=atlas,titans", "seed=0,1"])
+    words, plan = check(["-m", "model=atlas,titans", "seed=0,1"])
     assert words == [f"hydra.sweep.dir='{plan.folder}'"]
     assert [job.state for job in read_index(plan.folder).jobs] == ["missing"] * 4
     words = ["-m", "+experiment=table8_340m/laptop", "model=atlas,titans", "hydra.sweep.dir=mine"]
-    jobs = read_index(cli._checked(words)[1].folder).jobs
+    jobs = read_index(check(words)[1].folder).jobs
     assert [job.overrides[0] for job in jobs] == ["model=atlas", "model=titans"]
     with pytest.raises(ConfigError, match="holds a sweep already"):
-        cli._checked(words)
+        check(words)
     with pytest.raises(
         ConfigError, match="another command: atlas-bench -m .experiment=table8_340m"
     ):
-        cli._checked([*words, "seed=1", "resume=true"])
-    assert not cli._checked([*words, "resume=true"])[1].new
+        check([*words, "seed=1", "resume=true"])
+    assert not check([*words, "resume=true"])[1].created
     with pytest.raises(ConfigError, match="did you mean atlas"):
-        cli._checked(["-m", "model=atlsa,titans"])
-    jobs = read_index(cli._checked(["-m", "model=glob(titans_ma*)", "seed=1"])[1].folder).jobs
+        check(["-m", "model=atlsa,titans"])
+    jobs = read_index(check(["-m", "model=glob(titans_ma*)", "seed=1"])[1].folder).jobs
     assert [job.overrides for job in jobs] == [
         [f"model=titans_{each}", "seed=1"] for each in ("mac", "mag", "mal")
     ]
-    assert "3 jobs" in cli._dry_run(["-m", "task=mad", "model=deltanet", "training=glob(m*)"])
+    command = read_command(["-m", "task=mad", "model=deltanet", "training=glob(m*)"])
+    assert len(list(command.settings_of_jobs())) == 3
     sweep = ["-m", "model=atlas,mamba2", "seed=0,1"]
     has_slurm = installed("hydra_submitit_launcher")
     with without_gpu():
         with pytest.raises(ConfigError, match="^model=mamba2 runs on"):
-            cli._checked(sweep)
+            check(sweep)
         if has_slurm:  # whose jobs may run on machines with a GPU: each looks for itself
-            assert cli._checked([*sweep, "hardware=slurm"])[1] is not None
+            assert check([*sweep, "hardware=slurm"])[1] is not None
 
 
 @pytest.mark.parametrize(
@@ -238,14 +238,13 @@ def test_sweeps_on_clusters_name_their_extra(
     word: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the extra is installed these compose; else one sentence says how to get it."""
-    register_schema()
     monkeypatch.chdir(tmp_path)
     if not installed(package):
         with pytest.raises(ConfigError, match=r"pip install 'atlas-bench\[sweep\]'$"):
-            cli._checked([word])
+            check([word])
         assert list(tmp_path.iterdir()) == []
     else:
-        assert cli._checked([word])[1].new
+        assert check([word])[1].created
 
 
 @pytest.mark.parametrize(
@@ -254,17 +253,16 @@ def test_sweeps_on_clusters_name_their_extra(
 def test_every_grid_composes_with_a_model_it_suits(path: Path) -> None:
     if path.stem == "optuna" and not installed("hydra_optuna_sweeper"):
         pytest.skip("hydra_optuna_sweeper is not installed: pip install 'atlas-bench[sweep]'")
-    register_schema()
     task = path.stem if path.stem in ("mad", "mqar") else "babilong"
     words = [f"sweep={path.stem}", f"task={task}"]
-    _, facts = cli._composed(words)
-    assert facts.wanted
-    for override in cli._parsed([f"{key}={value}" for key, value in facts.params.items()]):
+    _, facts = compose(words)
+    assert facts.multirun
+    for override in parse_overrides([f"{key}={value}" for key, value in facts.params.items()]):
         if not override.is_sweep_override() or not override.is_discrete_sweep():
             continue
         for value in override.sweep_string_iterator():
             chosen = f"{override.key_or_group}={value}"
-            settings = to_settings(cli._compose([*words, chosen]))
+            settings = compose_settings([*words, chosen])
             assert settings.validation_samples > 0 or task in (
                 "mad",
                 "mqar",
@@ -272,10 +270,9 @@ def test_every_grid_composes_with_a_model_it_suits(path: Path) -> None:
 
 
 def test_several_processes_of_torchrun_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    register_schema()
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert cli._checked([]) == ([], None)
+    assert check([]) == ([], None)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="^torchrun started 2 processes"):
-        cli._checked([])
+        check([])

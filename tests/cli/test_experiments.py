@@ -13,6 +13,8 @@ from presets import NEED_GPU
 
 import atlas_bench.runs.execute
 from atlas_bench.cli import run as cli
+from atlas_bench.cli.command import Command, read_command
+from atlas_bench.cli.compose import compose_settings
 from atlas_bench.cli.experiments import BUDGETS, experiment_names, with_budget
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.models.accounting import account
@@ -20,10 +22,8 @@ from atlas_bench.models.build import build_model
 from atlas_bench.models.language_model import count_parameters
 from atlas_bench.report.published import published_names, published_table
 from atlas_bench.runs import estimate as dry_run
-from atlas_bench.runs.checks import to_settings
 from atlas_bench.runs.estimate import PEAK_FLOPS, UTILISATION, Estimate, as_text, estimate_jobs
-from atlas_bench.runs.settings import RunSettings, register_schema
-from atlas_bench.sweeps.plan import jobs_of
+from atlas_bench.runs.settings import RunSettings
 from atlas_bench.tasks.learnability.online import OPTIMIZERS
 from atlas_bench.tasks.learnability.targets import TARGETS
 
@@ -43,13 +43,12 @@ OTHER_TOKENS = {  # a job's, the same for every model
 }
 
 
-def read(name: str, budget: str, *words: str) -> cli._Command:
-    register_schema()
-    return cli._read(["-m", *with_budget([f"+experiment={name}", f"budget={budget}"]), *words])
+def read(name: str, budget: str, *words: str) -> Command:
+    return read_command(["-m", f"+experiment={name}", f"budget={budget}", *words])
 
 
-def swept(command: cli._Command, key: str) -> list[str]:
-    (found,) = [each for each in command.parsed if each.key_or_group == key]
+def swept(command: Command, key: str) -> list[str]:
+    (found,) = [each for each in command.overrides if each.key_or_group == key]
     return [str(value) for value in found.sweep_string_iterator()]
 
 
@@ -57,7 +56,7 @@ def swept(command: cli._Command, key: str) -> list[str]:
 def test_both_budgets_compose(name: str) -> None:
     for budget in BUDGETS:
         command = read(name, budget)
-        settings = to_settings(command.config)
+        settings = command.settings
         assert command.facts.params, "a table has more than one row"
         assert settings.scale.name in ("tiny", "mad", "zoology_32", "none") or budget == "paper"
         if name in published_names() and name not in ("fig_babilong", "fig_learnability"):
@@ -69,7 +68,7 @@ def test_both_budgets_compose(name: str) -> None:
 @pytest.mark.parametrize("name", PAPER)
 def test_the_papers_budget(name: str) -> None:
     parameters, tokens, rate, evaluation = PAPER[name]
-    settings = to_settings(read(name, "paper").config)
+    settings = read(name, "paper").settings
     training = settings.training
     assert (training.tokens, training.learning_rate) == (tokens, rate)
     assert training.batch_tokens == 2**19
@@ -91,7 +90,7 @@ def test_the_papers_budget(name: str) -> None:
 
 @pytest.mark.parametrize("name", OTHER_TOKENS)
 def test_the_tokens_of_other_protocols(name: str) -> None:
-    assert dry_run._tokens(to_settings(read(name, "paper").config)) == OTHER_TOKENS[name]
+    assert dry_run._tokens(read(name, "paper").settings) == OTHER_TOKENS[name]
 
 
 def test_the_learnability_study_is_the_papers() -> None:
@@ -99,16 +98,16 @@ def test_the_learnability_study_is_the_papers() -> None:
     sizes = [swept(command, f"task.learner.{key}") for key in ("layers", "expansion")]
     assert sizes == [["2", "3"], ["1", "4"]]
     assert set(swept(command, "task.target")) == set(TARGETS)
-    first, *_, last = jobs_of(command.facts, command.parsed)
-    assert len(jobs_of(command.facts, command.parsed)) == 4 * len(TARGETS) * 3 * 4  # rates
+    first, *_, last = command.jobs()
+    assert len(command.jobs()) == 4 * len(TARGETS) * 3 * 4  # rates
     optimizers = [each.split(":")[1].split(",")[0] for each in swept(command, "task.learner")]
     assert set(optimizers) == set(OPTIMIZERS)
     assert all(optimizers.count(each) == 4 for each in OPTIMIZERS)
-    task = to_settings(cli._compose(last)).task
+    task = compose_settings(last).task
     assert (task.dimension, task.window) == (256, 512)
     assert (task.learner.layers, task.learner.expansion) == (3, 4)
     assert (task.learner.optimizer, task.learner.learning_rate) == ("sgd", 0.1)
-    (found, *_) = estimate_jobs([to_settings(cli._compose(first))])
+    (found, *_) = estimate_jobs([compose_settings(first)])
     assert (found.parameters, found.tokens, found.gpu_hours) == (3 * 256**2, 8192, None)
     assert "? mlp_2x1_adam: not counted: one step a token" in as_text([found, found])
     assert found.evaluations == ["learnability low_rank"]
@@ -135,7 +134,7 @@ def test_every_model_is_as_large_as_the_papers(
         models |= set(swept(command, "model") if listed else [command.config.model.name])
     sizes = {}
     for model in models - set(NEED_GPU):
-        settings = to_settings(cli._compose([f"model={model}", f"scale={scale}"]))
+        settings = compose_settings([f"model={model}", f"scale={scale}"])
         count = partial(parameters_of, settings)
         sizes[model] = dry_run.grown(settings, lambda scale, count=count: (count(scale), 0.0))[0]
     assert sizes == pytest.approx(dict.fromkeys(sizes, parameters), rel=0.05)
@@ -171,16 +170,15 @@ def test_a_dry_run_says_what_every_job_costs_and_leaves_nothing(
 
 
 def test_hours_are_operations_by_speed() -> None:
-    settings = to_settings(read("table5_recall", "paper").config)
+    settings = read("table5_recall", "paper").settings
     found = Estimate(settings, 1000, 10, PEAK_FLOPS * UTILISATION * 3.6)
     assert found.gpu_hours == pytest.approx(1.0)
     assert "1.00 GPU-hours" in as_text([found])
 
 
 def test_layers_alike_need_not_all_be_counted() -> None:
-    register_schema()
     words = ["model=deltanet", "scale=tiny", "scale.layers=5"]
-    settings = to_settings(cli._compose(words))
+    settings = compose_settings(words)
     whole = account(settings.model, settings.scale, vocab_size=settings.text.vocab_size)
     (found,) = estimate_jobs([settings])
     assert found.parameters == whole.total
@@ -189,7 +187,7 @@ def test_layers_alike_need_not_all_be_counted() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="counted where there is a GPU")
 def test_a_model_that_cannot_be_counted_here_says_why() -> None:
-    settings = to_settings(read("table2_1_3b", "paper", "model=mamba2").config)
+    settings = read("table2_1_3b", "paper", "model=mamba2").settings
     (found,) = estimate_jobs([settings])
     assert found.gpu_hours is None
     assert "? mamba2: not counted: " in as_text([found])
@@ -251,7 +249,7 @@ def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_runs_at_a_laptops_budget(name: str, tmp_path: Path) -> None:
     assert set(FEW) | ALIKE | {"fig_learnability"} == set(experiment_names())
     words = with_budget([f"+experiment={name}", *SMALL, *FEW[name]])
-    settings = to_settings(cli._compose(words))
+    settings = compose_settings(words)
     atlas_bench.runs.execute.execute(settings, tmp_path)
     record = json.loads((tmp_path / "record.json").read_text())
     assert record["scores"]
@@ -267,10 +265,9 @@ def test_each_runs_at_a_laptops_budget(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_no_plots")
 def test_the_learnability_study_runs_at_a_laptops_budget(tmp_path: Path) -> None:
-    register_schema()
     command = read("fig_learnability", "laptop", *ONLINE)
-    last = jobs_of(command.facts, command.parsed)[-1]
-    atlas_bench.runs.execute.execute(to_settings(cli._compose(last)), tmp_path)
+    last = command.jobs()[-1]
+    atlas_bench.runs.execute.execute(compose_settings(last), tmp_path)
     record = json.loads((tmp_path / "record.json").read_text())
     assert (record["model"], record["scale"]) == ("mlp_3x4_sgd", "d32")
     assert record["name"] == "window_attention_mlp-3x4-sgd"
@@ -290,8 +287,7 @@ def test_a_run_without_all_evaluations_is_not_done(
     ]
     words += [*few, *SMALL, "task.lengths=[1k]", "task.held_out_characters=4000"]
     words.append("validation_samples=1")
-    register_schema()
-    settings = to_settings(cli._compose(words))
+    settings = compose_settings(words)
     whole = atlas_bench.runs.execute.evaluate
 
     def second_fails(run, notes):
@@ -323,7 +319,5 @@ def test_a_run_without_all_evaluations_is_not_done(
 
 def test_a_mistake_in_an_evaluation_names_it() -> None:
     words = ["+task@evaluations.more=babilong", "evaluations.more.samples=0"]
-    register_schema()
-    config = cli._compose(words)
     with pytest.raises(ConfigError, match=r"^evaluations\.more\.samples=0 must be at least 1"):
-        to_settings(config)
+        compose_settings(words)

@@ -5,15 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 from atlas_bench.artifacts.checkpoint import save_checkpoint
 from atlas_bench.artifacts.folder import write_json
+from atlas_bench.cli.compose import compose_settings
 from atlas_bench.config.identity import as_dict
-from atlas_bench.config.locations import folder_of
 from atlas_bench.models.build import build_model
-from atlas_bench.runs.checks import to_settings
-from atlas_bench.runs.settings import register_schema
 from atlas_bench.tasks.vocabulary import shared_tokenizer
 
 SMALL = ["model=deltanet", "model.match=none", "scale.width=16", "scale.heads=2"]
@@ -21,9 +18,7 @@ SMALL = ["model=deltanet", "model.match=none", "scale.width=16", "scale.heads=2"
 
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    register_schema()
-    with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
-        settings = to_settings(compose("config", SMALL))
+    settings = compose_settings(SMALL)
     folder = tmp_path_factory.mktemp("run")
     vocab_size = shared_tokenizer().vocab_size
     model = build_model(settings.model, settings.scale, vocab_size=vocab_size, seed=0)

@@ -10,17 +10,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from torch.nn import functional as F
 
-from atlas_bench.config.locations import folder_of
+from atlas_bench.cli.compose import compose_settings
 from atlas_bench.config.schema import HardwareSettings
 from atlas_bench.evaluation.labelled import predict
 from atlas_bench.models.build import build_model
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
-from atlas_bench.runs.checks import to_settings
 from atlas_bench.runs.execute import execute
-from atlas_bench.runs.settings import register_schema
 from atlas_bench.tasks.task import Batch
 from atlas_bench.text.tokenizer import Tokenizer, train_tokenizer
 
@@ -77,9 +74,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tokenizer, P
 
 
 def record_of(folder: Path, *overrides: str) -> dict:
-    register_schema()
-    with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
-        settings = to_settings(compose("config", [*SMALL, *overrides]))
+    settings = compose_settings([*SMALL, *overrides])
     return json.loads(execute(settings, folder).read_text())
 
 

@@ -7,12 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers import Case, relative_error
-from hydra import compose, initialize_config_dir
 from library_recurrences import library  # noqa: F401
 from torch import Tensor
 from torch.nn import functional as F
 
-from atlas_bench.config.locations import folder_of
+from atlas_bench.cli.compose import compose_settings
 from atlas_bench.memory import (
     Gates,
     MemoryParameters,
@@ -22,8 +21,6 @@ from atlas_bench.memory import (
     recurrent_memory,
 )
 from atlas_bench.memory.state import checked_inputs, initial_state
-from atlas_bench.runs.checks import to_settings
-from atlas_bench.runs.settings import register_schema
 
 DOT = MemorySpec(network="matrix", objective="dot", retain="none", chunk=4)
 DELTA = MemorySpec(network="matrix", objective="l2", retain="none", chunk=1)
@@ -126,9 +123,7 @@ def test_chunked_takes_it_where_it_applies(library, monkeypatch: pytest.MonkeyPa
 
 
 def preset(name: str) -> MemorySpec:
-    register_schema()
-    with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
-        return to_settings(compose("config", [f"model={name}"])).model.memory.spec()
+    return compose_settings([f"model={name}"]).model.memory.spec()
 
 
 @pytest.mark.parametrize("name", PRESETS)

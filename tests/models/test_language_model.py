@@ -176,7 +176,10 @@ def test_attention_against_the_written_out_mask(
         ((ModelSettings(mixers=["atention"]), ScaleSettings()), "did you mean attention"),
         ((ModelSettings(match="all"), ScaleSettings()), "model.match=all"),
         ((PRESETS["transformer"], ScaleSettings(width=12, heads=4)), "odd size 3"),
-        ((ModelSettings(), ScaleSettings(feed_forward=-1)), "scale.feed_forward=-1 must be a size"),
+        (
+            (ModelSettings(), ScaleSettings(feed_forward=-1)),
+            "scale.feed_forward=-1 must be at least 0",
+        ),
     ],
 )
 def test_impossible_settings_say_so(settings: tuple, said: str) -> None:

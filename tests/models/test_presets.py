@@ -8,25 +8,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from presets import ANYWHERE, assert_every_parameter_learns
 from safetensors.torch import load_file, save_file
 
-from atlas_bench.config.locations import folder_of
+from atlas_bench.cli.compose import compose_settings
 from atlas_bench.models.build import build_model
 from atlas_bench.models.hybrids import memories_of
 from atlas_bench.models.language_model import LanguageModel, count_parameters
-from atlas_bench.runs.checks import to_settings
-from atlas_bench.runs.settings import RunSettings, register_schema
+from atlas_bench.runs.settings import RunSettings
 
 LENGTH = 70  # more than two chunks and two windows of the scale below
 
 
 @cache
 def settings(name: str, *overrides: str) -> RunSettings:
-    register_schema()
-    with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
-        return to_settings(compose("config", [f"model={name}", *overrides]))
+    return compose_settings([f"model={name}", *overrides])
 
 
 def build(name: str, seed: int = 0) -> LanguageModel:

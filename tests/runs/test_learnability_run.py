@@ -12,16 +12,15 @@ import pytest
 
 from atlas_bench.artifacts.records import read_record
 from atlas_bench.artifacts.schema import Record
-from atlas_bench.cli import compose
+from atlas_bench.cli.compose import compose_settings
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.report.assemble import Runs, beside_paper, comparing_runs
 from atlas_bench.report.selection import best_settings
 from atlas_bench.report.table_formats import markdown_table
 from atlas_bench.runs import outcome
-from atlas_bench.runs.checks import to_settings
 from atlas_bench.runs.estimate import describe
 from atlas_bench.runs.execute import RunError, execute
-from atlas_bench.runs.settings import RunSettings, register_schema
+from atlas_bench.runs.settings import RunSettings
 from atlas_bench.training.online import OnlineTraining
 
 SMALL = [
@@ -31,8 +30,7 @@ SMALL = [
 
 
 def settings(*overrides: str) -> RunSettings:
-    register_schema()
-    return to_settings(compose._compose([*SMALL, *overrides]))
+    return compose_settings([*SMALL, *overrides])
 
 
 @pytest.fixture(autouse=True)
@@ -133,9 +131,8 @@ def test_the_report_has_targets_side_by_side(tmp_path: Path) -> None:
 )
 def test_what_has_no_part_in_it_is_refused(overrides: list[str], said: str) -> None:
     mine = SMALL if "task=babilong" not in overrides else SMALL[-3:]
-    register_schema()
     with pytest.raises(ConfigError, match=said):
-        to_settings(compose._compose([*mine, *overrides]))
+        compose_settings([*mine, *overrides])
 
 
 def test_a_rate_that_is_too_high_fails_in_a_sentence(tmp_path: Path) -> None:

@@ -8,13 +8,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from presets import ANYWHERE
 
 import atlas_bench.runs.execute
-from atlas_bench.config.locations import folder_of
-from atlas_bench.runs.checks import to_settings
-from atlas_bench.runs.settings import RunSettings, register_schema
+from atlas_bench.cli.compose import compose_settings
+from atlas_bench.runs.settings import RunSettings
 from atlas_bench.training.loop import Trainer
 
 SMALL = [
@@ -26,9 +24,7 @@ SMALL = [
 
 
 def settings(name: str, *overrides: str) -> RunSettings:
-    register_schema()
-    with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
-        return to_settings(compose("config", [f"model={name}", *SMALL, *overrides]))
+    return compose_settings([f"model={name}", *SMALL, *overrides])
 
 
 class StoppedAtStep2(Trainer):

@@ -8,13 +8,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 import atlas_bench.runs.execute
+from atlas_bench.cli.compose import compose_settings
 from atlas_bench.config.errors import ConfigError
-from atlas_bench.config.locations import folder_of
-from atlas_bench.runs.checks import to_settings
-from atlas_bench.runs.settings import RunSettings, register_schema
+from atlas_bench.runs.settings import RunSettings
 from atlas_bench.training.loop import Trainer
 
 QUICK = ["logger=none", "hardware.device=cpu", "hardware.threads=1", "training.min_sequences=16"]
@@ -23,9 +21,7 @@ SIZES = ["task.train_examples=64", "task.test_examples=20"]
 
 
 def settings(*overrides: str) -> RunSettings:
-    register_schema()
-    with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
-        return to_settings(compose("config", [*QUICK, *overrides]))
+    return compose_settings([*QUICK, *overrides])
 
 
 @pytest.fixture(autouse=True)

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
+import datetime
 import errno
 import fcntl
 import json
 import shutil
 import threading
 import time
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny_sweeps import installed, only_index, start, steps_of, sweep, sweep_here
 
-from atlas_bench.cli import run as cli
+from atlas_bench.artifacts.folder import RunFolder
+from atlas_bench.artifacts.saved_config import write_config
 from atlas_bench.cli import sweep as sweep_cli
+from atlas_bench.cli.compose import compose_settings
 from atlas_bench.cli.report import main as report
 from atlas_bench.config.errors import ConfigError
-from atlas_bench.runs.checks import to_settings
-from atlas_bench.runs.settings import register_schema
-from atlas_bench.sweeps.index import (
-    current_index,
-    find_unfinished,
-    read_index,
-    start_index,
-    sweep_identity,
-)
+from atlas_bench.config.identity import as_dict
+from atlas_bench.runs.settings import RunSettings
+from atlas_bench.sweeps.index import Index, Job, read_index, start_index
 from atlas_bench.sweeps.job import JobStart, do_job
+from atlas_bench.sweeps.plan import find_unfinished, plan_sweep
 
 
 def test_killed_half_way_and_started_again_it_does_what_is_missing(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_killed_half_way_and_started_again_it_does_what_is_missing(tmp_path: Pat
     assert code == 0, errors
     folder, index = only_index(tmp_path)  # and no other sweep beside it
     assert [job.number for job in index.of("done")] == list(range(12))
-    assert len({job.identity for job in index.jobs}) == 12
+    assert len({(folder / job.folder / "config.json").read_text() for job in index.jobs}) == 12
     assert f"{folder}: 12 of 12 jobs done" in said
     assert {path: path.read_bytes() for path in before} == before
     for job in index.jobs:
@@ -125,9 +125,9 @@ def test_optuna_looks_at_validation_and_repeats_its_draws(tmp_path: Path) -> Non
     before = {path: path.read_bytes() for path in tmp_path.glob("outputs/*/*/*/record.json")}
     code, said, errors = sweep(*words, "resume=true", folder=tmp_path)
     assert code == 0, errors
-    _, index = only_index(tmp_path)
+    folder, index = only_index(tmp_path)
     assert len(index.of("done")) == len(index.jobs) == 4
-    assert len({job.identity for job in index.jobs}) == 4
+    assert len({(folder / job.folder / "config.json").read_text() for job in index.jobs}) == 4
     assert {path: path.read_bytes() for path in before} == before
 
 
@@ -201,8 +201,7 @@ def test_a_sweep_that_cannot_start_removes_only_what_it_made(
 
 @pytest.mark.parametrize("task", ["babilong", "s_niah"])
 def test_validation_samples_are_of_the_task_but_not_the_tests(task: str) -> None:
-    register_schema()
-    settings = to_settings(cli._compose([f"task={task}", "validation_samples=3"]))
+    settings = compose_settings([f"task={task}", "validation_samples=3"])
     tested, validated = (
         each.make(settings.text, seed=0, question_every=10)
         for each in (settings.task, settings.task.for_validation(3))
@@ -219,28 +218,76 @@ def test_validation_samples_are_of_the_task_but_not_the_tests(task: str) -> None
     assert not any(sample in test for sample in validation)
 
 
+def index(jobs: int, *words: str) -> Index:
+    """A sweep over ``jobs`` seeds, with other overrides the same for all jobs."""
+    each = [Job(number, "missing", [*words, f"seed={number}"]) for number in range(jobs)]
+    return Index([*words, "seed=0,1"], each, "2025-01-31")
+
+
 def test_a_sweep_is_the_same_wherever_it_runs() -> None:
-    config = {"seed": 0, "logger": {"mode": "offline"}}
-    same = sweep_identity(config, ["seed=0,1", "model=atlas"])
-    elsewhere = ["model=atlas", "seed=0,1", "resume=true", "logger=none", "output_dir=x",
-                 "hydra.launcher.n_jobs=2", "hydra.sweep.dir=y"]  # fmt: skip
-    assert sweep_identity(config | {"logger": None}, elsewhere) == same
-    assert sweep_identity(config, ["seed=0,1,2", "model=atlas"]) != same
-    lists = ["seed=0,1", "model=atlas,titans"]  # whose order numbers the jobs
-    assert sweep_identity(config, [], lists) != sweep_identity(config, [], lists[::-1])
-    assert sweep_identity(config | {"seed": 1}, ["seed=0,1", "model=atlas"]) != same
+    same = index(2, "model=atlas", "training.min_sequences=1")
+    elsewhere = ["training.min_sequences=1", "model=atlas", "resume=true", "logger=none",
+                 "output_dir=x", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=y"]  # fmt: skip
+    assert same.has_jobs_of(index(2, *elsewhere))
+    assert same.has_jobs_of(index(2, "model=atlas", "training.min_streams=1"))  # its old name
+    assert not same.has_jobs_of(index(3, "model=atlas", "training.min_sequences=1"))
+    assert not same.has_jobs_of(index(2, "model=titans", "training.min_sequences=1"))
+    turned = index(2, "model=atlas", "training.min_sequences=1")
+    turned.jobs[0].overrides, turned.jobs[1].overrides = (job.overrides for job in same.jobs[::-1])
+    assert not same.has_jobs_of(turned)  # the order of a list numbers the jobs
+
+
+def test_an_optimizers_jobs_are_not_known_before() -> None:
+    same, draws = index(2, "hydra.sweeper.n_trials=2"), index(2, "hydra.sweeper.n_trials=2")
+    for job in draws.jobs:
+        job.overrides = None
+    assert same.has_jobs_of(draws)
+    draws.command.append("hydra.sweeper.sampler.seed=1")
+    assert not same.has_jobs_of(draws)
+
+
+def test_a_sweep_of_another_config_is_not_resumed(tmp_path: Path) -> None:
+    """The same words may compose to another config, if a file of conf/ has changed."""
+    folder, settings = tmp_path / "sweep", settings_with(output_dir=str(tmp_path), resume=True)
+    start_sweep(folder, [["seed=0"]])
+    do_job(job_start(folder), lambda: 1 / 0)
+    sweep = Index([], [Job(0, "missing", ["seed=0"])], "")
+    assert plan_sweep(sweep, settings, tmp_path / "new").folder == folder
+    write_config(folder / "0-name" / "config.json", as_dict(settings_with(validation_samples=1)))
+    assert find_unfinished(sweep, settings) is None
+    settings.resume = str(folder)
+    said = "another config: validation_samples was 1 there and is 0 here"
+    with pytest.raises(ConfigError, match=said):
+        plan_sweep(sweep, settings, tmp_path / "new")
+
+
+def start_sweep(folder: Path, jobs: list[list[str] | None]) -> None:
+    """Write the index of a sweep that has not begun."""
+    missing = [Job(number, "missing", words) for number, words in enumerate(jobs)]
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
+    start_index(folder, Index([], missing, now))
+
+
+def settings_with(**changes: Any) -> RunSettings:
+    return replace(mqar_settings(), **changes)
+
+
+@cache
+def mqar_settings() -> RunSettings:
+    return compose_settings(["task=mqar"])
 
 
 def job_start(sweep: Path, number: int = 0, **changes: Any) -> JobStart:
     """A job, and its folder as Hydra leaves it before the job starts."""
     folder = changes.pop("folder", sweep / f"{number}-name")
     folder.mkdir(parents=True, exist_ok=True)
-    seed = changes.pop("seed", number)
-    return JobStart(number, [f"seed={seed}"], {"seed": seed}, folder, sweep, **changes)
+    settings = settings_with(seed=changes.pop("seed", number))
+    overrides = [f"seed={settings.seed}"]
+    return JobStart(number, overrides, settings, RunFolder(folder), sweep, **changes)
 
 
 def test_a_job_is_done_once_and_again_when_it_failed(tmp_path: Path) -> None:
-    start_index(tmp_path, "same", ["seed=0"], [["seed=0"]])
+    start_sweep(tmp_path, [["seed=0"]])
     job, calls = job_start(tmp_path), []
 
     def fails() -> None:
@@ -249,21 +296,21 @@ def test_a_job_is_done_once_and_again_when_it_failed(tmp_path: Path) -> None:
 
     def works() -> None:
         calls.append("works")
-        (job.folder / "record.json").write_text("{}")
+        job.folder.record.write_text("{}")
 
     assert do_job(job, fails) is None
     (line,) = read_index(tmp_path).jobs
     assert (line.state, line.reason) == ("failed", "key=1 must be 2")
-    assert "ConfigError" in json.loads((job.folder / "failed.json").read_text())["traceback"]
+    assert "ConfigError" in json.loads(job.folder.failed.read_text())["traceback"]
     assert do_job(job_start(tmp_path, again=False), works) is None
-    assert do_job(job, works) == do_job(job, works) == job.folder / "record.json"
+    assert do_job(job, works) == do_job(job, works) == job.folder.record
     assert calls == ["fails", "works"]
     (line,) = read_index(tmp_path).jobs
     assert (line.state, line.reason, line.overrides) == ("done", None, ["seed=0"])
 
 
 def test_what_stops_a_sweep_is_no_failure_of_its_job(tmp_path: Path) -> None:
-    start_index(tmp_path, "same", [], [["seed=0"], ["seed=1"]])
+    start_sweep(tmp_path, [["seed=0"], ["seed=1"]])
 
     def stopped() -> None:
         raise SystemExit(143)
@@ -274,50 +321,50 @@ def test_what_stops_a_sweep_is_no_failure_of_its_job(tmp_path: Path) -> None:
 
 
 def test_two_processes_never_do_the_same_job_at_once(tmp_path: Path) -> None:
-    start_index(tmp_path, "same", [], [["seed=0"]])
+    start_sweep(tmp_path, [["seed=0"]])
     job, calls = job_start(tmp_path), []
-    with (job.folder / "job.lock").open("a") as held:
+    with job.folder.job_lock.open("a") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         waiting = threading.Thread(target=lambda: do_job(job, lambda: calls.append("again")))
         waiting.start()
         time.sleep(0.2)
         assert calls == []
-        (job.folder / "record.json").write_text("{}")  # the other process ends well
+        job.folder.record.write_text("{}")  # the other process ends well
     waiting.join(timeout=10)
     assert calls == []
 
 
 def test_an_index_outlives_damage_to_a_job(tmp_path: Path) -> None:
-    start_index(tmp_path, "same", [], [["seed=0"]])
-    (job_start(tmp_path).folder / "job.json").write_text('{"number": 0')
-    damaged = job_start(tmp_path, 1)
-    (damaged.folder / "job.json").write_text(json.dumps(damaged.claim))
-    (damaged.folder / "config.json").write_text("")
-    assert [job.state for job in current_index(tmp_path).jobs] == ["missing", "unfinished"]
+    start_sweep(tmp_path, [["seed=0"]])
+    job_start(tmp_path).folder.job.write_text('{"number": 0')
+    damaged = job_start(tmp_path, 1).folder
+    damaged.job.write_text(json.dumps({"number": 1, "overrides": ["seed=1"]}))
+    damaged.config.write_text("")
+    assert [job.state for job in read_index(tmp_path).jobs] == ["missing", "unfinished"]
 
 
 def test_a_record_of_another_config_is_never_taken_for_a_jobs_own(tmp_path: Path) -> None:
-    start_index(tmp_path, "same", [], [None])
+    start_sweep(tmp_path, [None])
     job = job_start(tmp_path)
 
     def works() -> None:
-        (job.folder / "config.json").write_text(json.dumps(job.config | {"resume": True}))
-        (job.folder / "record.json").write_text("{}")
+        write_config(job.folder.config, as_dict(replace(job.settings, resume=True)))
+        job.folder.record.write_text("{}")
 
     assert do_job(job, works) is not None
-    before = {path: path.read_bytes() for path in job.folder.iterdir()}
+    before = {path: path.read_bytes() for path in job.folder.path.iterdir()}
     assert do_job(job_start(tmp_path, seed=7), pytest.fail) is None
     (line,) = read_index(tmp_path).jobs
     assert (line.state, line.folder, line.overrides) == ("failed", "refused-0", ["seed=7"])
     assert line.reason == (
         f"{job.folder} was started with another config: seed was 0 there and is 7 here"
     )
-    assert {path: path.read_bytes() for path in job.folder.iterdir()} == before
+    assert {path: path.read_bytes() for path in job.folder.path.iterdir()} == before
     assert do_job(job, pytest.fail) is not None
     (line,) = read_index(tmp_path).jobs
     assert (line.state, line.folder, line.overrides) == ("done", "0-name", ["seed=0"])
     outside = job_start(tmp_path / "sweep", folder=tmp_path / "outside")
-    start_index(tmp_path / "sweep", "same", [], [None])
+    start_sweep(tmp_path / "sweep", [None])
     assert do_job(outside, pytest.fail) is None
     (line,) = read_index(tmp_path / "sweep").jobs
     assert "outside of the sweep's folder" in line.reason
@@ -327,9 +374,9 @@ def test_a_record_of_another_config_is_never_taken_for_a_jobs_own(tmp_path: Path
 def test_the_newest_sweep_is_gone_on_with(names: str, tmp_path: Path) -> None:
     older, newer = (tmp_path / name for name in names)
     for folder in (older, newer):
-        start_index(folder, "same", [], [["seed=0"]])
+        start_sweep(folder, [["seed=0"]])
     do_job(job_start(older), lambda: 1 / 0)
-    assert find_unfinished(tmp_path, "same") == newer
+    assert find_unfinished(read_index(older), settings_with(output_dir=str(tmp_path))) == newer
 
 
 def test_a_folder_gets_one_index(
@@ -338,7 +385,10 @@ def test_a_folder_gets_one_index(
     (tmp_path / "sweep.json").touch()  # of another that has just started
     monkeypatch.chdir(tmp_path)
     assert sweep_here(monkeypatch, "seed=0,1", "hydra.sweep.dir=.") == 2
-    assert "sweep.json is another sweep's that just started, or damaged" in capsys.readouterr().err
+    assert (
+        "sweep.json is damaged, or belongs to another sweep that just started"
+        in capsys.readouterr().err
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
 
 
@@ -346,7 +396,7 @@ def test_file_systems_without_locks_do(tmp_path: Path, monkeypatch: pytest.Monke
     def refuses(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    start_index(tmp_path, "same", [], [["seed=0"]])
+    start_sweep(tmp_path, [["seed=0"]])
     monkeypatch.setattr(fcntl, "flock", refuses)
     calls = []
     do_job(job_start(tmp_path), lambda: calls.append("works"))
@@ -357,10 +407,10 @@ def test_a_sweep_is_shown_as_it_is_and_not_written_to(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     jobs = [["task.subtasks=[qa1]", "name=[/b]"], ["task.subtasks=[qa2]", "name=:a:"]]
-    start_index(tmp_path, "same", [], jobs)
+    start_sweep(tmp_path, jobs)
     job, before = job_start(tmp_path), tmp_path.stat().st_mtime_ns
-    (job.folder / "job.json").write_text(json.dumps({"number": 0, "overrides": jobs[0]}))
-    (job.folder / "failed.json").write_text(json.dumps({"reason": "no [/i] there"}))
+    job.folder.job.write_text(json.dumps({"number": 0, "overrides": jobs[0]}))
+    job.folder.failed.write_text(json.dumps({"reason": "no [/i] there"}))
     index = (tmp_path / "sweep.json").read_bytes()
     assert sweep_cli.main([str(tmp_path)]) == 0
     shown = capsys.readouterr().out

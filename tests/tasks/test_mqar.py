@@ -151,7 +151,7 @@ def test_accuracy_is_averaged_over_examples() -> None:
         ({"grid": [{"length": 63, "pairs": 4}]}, "even length"),
         ({"grid": "zoology_512", "passes": 4}, "4 x 64 pairs and their queries need 640 tokens"),
         ({"grid": "based", "vocab_size": 400}, "different keys and task.vocab_size=400 has 199"),
-        ({"vocab_size": 40_000}, r"task\.vocab_size=40000 must be even, from 16 to 32766"),
+        ({"vocab_size": 40_000}, r"task\.vocab_size=40000 must be at least 16 and at most 32766"),
         ({"test_examples": 0}, r"task\.test_examples=0 must be at least 1"),
     ],
 )

@@ -7,17 +7,15 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from presets import ANYWHERE
 from torch.nn import functional as F
 
-from atlas_bench.config.locations import folder_of
+from atlas_bench.cli.compose import compose_settings
 from atlas_bench.models.build import build_model
 from atlas_bench.models.hybrids import memories_of
 from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.models.neural_memory import NeuralMemory
-from atlas_bench.runs.checks import to_settings
-from atlas_bench.runs.settings import RunSettings, register_schema
+from atlas_bench.runs.settings import RunSettings
 
 LENGTH, VOCABULARY = 2048, 12
 # It is written with what attended to what it held: with rates near 1 that is chaos, whose
@@ -27,10 +25,8 @@ LEARNS_NOTHING = ("atlas_mac",)
 
 @cache
 def settings(name: str) -> RunSettings:
-    register_schema()
     overrides = [f"model={name}", "scale.width=16", "scale.layers=1", "model.match=none"]
-    with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
-        return to_settings(compose("config", overrides))
+    return compose_settings(overrides)
 
 
 def wide_open(name: str) -> LanguageModel:

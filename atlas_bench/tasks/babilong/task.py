@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from atlas_bench.artifacts.metrics import EXACT_MATCH, Metric
-from atlas_bench.naming import check_choice
+from atlas_bench.config.bounds import bounded
 from atlas_bench.tasks import babi
 from atlas_bench.tasks.babilong.metrics import exact_match, published_metric
 from atlas_bench.tasks.babilong.prompted import PromptedBabilong
@@ -39,15 +39,18 @@ class BabilongSettings(TaskSettings):
     """The questions, the lengths of their contexts, and how answers are scored."""
 
     name: str = "babilong"
-    subtasks: list[str] = field(default_factory=lambda: ["qa1"])  # qa1 to qa20
+    subtasks: list[str] = bounded(["qa1"], one_of=babi.SUBTASKS)
     # Context lengths: 0k is the facts alone, else any number of k or M up to 10M.
-    lengths: list[str] = field(default_factory=lambda: ["0k", "1k", "2k", "4k", "8k", "16k"])
-    length_convention: str = "public"  # public: nominal - 300 | finetuning: n x 512 - 20
-    samples: int = 100  # for each subtask and length
-    source: str = "generated"  # generated | hub (the published sets of RMT-team)
-    questions: str = "generated"  # generated | real (in file order, as in the published sets)
+    lengths: list[str] = bounded(["0k", "1k", "2k", "4k", "8k", "16k"])
+    # Tokens of a context. public: nominal - 300; finetuning: n x 512 - 20.
+    length_convention: str = bounded("public", one_of=CONVENTIONS)
+    samples: int = bounded(100, at_least=1)  # samples of each subtask and length
+    # Where samples come from; hub: the published sets of RMT-team.
+    source: str = bounded("generated", one_of=SOURCES)
+    # Stories and questions; real: in file order, as in the published sets.
+    questions: str = bounded("generated", one_of=QUESTION_SOURCES)
     questions_folder: str | None = None  # a folder of bAbI v1.2 files, for real questions
-    max_new_tokens: int = 10  # the longest answer
+    max_new_tokens: int = bounded(10, at_least=1)  # maximum tokens of an answer
 
     kind = QUESTIONS
     stage = NoiseStage
@@ -63,18 +66,9 @@ class BabilongSettings(TaskSettings):
 
     def check(self, text: TextSettings) -> None:
         """Lengths shorter than a story of the subtask are found when the samples are drawn."""
-        check_choice("task.length_convention", self.length_convention, CONVENTIONS)
-        check_choice("task.source", self.source, SOURCES)
-        check_choice("task.questions", self.questions, QUESTION_SOURCES)
-        self.check_named("subtasks", "lengths")
-        for subtask in self.subtasks:
-            check_choice("task.subtasks", subtask, babi.SUBTASKS)
+        super().check(text)
         for length in self.lengths:
             context_tokens(length, self.length_convention)
-        self.check_counts("samples", "max_new_tokens")
-        self._check_questions()
-
-    def _check_questions(self) -> None:
         real = self.questions == "real"
         if real and self.source == "hub":
             raise ValueError(

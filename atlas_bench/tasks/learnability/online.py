@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from atlas_bench.naming import check_choice
+from atlas_bench.config.bounds import bounded
 from atlas_bench.tasks.task import ONLINE, MetricValue, Task, TaskSettings
 from atlas_bench.text.settings import TextSettings
 
@@ -23,11 +23,12 @@ ACTIVATIONS = ("gelu", "relu", "silu")
 class LearnerSettings:
     """The network, which has no biases, and its optimizer."""
 
-    layers: int = 2  # hidden layers
-    expansion: int = 1  # their width, in widths of a token
-    activation: str = "gelu"  # of the hidden layers
-    optimizer: str = "adam"  # with PyTorch's defaults for all but the learning rate
-    learning_rate: float = 1e-3  # of the one step for each token
+    layers: int = bounded(2, at_least=1)  # hidden layers
+    expansion: int = bounded(1, at_least=1)  # width of hidden layers, in widths of a token
+    activation: str = bounded("gelu", one_of=ACTIVATIONS)  # activation of the hidden layers
+    # With PyTorch's defaults for all but the learning rate.
+    optimizer: str = bounded("adam", one_of=OPTIMIZERS)
+    learning_rate: float = bounded(1e-3, above=0)  # learning rate of the one step for each token
 
 
 @dataclass
@@ -35,9 +36,10 @@ class OnlineSettings(TaskSettings):
     """The keys of all tasks that are learnt while they are measured."""
 
     learner: LearnerSettings = field(default_factory=LearnerSettings)
-    dimension: int = 64  # of every token
-    length: int = 1024  # tokens of a sequence
-    sequences: int = 8  # each has its own target and network; losses are their mean
+    dimension: int = bounded(64, at_least=1)  # size of every token
+    length: int = bounded(1024, at_least=1)  # tokens of a sequence
+    # Number of sequences, each with its own target and network; losses are their mean.
+    sequences: int = bounded(8, at_least=1)
 
     kind = ONLINE
 
@@ -51,17 +53,6 @@ class OnlineSettings(TaskSettings):
     def scale_name(self) -> str:
         """The width, where other records have the name of a scale."""
         return f"d{self.dimension}"
-
-    def check(self, text: TextSettings) -> None:
-        learner = self.learner
-        self.check_counts("dimension", "length", "sequences")
-        for key in ("layers", "expansion"):
-            if getattr(learner, key) < 1:
-                raise ValueError(f"task.learner.{key}={getattr(learner, key)} must be at least 1")
-        check_choice("task.learner.activation", learner.activation, ACTIVATIONS)
-        check_choice("task.learner.optimizer", learner.optimizer, OPTIMIZERS)
-        if learner.learning_rate <= 0:
-            raise ValueError(f"task.learner.learning_rate={learner.learning_rate} must be above 0")
 
     def vocabulary_size(self, text: TextSettings) -> int:
         return 0

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from atlas_bench.artifacts.metrics import lower
-from atlas_bench.naming import check_choice
+from atlas_bench.config.bounds import bounded
 from atlas_bench.tasks.learnability.online import OnlineSettings, OnlineTask
 from atlas_bench.tasks.learnability.targets import TARGETS, sequence
 from atlas_bench.tasks.task import Cell, MetricValue, summarize
@@ -32,14 +32,13 @@ class LearnabilitySettings(OnlineSettings):
     """What a network learns online, and which network."""
 
     name: str = "learnability"
-    target: str = "low_rank"  # the map from inputs to outputs
-    rank: int = 8  # of the low_rank map
-    window: int = 512  # tokens that a query of window_attention_mlp sees, itself included
+    target: str = bounded("low_rank", one_of=TARGETS)  # the map from inputs to outputs
+    rank: int = bounded(8, at_least=1)  # rank of the low_rank map
+    # Tokens that a query of window_attention_mlp sees, itself included.
+    window: int = bounded(512, at_least=1)
 
     def check(self, text: TextSettings) -> None:
-        check_choice("task.target", self.target, TARGETS)
         super().check(text)
-        self.check_counts("rank", "window")
         if self.rank > self.dimension:
             raise ValueError(
                 f"task.rank={self.rank} is more than task.dimension={self.dimension}; use at most "

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from atlas_bench.artifacts.metrics import ACCURACY, MACRO_ACCURACY
+from atlas_bench.config.bounds import bounded
 from atlas_bench.tasks.examples import Examples, Passes
-from atlas_bench.tasks.mad.cases import BASELINE, make_case
+from atlas_bench.tasks.mad.cases import BASELINE, SUBTASKS, make_case
 from atlas_bench.tasks.mad.generators import mad_examples
 from atlas_bench.tasks.stages import Stage
 from atlas_bench.tasks.task import (
@@ -39,11 +40,12 @@ class MadSettings(TaskSettings):
     """One case: a run trains and tests one model on it."""
 
     name: str = "mad"
-    subtask: str = "in_context_recall"  # one of the six
+    subtask: str = bounded("in_context_recall", one_of=SUBTASKS)
     # The baseline, or one factor of it changed: vocab_32, length_256, noise_0.4, ...
     change: str = BASELINE
-    train_examples: int | None = None  # null: 12,800, or what the case says
-    test_examples: int = 1280  # the validation split has as many
+    # Training examples; null: 12,800, or the number of the case.
+    train_examples: int | None = bounded(None, at_least=1)
+    test_examples: int = bounded(1280, at_least=1)  # the validation split has as many
 
     kind = LABELLED
     stage = Stage  # the case decides length and noise
@@ -55,8 +57,8 @@ class MadSettings(TaskSettings):
         return "last" if self.subtask == "compression" else "next"
 
     def check(self, text: TextSettings) -> None:
+        super().check(text)
         make_case(self.subtask, self.change)
-        self.check_counts("train_examples", "test_examples")
         if self.train_examples is not None and self.change.startswith("train_size"):
             raise ValueError(
                 f"task.change={self.change} and task.train_examples={self.train_examples} both set "

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from atlas_bench.artifacts.metrics import Metric
-from atlas_bench.naming import check_choice
+from atlas_bench.config.bounds import bounded
 from atlas_bench.tasks.lengths import parse_length
 from atlas_bench.tasks.ruler import counting, documents, needles, sources, tracing
 from atlas_bench.tasks.ruler.documents import InventedShips, Problems, qa_sample
@@ -69,13 +69,16 @@ class RulerSettings(TaskSettings):
     """Which tasks, at which lengths, how many samples, over which texts."""
 
     name: str = "ruler"
-    subtasks: list[str] = field(default_factory=lambda: list(SUBTASKS))  # some of the 13
-    lengths: list[str] = field(default_factory=lambda: ["1k", "2k", "4k"])  # 1k is 1024 tokens
-    samples: int = 50  # a subtask and length; 500 in the papers
-    source: str = "generated"  # of the question answering: generated | hub (SQuAD, HotpotQA)
-    essays: str = "text"  # haystacks of prose: text (the run's) | paul_graham (from the hub)
-    trained_on: str = "generator"  # generator | text (a pretrained language model is evaluated)
-    names: str = "ruler"  # of the scores: ruler | paper (S-NIAH-PK, -N, -W)
+    subtasks: list[str] = bounded(list(SUBTASKS), one_of=SUBTASKS)
+    lengths: list[str] = bounded(["1k", "2k", "4k"])  # lengths of prompts; 1k is 1024 tokens
+    samples: int = bounded(50, at_least=1)  # samples of each subtask and length; 500 in the papers
+    # Source of the question answering; hub: SQuAD and HotpotQA.
+    source: str = bounded("generated", one_of=SOURCES)
+    # Haystacks of prose; text: the run's text; paul_graham: essays from the hub.
+    essays: str = bounded("text", one_of=ESSAYS)
+    # Training data; text: a language model is trained elsewhere and evaluated here.
+    trained_on: str = bounded("generator", one_of=TRAINED_ON)
+    names: str = bounded("ruler", one_of=NAMES)  # names of the scores; paper: S-NIAH-PK, -N, -W
 
     kind = QUESTIONS
     stage = NoiseStage
@@ -91,19 +94,12 @@ class RulerSettings(TaskSettings):
 
     def check(self, text: TextSettings) -> None:
         """Lengths that are too short for a subtask's prompt are found when samples are drawn."""
-        check_choice("task.source", self.source, SOURCES)
-        check_choice("task.essays", self.essays, ESSAYS)
-        check_choice("task.trained_on", self.trained_on, TRAINED_ON)
-        check_choice("task.names", self.names, NAMES)
-        self.check_named("subtasks", "lengths")
-        for subtask in self.subtasks:
-            check_choice("task.subtasks", subtask, SUBTASKS)
+        super().check(text)
         for length in self.lengths:
             if _tokens(length) < SHORTEST:
                 raise ValueError(
                     f"task.lengths: {length} is too short; prompts have {SHORTEST} tokens or more"
                 )
-        self.check_counts("samples")
 
     def make(self, text: TextSettings, *, seed: int, question_every: int) -> RulerTask:
         return RulerTask(self, text, seed=seed, question_every=question_every)

@@ -9,11 +9,11 @@ name that are closed-book or about discrete reasoning, so these are ours (tasks/
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from atlas_bench.artifacts.metrics import ACCURACY, PERPLEXITY
-from atlas_bench.naming import check_choice
+from atlas_bench.config.bounds import bounded
 from atlas_bench.tasks.suites.recall import ANSWER_TOKENS, CONTEXT_TOKENS
 from atlas_bench.tasks.task import SUITE, Cell, Task, TaskSettings, summarize
 from atlas_bench.tasks.vocabulary import shared_tokenizer
@@ -69,27 +69,15 @@ class SuiteSettings(TaskSettings):
 
     name: str = "commonsense"
     # Tasks of lm-eval, or our own definitions for it.
-    subtasks: list[str] = field(default_factory=lambda: ["wikitext", *AVERAGED])
-    data: str = "fixtures"  # fixtures (rows of our own, no result) | hub (the benchmark itself)
-    limit: int | None = None  # documents of each subtask; null for all
-    context_tokens: int = CONTEXT_TOKENS  # for the recall tasks that are cut around their answer
-    max_length: int | None = None  # tokens that a model may see; null: the whole text
+    subtasks: list[str] = bounded(["wikitext", *AVERAGED], one_of=SUBTASKS)
+    # fixtures: rows of our own, which are not a result; hub: the benchmark itself.
+    data: str = bounded("fixtures", one_of=DATA)
+    limit: int | None = bounded(None, at_least=1)  # documents of each subtask; null for all
+    # Tokens of the recall tasks that are cut around their answer.
+    context_tokens: int = bounded(CONTEXT_TOKENS, at_least=ANSWER_TOKENS + 1)
+    max_length: int | None = bounded(None, at_least=2)  # tokens a model may see; null: all
 
     kind = SUITE
-
-    def check(self, text: TextSettings) -> None:
-        check_choice("task.data", self.data, DATA)
-        self.check_named("subtasks")
-        for subtask in self.subtasks:
-            check_choice("task.subtasks", subtask, SUBTASKS)
-        for key, least in (
-            ("limit", 1),
-            ("max_length", 2),
-            ("context_tokens", ANSWER_TOKENS + 1),
-        ):
-            value = getattr(self, key)
-            if value is not None and value < least:
-                raise ValueError(f"task.{key}={value} must be at least {least}")
 
     def make(self, text: TextSettings, *, seed: int, question_every: int) -> SuiteTask:
         return SuiteTask(self, text, seed=seed, question_every=question_every)

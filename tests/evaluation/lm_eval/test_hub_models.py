@@ -8,15 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
+from atlas_bench.cli.compose import compose_settings
 from atlas_bench.config.errors import ConfigError
-from atlas_bench.config.locations import folder_of
 from atlas_bench.evaluation.streaming import DoesNotFit, Prompt
 from atlas_bench.models.settings import HubSettings, ModelSettings
-from atlas_bench.runs.checks import to_settings
 from atlas_bench.runs.execute import execute
-from atlas_bench.runs.settings import register_schema
 from atlas_bench.tasks.babilong.prompted import PromptedBabilong
 from atlas_bench.tasks.babilong.prompts import render_prompt
 from atlas_bench.tasks.babilong.task import BabilongSettings, BabilongTask
@@ -67,13 +64,11 @@ def hub_model(name: str, **options):
 
 
 def run(pretrained: str, folder: Path, *overrides: str) -> dict:
-    register_schema()
-    with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
-        composed = compose(
-            "config", ["model=hf", f"model.name='{pretrained}'", "mode=eval", "logger=none",
-                       "hardware.device=cpu", *overrides]
-        )  # fmt: skip
-    return json.loads(execute(to_settings(composed), folder).read_text())
+    settings = compose_settings([
+        "model=hf", f"model.name='{pretrained}'", "mode=eval", "logger=none",
+        "hardware.device=cpu", *overrides,
+    ])  # fmt: skip
+    return json.loads(execute(settings, folder).read_text())
 
 
 def test_answers_are_the_models_own(pretrained: str) -> None:

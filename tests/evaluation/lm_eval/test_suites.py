@@ -7,18 +7,16 @@ import json
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 from atlas_bench.artifacts.records import read_record
+from atlas_bench.cli.compose import compose_settings
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.locations import folder_of
 from atlas_bench.evaluation.lm_eval.model import AtlasBenchLM
 from atlas_bench.evaluation.lm_eval.recall_data import load
 from atlas_bench.report.table_formats import markdown_table
 from atlas_bench.report.tables import score_tables
-from atlas_bench.runs.checks import to_settings
 from atlas_bench.runs.execute import execute
-from atlas_bench.runs.settings import register_schema
 from atlas_bench.tasks.suites.task import AVERAGED, SUBTASKS
 from atlas_bench.tasks.vocabulary import shared_tokenizer
 from atlas_bench.text.tokenizer import train_tokenizer
@@ -30,10 +28,7 @@ MODEL = [
 
 
 def run(folder: Path, checkpoint: Path, *overrides: str) -> Path:
-    register_schema()
-    with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
-        composed = compose("config", [*MODEL, f"checkpoint={checkpoint}", *overrides])
-    return execute(to_settings(composed), folder)
+    return execute(compose_settings([*MODEL, f"checkpoint={checkpoint}", *overrides]), folder)
 
 
 def test_commonsense_has_the_papers_columns_and_says_that_it_is_no_result(

@@ -1,0 +1,155 @@
+"""What a command asks for: flags, overrides, and the jobs that lists of choices make."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig
+
+from atlas_bench.cli.checkpoint_overrides import overrides_of_checkpoint
+from atlas_bench.cli.compose import HydraFacts, compose, compose_settings, parse_overrides
+from atlas_bench.cli.experiments import with_budget
+from atlas_bench.config.errors import ConfigError
+from atlas_bench.naming import nearest
+from atlas_bench.runs.checks import to_settings
+from atlas_bench.runs.settings import RunSettings
+from atlas_bench.sweeps.index import MISSING, Index, Job
+
+SWITCHES = (
+    "--help", "-h", "--hydra-help", "--version", "--dry-run", "--multirun", "-m", "--run", "-r",
+    "--resolve", "--shell-completion", "-sc",
+)  # fmt: skip
+OPTIONS = (
+    "--cfg", "-c", "--info", "-i", "--package", "-p", "--config-path", "-cp", "--config-name",
+    "-cn", "--config-dir", "-cd", "--experimental-rerun",
+)  # fmt: skip
+
+
+def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The flags of a command with their values, and its overrides.
+
+    Raises ConfigError for a word that is neither.
+    """
+    flags, overrides = [], []
+    for before, word in zip(["", *words], words, strict=False):
+        if word.startswith("-") or (before in OPTIONS and "=" not in word):
+            flags.append(word)
+        elif "=" in word or word.startswith("~"):
+            overrides.append(word)
+        else:
+            raise ConfigError(
+                f"{word} is not an override; write key=value, for instance model=atlas"
+            )
+    for flag in (word.split("=", 1)[0] for word in flags if word.startswith("-")):
+        if flag not in (*SWITCHES, *OPTIONS):
+            raise ConfigError(f"{flag} is not a flag{nearest(flag, (*SWITCHES, *OPTIONS))}")
+    return flags, overrides
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command whose first job composes."""
+
+    flags: list[str]  # with their values
+    words: list[str]  # its own overrides
+    added: list[str]  # overrides for checkpoint
+    overrides: list[Override]  # both, and those of hydra.sweeper.params
+    config: DictConfig  # of the first job
+    facts: HydraFacts
+    is_sweep: bool
+
+    @property
+    def arguments(self) -> list[str]:
+        """The words for Hydra."""
+        return [*self.flags, *self.words, *self.added]
+
+    @cached_property
+    def settings(self) -> RunSettings:
+        """The settings of the first job. Raises ConfigError if they are wrong."""
+        return to_settings(self.config)
+
+    def jobs(self) -> list[list[str]] | list[None]:
+        """The overrides of a sweep's jobs; None where an optimizer draws them as it goes."""
+        trials = self.facts.trials
+        return jobs_of_grid(self.overrides) if trials is None else [None] * trials
+
+    def settings_of_jobs(self) -> Iterator[RunSettings]:
+        """The settings of each job; the first job's instead of those that an optimizer draws."""
+        yield self.settings
+        for job in self.jobs()[1:] if self.is_sweep else []:
+            yield self.settings if job is None else compose_settings(job)
+
+    def settings_of_models(self) -> Iterator[RunSettings]:
+        """The settings of the first job with each model."""
+        yield self.settings
+        for override in self.overrides:
+            if override.key_or_group == "model":
+                for model in choices(override)[1:]:
+                    others = [each for each in self.overrides if each is not override]
+                    yield compose_settings([*first_job(others), model])
+
+    def index(self) -> Index:
+        """The index of the sweep before it begins."""
+        jobs = [Job(number, MISSING, words) for number, words in enumerate(self.jobs())]
+        started = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
+        return Index(self.words, jobs, started)
+
+
+def read_command(arguments: Sequence[str]) -> Command:
+    """Compose the first job of a command. Raises ConfigError in one sentence."""
+    flags, words = split_words(with_budget(arguments))
+    overrides = parse_overrides(words)
+    added = overrides_of_checkpoint(overrides)
+    overrides += parse_overrides(added)
+    config, facts = compose(first_job(overrides))
+    is_sweep = facts.multirun or not {"--multirun", "-m"}.isdisjoint(flags)
+    if is_sweep and facts.params:
+        lists = parse_overrides([f"{key}={value}" for key, value in facts.params.items()])
+        # What the command says of a key replaces its list, as in Hydra's own sweeper.
+        overrides = list({each.get_key_element(): each for each in [*lists, *overrides]}.values())
+        config, facts = compose(first_job(overrides))
+    for override in overrides:
+        if override.is_sweep_override() and not is_sweep:
+            raise ConfigError(
+                f"{override.input_line} is a list of choices; add -m to run one job for each"
+            )
+    return Command(flags, words, added, overrides, config, facts, is_sweep)
+
+
+def first_job(overrides: Sequence[Override]) -> list[str]:
+    """The overrides of a sweep's first job."""
+    return [choices(override)[0] for override in overrides]
+
+
+def jobs_of_grid(overrides: Sequence[Override]) -> list[list[str]]:
+    """The overrides of each job in Hydra's order, without those of Hydra itself."""
+    lists = {}
+    for override in overrides:
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            raise ConfigError(
+                f"{override.input_line} is an interval; give a list of values, or use sweep=optuna"
+            )
+        key = override.get_key_element()
+        lists[key] = choices(override)
+        if not override.is_sweep_override():
+            lists[key] = [f"{key}={override.get_value_element_as_str()}"]  # as Hydra's sweeper does
+    jobs = itertools.product(*lists.values())
+    return [[word for word in job if not word.startswith("hydra")] for job in jobs]
+
+
+def choices(override: Override) -> list[str]:
+    """One override for each value of a list; only the lower end of an interval."""
+    if not override.is_sweep_override():
+        return [override.input_line]
+    if override.is_discrete_sweep():
+        values = list(override.sweep_string_iterator())
+    else:
+        values = [override.value().start]
+    if not values:
+        raise ConfigError(f"{override.input_line} is an empty list of choices")
+    return [f"{override.get_key_element()}={value}" for value in values]
