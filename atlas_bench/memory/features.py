@@ -56,17 +56,20 @@ def random_tables(spec: MemorySpec, key_dim: int, generator: Generator | None) -
 
 @lru_cache(maxsize=32)
 @torch.inference_mode(False)  # the result is cached, and later calls may be in training
-def _monomials(key_dim: int, degree: int, constant: bool) -> tuple[list[Tensor], Tensor, Tensor]:
+def _monomials(
+    key_dim: int, degree: int, constant: bool, device: torch.device, dtype: torch.dtype
+) -> tuple[list[Tensor], Tensor, Tensor]:
     """One selection matrix (K + 1, D) per factor; each monomial's degree and weight (D).
 
+    They are computed on the CPU and cached on ``device``: copying to a GPU waits for all its work.
     Index 0 stands for the constant 1; monomials of lower degree choose it.
     """
     rows = list(itertools.combinations_with_replacement(range(key_dim + 1), degree))
     if not constant:
         rows = rows[1:]
-    indices = torch.tensor(rows, device="cpu")  # cached for calls on any device
+    indices = torch.tensor(rows, device="cpu")
     selections = [
-        torch.nn.functional.one_hot(indices[:, factor], key_dim + 1).T.double()
+        torch.nn.functional.one_hot(indices[:, factor], key_dim + 1).T.to(device, dtype)
         for factor in range(degree)
     ]
     weights = []
@@ -74,11 +77,8 @@ def _monomials(key_dim: int, degree: int, constant: bool) -> tuple[list[Tensor],
         used = [index for index in row if index]
         repeats = math.prod(math.factorial(used.count(index)) for index in set(used))
         weights.append(math.sqrt(math.factorial(len(used)) / repeats))
-    return (
-        selections,
-        (indices > 0).sum(-1),
-        torch.tensor(weights, dtype=torch.float64, device="cpu"),
-    )
+    exact = torch.tensor(weights, dtype=torch.float64, device="cpu")
+    return selections, (indices > 0).sum(-1).to(device), exact.to(device, dtype)
 
 
 def apply_features(spec: MemorySpec, params: MemoryParameters, x: Tensor) -> Tensor:
@@ -93,14 +93,16 @@ def apply_features(spec: MemorySpec, params: MemoryParameters, x: Tensor) -> Ten
         return x
     if spec.features == "sketch":
         return _sketch(spec, params, x)
-    selections, degrees, weights = _monomials(x.shape[-1], spec.degree, _has_constant(spec))
+    selections, degrees, weights = _monomials(
+        x.shape[-1], spec.degree, _has_constant(spec), x.device, x.dtype
+    )
     extended = torch.cat([torch.ones_like(x[..., :1]), x], -1)
     # A product with a 0/1 matrix is a gather whose backward pass is also a product, which is fast.
     product = None
     for selection in selections:
-        factor = extended @ selection.to(x)
+        factor = extended @ selection
         product = factor if product is None else product * factor
-    scales = params.feature_scales.to(x)[:, degrees.to(x.device)] * weights.to(x)
+    scales = params.feature_scales.to(x)[:, degrees] * weights
     return product * scales
 
 

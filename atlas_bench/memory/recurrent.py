@@ -161,9 +161,9 @@ def _bounded_weights(
     k, v = state.recent["k"][:, :, :tokens], state.recent["v"][:, :, :tokens]
     phi = _features(spec, params, k)
     factors, error = gradient_factors(spec, state.chunk_start_weights, phi, k, v)
-    rho = (
-        step_overlap(spec, phi, factors, error) @ state.applied[:, :, :tokens].abs()[..., None]
-    ).squeeze(-1)
+    overlap = step_overlap(spec, phi, factors, error)
+    applied = state.applied[:, :, :tokens, None].abs().to(overlap.dtype)
+    rho = (overlap @ applied).squeeze(-1)
     shrink = 1 / rho.amax(-1).clamp_min(1) if tokens else torch.ones_like(state.retained)
     if spec.bounded_by == "network":
         shrink = shrink.detach()

@@ -10,6 +10,8 @@ import torch
 from helpers import Case, relative_error, spec_strategy
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from atlas_bench.memory import MemorySpec, chunk_memory, recurrent_memory
 from atlas_bench.memory.chunkwise import delta, mlp, muon
@@ -278,6 +280,21 @@ def test_state_is_float32_in_lower_precision_and_of_constant_size(spec: MemorySp
     assert later.bytes == state.bytes
 
 
+@pytest.mark.parametrize("spec", [s for s in REPRESENTATIVE if s.is_bounded], ids=str)
+def test_both_forms_bound_the_step_in_lower_precision(spec: MemorySpec) -> None:
+    """The gates are float32 beside keys in bfloat16."""
+    case = Case(spec, length=9)
+    for name, tensor in case.inputs.items():
+        case.inputs[name] = tensor.detach().bfloat16() if name in "qkv" else tensor.detach().float()
+    case.weights = {name: weight.detach().float() for name, weight in case.weights.items()}
+    case.scales = None if case.scales is None else case.scales.detach().float()
+    for form in (recurrent_memory, chunk_memory):
+        y, state = case.run(form)
+        assert y.dtype == torch.bfloat16
+        assert y.isfinite().all()
+        assert all(weight.dtype == torch.float32 for weight in state.weights.values())
+
+
 @pytest.mark.parametrize("spec", REPRESENTATIVE, ids=str)
 def test_keep_rates_near_1_survive_lower_precision(spec: MemorySpec) -> None:
     """1 - 2^-10 over 256 tokens keeps 78 %; rounded to bfloat16 it would keep everything."""
@@ -297,3 +314,34 @@ def test_keep_rates_near_1_survive_lower_precision(spec: MemorySpec) -> None:
         torch.testing.assert_close(
             weight, kept * case.weights[name].expand_as(weight), rtol=1e-3, atol=0
         )
+
+
+def test_a_gpu_reads_more_chunks_at_once() -> None:
+    sizes = chunked_mlp._Sizes(groups=2, chunks=16, parts=1, values=512, hidden=512)
+    cpu, gpu = (torch.empty(2, 512, 512, device=device) for device in ("cpu", "meta"))
+    assert len(sizes.blocks(cpu, cpu)) == 16
+    assert len(sizes.blocks(gpu, gpu)) == 1
+
+
+class _NoCopies(TorchDispatchMode):
+    """Fails on a tensor of the CPU: a copy of it to a GPU would wait for all of the GPU's work."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        for argument in args:
+            if isinstance(argument, Tensor):
+                assert argument.is_meta or argument.dim() == 0, func
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("spec", REPRESENTATIVE, ids=str)
+def test_a_call_copies_nothing_to_its_device(spec: MemorySpec) -> None:
+    """From the second call on; tensors without numbers stand for those of a GPU."""
+    case = Case(spec, length=24)
+    case.inputs = {name: tensor.detach().to("meta") for name, tensor in case.inputs.items()}
+    case.weights = {name: weight.detach().to("meta") for name, weight in case.weights.items()}
+    case.scales = None if case.scales is None else case.scales.detach().to("meta")
+    case.tables = None if case.tables is None else case.tables.to("meta")
+    _, state = case.run(chunk_memory, 0, 11)
+    with _NoCopies():
+        y, _ = case.run(chunk_memory, 11, 24, state)
+    assert y.is_meta

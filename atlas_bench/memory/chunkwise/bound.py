@@ -70,7 +70,7 @@ def bound_of(spec: MemorySpec, rows: Coefficients, state: MemoryState, size: int
         applied_momentum = applied_momentum + kept[..., None] * earlier_momentum
         retained = retained * state.retained.flatten()[None, :, None]
     # Row 0 has seen the tokens up to the last update before this segment.
-    first = rows.points.new_tensor([tokens - size - place % spec.update_every - 1])
+    first = rows.points.new_full((1,), tokens - size - place % spec.update_every - 1)
     last_seen = torch.cat([first, rows.points])
     seen = (torch.arange(tokens, device=raw.step.device) <= last_seen[:, None])[None, None]
     if rows.valid is not None:

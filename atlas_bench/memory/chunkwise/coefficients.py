@@ -137,10 +137,10 @@ def coefficients(
     device = windows["rate"].device
     before, every = tokens - size, spec.update_every
     place = state.position % spec.chunk
-    ends = [i for i in range(size) if (place + i + 1) % every == 0]
-    points = torch.tensor([before + i for i in ends], dtype=torch.long, device=device)
-    rows = [(place + i + 1) // every - place // every for i in range(size)]
-    token_rows = torch.tensor(rows, device=device)
+    # Computed on the device: copying a list to a GPU waits for all its work.
+    first = min(size, every - 1 - place % every)
+    points = torch.arange(before + first, before + size, every, device=device)
+    token_rows = torch.arange(place + 1, place + size + 1, device=device) // every - place // every
     valid_NJ = _valid(chunks, tokens, size, padded, device)
 
     retain = windows["retain"]

@@ -31,7 +31,9 @@ from atlas_bench.memory.chunkwise.segment import Segment, Weights, named
 from atlas_bench.memory.networks import gelu_bend, gelu_slope
 from atlas_bench.memory.spec import MemorySpec
 
-BLOCK_BYTES = 2**22  # size of the states whose chunks are read together, so that they stay in cache
+# Size of the states whose chunks are read together: on a CPU they stay in cache, on a GPU a call
+# costs more than what it computes.
+BLOCK_BYTES, GPU_BLOCK_BYTES = 2**22, 2**28
 
 
 def applies(spec: MemorySpec, x: Segment) -> bool:
@@ -183,7 +185,7 @@ class _Sizes(NamedTuple):
 
     def blocks(self, *states: Tensor) -> list[range]:
         size = sum(state.numel() * state.element_size() for state in states)
-        length = max(1, BLOCK_BYTES // size)
+        length = max(1, (BLOCK_BYTES if states[0].is_cpu else GPU_BLOCK_BYTES) // size)
         return [range(n, min(n + length, self.chunks)) for n in range(0, self.chunks, length)]
 
     def written(self, state_1: Tensor, state_2: Tensor) -> tuple[Tensor, Tensor]:
