@@ -40,12 +40,18 @@ class Account:
 
 
 def account(
-    model: ModelSettings, scale: ScaleSettings, *, vocab_size: int, readout: str = "next"
+    model: ModelSettings,
+    scale: ScaleSettings,
+    *,
+    vocab_size: int,
+    readout: str = "next",
+    tokens: int = COUNTED_TOKENS,
 ) -> Account:
-    """Count everything. Raises ValueError for settings that cannot be built."""
+    """Count everything, operations over ``tokens``. Raises ValueError for settings that cannot be
+    built."""
     with torch.device("meta"):
         network = build_model(model, scale, vocab_size=vocab_size, seed=0, readout=readout)
-        forward, training = _operations(network)
+        forward, training = _operations(network, tokens)
     states = {name: network.state_bytes(1, length) for name, length in LENGTHS.items()}
     return Account(
         parameters=parameters_by_part(network),
@@ -73,9 +79,9 @@ def parameters_by_part(model: LanguageModel) -> dict[str, int]:
     return parts | {"norms": count_parameters(model) - sum(parts.values())}
 
 
-def _operations(model: LanguageModel) -> tuple[float, float]:
+def _operations(model: LanguageModel, length: int) -> tuple[float, float]:
     """FLOPs of matrix products per token: the forward pass with logits, and a training step."""
-    tokens = torch.zeros(1, COUNTED_TOKENS, dtype=torch.long, device="meta")
+    tokens = torch.zeros(1, length, dtype=torch.long, device="meta")
     flops = []
     for training in (False, True):
         with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(training):
@@ -83,7 +89,7 @@ def _operations(model: LanguageModel) -> tuple[float, float]:
             logits = model.logits(hidden)
             if training:
                 logits.sum().backward()
-        flops.append(counter.get_total_flops() / COUNTED_TOKENS)
+        flops.append(counter.get_total_flops() / length)
     return flops[0], flops[1]
 
 

@@ -317,7 +317,7 @@ def test_keep_rates_near_1_survive_lower_precision(spec: MemorySpec) -> None:
 
 
 def test_a_gpu_reads_more_chunks_at_once() -> None:
-    sizes = chunked_mlp._Sizes(groups=2, chunks=16, parts=1, values=512, hidden=512)
+    sizes = mlp._Sizes(groups=2, chunks=16, parts=1, values=512, hidden=512)
     cpu, gpu = (torch.empty(2, 512, 512, device=device) for device in ("cpu", "meta"))
     assert len(sizes.blocks(cpu, cpu)) == 16
     assert len(sizes.blocks(gpu, gpu)) == 1
