@@ -35,13 +35,13 @@ class Metric:
             raise ValueError(f"{self.name} is in {self.unit}: only a share has a Wilson interval")
 
     @property
-    def is_share(self) -> bool:
+    def in_per_cent(self) -> bool:
         return self.unit == SHARE
 
     @property
     def scale(self) -> float:
         """What a value is multiplied by before it is shown."""
-        return 100.0 if self.is_share else 1.0
+        return 100.0 if self.in_per_cent else 1.0
 
     @property
     def words(self) -> str:
@@ -50,7 +50,7 @@ class Metric:
     @property
     def title(self) -> str:
         """The name in words with the unit, unless the name says it: "exact match (%)"."""
-        if self.is_share:
+        if self.in_per_cent:
             return f"{self.words} (%)"
         if self.unit in UNITS_WITHOUT_SYMBOL or self.unit in self.words:
             return self.words
@@ -58,7 +58,7 @@ class Metric:
 
     def format(self, value: float, digits: int = 1) -> str:
         """A share in per cent with ``digits`` decimals, any other unit with four digits."""
-        if self.is_share:
+        if self.in_per_cent:
             return f"{100 * value:.{digits}f}"
         return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 

@@ -151,7 +151,7 @@ def _score_entry(
         remarks.append(f"{estimate.seeds} seed{'s' if estimate.seeds > 1 else ''}")
     if estimate.samples != samples:
         remarks.append(f"n={estimate.samples}")
-    share = estimate.value if metric.is_share else None
+    share = estimate.value if metric.in_per_cent else None
     return estimate_entry(estimate, metric.format, remark=", ".join(remarks), share=share)
 
 

@@ -116,7 +116,7 @@ def _draw_line(
     axes.plot(places, [point.value for point in points], label=label, **style)
     low = [point.value if point.low is None else max(0.0, point.low) for point in points]
     high = [point.value if point.high is None else point.high for point in points]
-    if metric.is_share:
+    if metric.in_per_cent:
         high = [min(1.0, value) for value in high]
     axes.fill_between(places, low, high, color=style["color"], alpha=shade, linewidth=0)
 
@@ -224,7 +224,7 @@ def state_figure(records: Iterable[Record], metric: str) -> Figure | None:
             axes.set_title(subtask, loc="left")
             axes.set_xscale("log")
             set_log_ticks(axes.xaxis, EngFormatter("B", sep=""))
-            if declared.is_share:
+            if declared.in_per_cent:
                 set_metric_axis(axes, declared)
         draw_legend(figure)
     return figure

@@ -101,7 +101,7 @@ def panels(
 
 def set_metric_axis(axes: Axes, metric: Metric) -> None:
     """The whole range from 0 to 100 % for a share, a logarithmic axis for a ratio."""
-    if metric.is_share:
+    if metric.in_per_cent:
         axes.set_ylim(-0.03, 1.03)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.set_yticks(np.linspace(0, 1, 6))
