@@ -12,7 +12,7 @@ import torch
 from walkthroughs import files_of, followed  # noqa: F401
 
 import atlas_bench.runs.execute
-import atlas_bench.runs.outcome
+import atlas_bench.runs.show
 from atlas_bench.cli import run as cli
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.models.build import build_model
@@ -54,7 +54,7 @@ def test_the_added_model_is_one_function_and_trains(
         first, state = model(tokens[:, :23])
         rest, _ = model(tokens[:, 23:], state)
     torch.testing.assert_close(torch.cat([first, rest], 1), whole, rtol=1e-7, atol=1e-8)
-    monkeypatch.setattr(atlas_bench.runs.outcome, "plot_training", lambda *arguments: None)
+    monkeypatch.setattr(atlas_bench.runs.show, "plot_training", lambda *arguments: None)
     record = json.loads(atlas_bench.runs.execute.execute(settings, tmp_path).read_text())
     assert (record["model"], record["train_tokens"]) == ("ttt_mlp", 256)
 
@@ -65,7 +65,7 @@ def test_the_added_task_is_right_and_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for plot in ("plot_training", "plot_accuracy"):
-        monkeypatch.setattr(atlas_bench.runs.outcome, plot, lambda *arguments: None)
+        monkeypatch.setattr(atlas_bench.runs.show, plot, lambda *arguments: None)
     words = ["task=parity", "model=deltanet", "task.lengths=[16,40]", "task.samples=40", *SMALL]
     settings = to_settings(cli._compose([*words, "validation_samples=3"]))
     parity = sys.modules["atlas_bench.tasks.parity"]

@@ -11,22 +11,28 @@ LOGGER_MODES = ("online", "offline", "disabled")
 
 @dataclass
 class HardwareSettings:
-    """Where it runs. ``auto`` takes a GPU where there is one, and bfloat16 on it."""
+    """Where a run executes. ``auto`` uses a GPU if there is one, with bfloat16 products."""
 
-    name: str = "auto"  # of the chosen file
-    device: str = "auto"  # that the model runs on
-    precision: str = "auto"  # of products; weights and memories stay in float32
-    threads: int | None = None  # of a CPU; null leaves the choice to torch
+    name: str = "auto"  # file in conf/hardware
+    device: str = "auto"  # auto | cpu | cuda
+    precision: str = "auto"  # of matrix products; weights and memories stay in float32
+    threads: int | None = None  # CPU threads; null: torch decides
     compile: bool = False  # torch.compile the model for training
-    prefill_chunk: int = 2048  # tokens a sequence reads at once in evaluation
-    batch_tokens: int = 262144  # tokens of context evaluated together, at least one sample
+    prefill_chunk: int = 2048  # tokens of a sequence that evaluation reads at once
+    batch_tokens: int = 262144  # tokens of context that are evaluated together
+
+    def precision_on(self, device_type: str) -> str:
+        """The precision that ``auto`` means on a ``cpu`` or ``cuda`` device."""
+        if self.precision != "auto":
+            return self.precision
+        return "bfloat16" if device_type == "cuda" else "float32"
 
 
 @dataclass
 class LoggerSettings:
-    """Weights & Biases; the record on disk never depends on it."""
+    """The tracker of a run. The record on disk never depends on it."""
 
-    name: str = "wandb"  # of the chosen file
-    mode: str = "offline"  # offline runs are uploaded later by `wandb sync`
-    project: str = "atlas-bench"  # that runs are listed in
-    group: str | None = None  # null: a sweep's folder
+    name: str = "wandb"  # tracker, and file in conf/logger: wandb | none
+    mode: str = "offline"  # online | offline | disabled; `wandb sync` uploads offline runs
+    project: str = "atlas-bench"  # W&B project
+    group: str | None = None  # W&B group; null: the folder of the sweep

@@ -16,7 +16,7 @@ from atlas_bench.models.settings import (
     ScaleSettings,
 )
 from atlas_bench.tasks.registry import TASKS
-from atlas_bench.tasks.task import ONLINE, TaskSettings
+from atlas_bench.tasks.task import TaskSettings
 from atlas_bench.text.settings import TextSettings
 from atlas_bench.training.settings import TrainingSettings
 
@@ -51,17 +51,3 @@ def register_schema() -> None:
     store.store(name="schema", node=RunSettings)
     for name, task_settings in TASKS.items():
         store.store(group="task", name=f"{name}_schema", node=task_settings)
-
-
-def model_name(settings: RunSettings) -> str:
-    """The model's name; where a task is learnt while it is measured, its network's."""
-    if settings.task.kind == ONLINE:
-        return settings.task.model_name
-    return settings.model.name
-
-
-def scale_name(settings: RunSettings) -> str:
-    """The scale's name; a pretrained model has the size that it has."""
-    if settings.task.kind == ONLINE:
-        return settings.task.scale_name
-    return settings.scale.name if settings.model.hub is None else "pretrained"

@@ -12,6 +12,7 @@ import torch
 from presets import NEED_GPU
 
 import atlas_bench.runs.execute
+import atlas_bench.runs.show
 from atlas_bench.cli import run as cli
 from atlas_bench.cli.experiments import BUDGETS, experiment_names, with_budget
 from atlas_bench.config.errors import ConfigError
@@ -244,7 +245,7 @@ ALIKE = {"table2_1_3b", "table8_340m"}
 @pytest.fixture
 def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     for plot in ("plot_training", "plot_accuracy", "plot_depths", "plot_position_loss"):
-        monkeypatch.setattr(atlas_bench.runs.execute, plot, lambda *arguments: None)
+        monkeypatch.setattr(atlas_bench.runs.show, plot, lambda *arguments: None)
 
 
 @pytest.mark.parametrize("name", FEW)
@@ -295,14 +296,14 @@ def test_a_run_without_all_evaluations_is_not_done(
     settings = to_settings(cli._compose(words))
     whole = atlas_bench.runs.execute.evaluate
 
-    def second_fails(run, notes):
-        if run.folder.name == "two":
-            raise ConfigError("the data cannot be had")
-        return whole(run, notes)
+    def second_fails(context, task):
+        if context.folder.path.name == "two":
+            raise ConfigError("the data is missing")
+        return whole(context, task)
 
     with monkeypatch.context() as patch:
         patch.setattr(atlas_bench.runs.execute, "evaluate", second_fails)
-        with pytest.raises(ConfigError, match="cannot be had"):
+        with pytest.raises(ConfigError, match="the data is missing"):
             atlas_bench.runs.execute.execute(settings, tmp_path)
     first = tmp_path / "evaluations" / "one" / "record.json"
     assert first.is_file()

@@ -12,6 +12,8 @@ from hydra import compose, initialize_config_dir
 from presets import ANYWHERE
 
 import atlas_bench.runs.execute
+import atlas_bench.runs.learners.language_model
+import atlas_bench.runs.show
 from atlas_bench.config.locations import folder_of
 from atlas_bench.runs.checks import to_settings
 from atlas_bench.runs.settings import RunSettings, register_schema
@@ -42,14 +44,14 @@ class StoppedAtStep2(Trainer):
 @pytest.mark.parametrize("name", ANYWHERE)
 def test_runs_and_resumes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for plot in ("plot_training", "plot_accuracy"):  # which test_run.py looks at
-        monkeypatch.setattr(atlas_bench.runs.execute, plot, lambda *arguments: None)
+        monkeypatch.setattr(atlas_bench.runs.show, plot, lambda *arguments: None)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     record = json.loads(atlas_bench.runs.execute.execute(settings(name), whole).read_text())
     assert record["model"] == name
     assert record["parameters"] == pytest.approx(163_136, rel=0.01)
     assert all(score["samples"] == 2 for score in record["scores"])
     with monkeypatch.context() as patch:
-        patch.setattr(atlas_bench.runs.execute, "Trainer", StoppedAtStep2)
+        patch.setattr(atlas_bench.runs.learners.language_model, "Trainer", StoppedAtStep2)
         with pytest.raises(atlas_bench.runs.execute.Stopped, match="stopped by SIGTERM"):
             atlas_bench.runs.execute.execute(settings(name, "mode=train"), cut)
     atlas_bench.runs.execute.execute(settings(name, "mode=train", "resume=true"), cut)

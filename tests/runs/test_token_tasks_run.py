@@ -11,6 +11,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 import atlas_bench.runs.execute
+import atlas_bench.runs.learners.language_model
+import atlas_bench.runs.show
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.locations import folder_of
 from atlas_bench.runs.checks import to_settings
@@ -31,7 +33,7 @@ def settings(*overrides: str) -> RunSettings:
 @pytest.fixture(autouse=True)
 def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     for plot in ("plot_training", "plot_accuracy"):  # which test_run.py looks at
-        monkeypatch.setattr(atlas_bench.runs.execute, plot, lambda *arguments: None)
+        monkeypatch.setattr(atlas_bench.runs.show, plot, lambda *arguments: None)
 
 
 def read(run: Path) -> tuple[dict, list[dict]]:
@@ -75,7 +77,7 @@ def test_mqar_resumes_with_the_batches_that_are_left(
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     atlas_bench.runs.execute.execute(settings(*overrides), whole)
     with monkeypatch.context() as patch:
-        patch.setattr(atlas_bench.runs.execute, "Trainer", StoppedAtStep2)
+        patch.setattr(atlas_bench.runs.learners.language_model, "Trainer", StoppedAtStep2)
         with pytest.raises(atlas_bench.runs.execute.Stopped):
             atlas_bench.runs.execute.execute(settings(*overrides), cut)
     atlas_bench.runs.execute.execute(settings(*overrides, "resume=true"), cut)

@@ -12,7 +12,8 @@ from hydra import compose, initialize_config_dir
 
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.locations import folder_of
-from atlas_bench.evaluation.streaming import DoesNotFit, Prompt
+from atlas_bench.evaluation.memory_use import DoesNotFit
+from atlas_bench.evaluation.streaming import Prompt
 from atlas_bench.models.settings import HubSettings, ModelSettings
 from atlas_bench.runs.checks import to_settings
 from atlas_bench.runs.execute import execute
