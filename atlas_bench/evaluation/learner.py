@@ -9,19 +9,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from atlas_bench.artifacts.folder import RunFolder
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.evaluation.streaming import Generated, Prompt
 from atlas_bench.tasks.task import Batch, Task, TokenPredictions
+from atlas_bench.tracking import Tracker
 from atlas_bench.training.progress import Progress
-
-if TYPE_CHECKING:
-    from atlas_bench.evaluation.context import EvaluationContext
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,16 @@ class Learner(ABC):
         """Bytes of the state of one sequence after ``length`` tokens; None if unknown."""
 
     @abstractmethod
-    def train(self, context: EvaluationContext, task: Task) -> Progress:
-        """Train as far as the run asks for it, resuming from the folder's last checkpoint.
+    def train(
+        self,
+        task: Task,
+        *,
+        folder: RunFolder,
+        console: Console,
+        tracker: Tracker,
+        should_stop: Callable[[], bool],
+    ) -> Progress:
+        """Train as far as the run asks for it; a resumed run continues from ``folder``.
 
         Raises TrainingError or Interrupted.
         """
@@ -104,7 +111,13 @@ class Learner(ABC):
         self._cannot("run lm-eval's tasks")
 
     def learn(
-        self, context: EvaluationContext, task: Task, on_token: Callable[[dict[str, float]], None]
+        self,
+        task: Task,
+        *,
+        folder: RunFolder,
+        console: Console,
+        on_token: Callable[[dict[str, float]], None],
+        should_stop: Callable[[], bool],
     ) -> tuple[Tensor, int]:
         """The loss (S, T) of every token of S sequences, before the step on that token; and the
         number of tokens learnt by this call, which is smaller in a resumed run."""

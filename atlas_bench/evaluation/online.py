@@ -23,7 +23,13 @@ def evaluate(context: EvaluationContext, task: OnlineTask) -> Scores:
             bars.update(bar, completed=line["tokens"], note=f"loss {line['loss']:.3f}")
             context.tracker.log(line, int(line["step"]))
 
-        losses, tokens = context.learner.learn(context, task, show)
+        losses, tokens = context.learner.learn(
+            task,
+            folder=context.folder,
+            console=context.console,
+            on_token=show,
+            should_stop=context.should_stop,
+        )
     meter.look()
     cost = meter.cost(tokens)
     return Scores([as_score(value, cost) for value in task.judge(losses.cpu().numpy())])

@@ -81,7 +81,13 @@ def _run(
         tags=(settings.task.name, learner.name, learner.scale),
     )
     try:
-        progress = learner.train(context, task)
+        progress = learner.train(
+            task,
+            folder=folder,
+            console=context.console,
+            tracker=context.tracker,
+            should_stop=stop,
+        )
         if validation is None:
             validation = validate(context, task, settings.validation_samples)
         scores, others = Scores(), []

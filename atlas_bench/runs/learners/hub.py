@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from atlas_bench.artifacts.folder import RunFolder
-from atlas_bench.evaluation.context import EvaluationContext
 from atlas_bench.evaluation.learner import Cost, Learner
 from atlas_bench.evaluation.streaming import Generated, Prompt
 from atlas_bench.models.language_model import count_parameters
@@ -55,8 +55,8 @@ class PretrainedModel(Learner):
     def state_bytes(self, length: int) -> None:
         """Unknown: every architecture keeps another state."""
 
-    def train(self, context: EvaluationContext, task: Task) -> Progress:
-        context.console.print(f"evaluating {self.name}, as it is")
+    def train(self, task: Task, *, console: Console, **_: Any) -> Progress:
+        console.print(f"evaluating {self.name}, as it is")
         return Progress()
 
     def generate(self, prompts: Iterable[Prompt], *, end_id: int, **options: Any) -> Generated:

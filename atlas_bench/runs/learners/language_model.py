@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from atlas_bench.artifacts.checkpoint import (
     find_checkpoint,
@@ -17,7 +18,6 @@ from atlas_bench.artifacts.checkpoint import (
 )
 from atlas_bench.artifacts.folder import RunFolder
 from atlas_bench.config.errors import ConfigError
-from atlas_bench.evaluation.context import EvaluationContext
 from atlas_bench.evaluation.evaluators import validation_task
 from atlas_bench.evaluation.labelled import accuracy
 from atlas_bench.evaluation.learner import Cost, Learner
@@ -32,6 +32,7 @@ from atlas_bench.models.settings import ScaleSettings
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.tasks.stages import Stage
 from atlas_bench.tasks.task import LABELLED, Batch, Task, TokenPredictions
+from atlas_bench.tracking import Tracker
 from atlas_bench.training.callbacks import ProgressBar, TrackerLog
 from atlas_bench.training.loop import Trainer
 from atlas_bench.training.progress import Progress
@@ -66,7 +67,7 @@ class TrainedModel(Learner):
         return {"vocab_size": task.vocabulary_size(self.settings.text), "readout": task.readout}
 
     def prepare(self, folder: RunFolder, device: torch.device) -> Task:
-        settings, text = self.settings, self.settings.text
+        settings, text, self.device = self.settings, self.settings.text, device
         if settings.checkpoint is not None:
             self.source = find_checkpoint(Path(settings.checkpoint))
             if (tokenizer := tokenizer_file(self.source)) is not None:
@@ -93,29 +94,37 @@ class TrainedModel(Learner):
 
     # training ----------------------------------------------------------------------------------
 
-    def train(self, context: EvaluationContext, task: Task) -> Progress:
+    def train(
+        self,
+        task: Task,
+        *,
+        folder: RunFolder,
+        console: Console,
+        tracker: Tracker,
+        should_stop: Callable[[], bool],
+    ) -> Progress:
         settings = self.settings
         if self.source is not None:
-            context.console.print(f"evaluating {self.source}")
+            console.print(f"evaluating {self.source}")
             return Progress(**read_progress(self.source))
         training = _with_budget(settings.training, task)
         trainer = Trainer(
             self.model,
             _batches(task),
             training,
-            folder=context.folder.path,
+            folder=folder.path,
             tokenizer=task.tokenizer,
-            device=context.device,
+            device=self.device,
             precision=self.precision,
             forward=torch.compile(self.model) if settings.hardware.compile else None,
             validate=self._validation(task),
-            callbacks=[ProgressBar(context.console), TrackerLog(context.tracker.log)],
-            should_stop=context.should_stop,
+            callbacks=[ProgressBar(console), TrackerLog(tracker.log)],
+            should_stop=should_stop,
         )
-        if settings.resume is not False and context.folder.last_checkpoint.is_file():
-            source = find_checkpoint(context.folder.path)
+        if settings.resume is not False and folder.last_checkpoint.is_file():
+            source = find_checkpoint(folder.path)
             trainer.resume(source)
-            context.console.print(f"resuming at step {trainer.progress.step} from {source}")
+            console.print(f"resuming at step {trainer.progress.step} from {source}")
         return trainer.run()
 
     def _validation(self, task: Task) -> Callable[[], float] | None:
@@ -159,7 +168,7 @@ class TrainedModel(Learner):
             batch_tokens=hardware.batch_tokens,
             prefill_chunk=hardware.prefill_chunk,
             max_length=task.settings.max_length,
-            device=self.model.embedding.weight.device.type,
+            device=self.device.type,
         )
 
 

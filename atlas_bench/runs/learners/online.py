@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from atlas_bench.artifacts.folder import RunFolder
-from atlas_bench.evaluation.context import EvaluationContext
 from atlas_bench.evaluation.learner import Cost, Learner
 from atlas_bench.models.language_model import count_parameters
 from atlas_bench.runs.settings import RunSettings
@@ -40,7 +41,7 @@ class OnlineNetworks(Learner):
         return Cost(self.settings.task.length, self.parameters, missing=ONE_STEP_A_TOKEN)
 
     def prepare(self, folder: RunFolder, device: torch.device) -> OnlineTask:
-        settings = self.settings
+        self.device, settings = device, self.settings
         return settings.task.make(
             settings.text, seed=settings.seed, question_every=settings.training.question_every
         )
@@ -48,30 +49,33 @@ class OnlineNetworks(Learner):
     def state_bytes(self, length: int) -> int:
         return self.network.state_bytes(1, length)
 
-    def train(self, context: EvaluationContext, task: OnlineTask) -> Progress:
+    def train(self, task: OnlineTask, **_: Any) -> Progress:
         """The networks learn while they are measured; each sees the tokens of one sequence."""
         return Progress(tokens=task.settings.length)
 
     def learn(
         self,
-        context: EvaluationContext,
         task: OnlineTask,
+        *,
+        folder: RunFolder,
+        console: Console,
         on_token: Callable[[dict[str, float]], None],
+        should_stop: Callable[[], bool],
     ) -> tuple[Tensor, int]:
         """Continues from the last checkpoint in a resumed run's folder."""
         networks = build_learner(task.settings, self.settings.seed, task.settings.sequences)
-        inputs, targets = (torch.from_numpy(each).to(context.device) for each in task.pairs())
+        inputs, targets = (torch.from_numpy(each).to(self.device) for each in task.pairs())
         learning = OnlineTraining(
-            networks.to(context.device),
+            networks.to(self.device),
             inputs,
             targets,
-            folder=context.folder.path,
+            folder=folder.path,
             on_line=on_token,
-            should_stop=context.should_stop,
+            should_stop=should_stop,
         )
-        if self.settings.resume is not False and context.folder.last_checkpoint.is_file():
+        if self.settings.resume is not False and folder.last_checkpoint.is_file():
             learning.resume()
-            context.console.print(f"resuming at token {learning.tokens}")
+            console.print(f"resuming at token {learning.tokens}")
         before = learning.tokens
         losses = learning.run()
         return losses, task.settings.sequences * (task.settings.length - before)
