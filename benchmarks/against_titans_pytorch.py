@@ -53,19 +53,19 @@ def measure(which: str, chunk: int, tokens: int) -> dict[str, float]:
     """Tokens/s of the faster of two passes after a warm-up, and the growth of the peak in bytes."""
     import torch
 
-    from atlas_bench.evaluation.streaming import PeakMemory
+    from atlas_bench.evaluation.memory_use import Meter
 
     torch.manual_seed(0)
     run = {"ours": ours, "theirs": theirs}[which](chunk)
     x = torch.randn(1, tokens, WIDTH, requires_grad=True)
     run(x[:, : 2 * chunk]).sum().backward()
-    memory = PeakMemory(torch.device("cpu"))
-    before, seconds = memory.seen, []
+    meter = Meter(torch.device("cpu"))
+    before, seconds = meter.seen, []
     for _ in range(2):
         started = time.perf_counter()
         run(x).sum().backward()
         seconds.append(time.perf_counter() - started)
-    return {"speed": tokens / min(seconds), "memory": memory.peak() - before}
+    return {"speed": tokens / min(seconds), "memory": meter.peak() - before}
 
 
 def main() -> None:

@@ -20,7 +20,8 @@ import torch
 from common import compose_settings
 from gpu_job import Job
 
-from atlas_bench.evaluation.streaming import PeakMemory, prefill
+from atlas_bench.evaluation.memory_use import PeakMemory
+from atlas_bench.evaluation.streaming import prefill
 from atlas_bench.models.accounting import COUNTED_TOKENS, account
 from atlas_bench.models.build import build_model
 from atlas_bench.models.language_model import LanguageModel, count_parameters

@@ -12,7 +12,7 @@ import torch
 from walkthroughs import files_of, followed  # noqa: F401
 
 import atlas_bench.runs.execute
-import atlas_bench.runs.outcome
+import atlas_bench.runs.show
 from atlas_bench.cli.compose import compose_settings
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.models.build import build_model
@@ -53,7 +53,7 @@ def test_the_added_model_is_one_function_and_trains(
         first, state = model(tokens[:, :23])
         rest, _ = model(tokens[:, 23:], state)
     torch.testing.assert_close(torch.cat([first, rest], 1), whole, rtol=1e-7, atol=1e-8)
-    monkeypatch.setattr(atlas_bench.runs.outcome, "draw_plots", lambda *arguments: {})
+    monkeypatch.setattr(atlas_bench.runs.show, "draw_plots", lambda *arguments, **options: {})
     record = json.loads(atlas_bench.runs.execute.execute(settings, tmp_path).read_text())
     assert (record["model"], record["train_tokens"]) == ("ttt_mlp", 256)
 
@@ -63,7 +63,7 @@ def test_the_added_task_is_right_and_runs(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(atlas_bench.runs.outcome, "draw_plots", lambda *arguments: {})
+    monkeypatch.setattr(atlas_bench.runs.show, "draw_plots", lambda *arguments, **options: {})
     words = ["task=parity", "model=deltanet", "task.lengths=[16,40]", "task.samples=40", *SMALL]
     settings = compose_settings([*words, "validation_samples=3"])
     parity = sys.modules["atlas_bench.tasks.parity"]

@@ -1,4 +1,4 @@
-"""The W&B logger: whatever wandb does, the run goes on; offline it stays off the network."""
+"""Trackers: whatever wandb does, the run continues; offline it does not use the network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from atlas_bench.tracking import RunLogger
+from atlas_bench.tracking import TRACKERS, NoTracker, Tracker, make_tracker
+from atlas_bench.tracking.wandb_tracker import WandbTracker
 
 ROWS = [
     {"subtask": "qa1", "length_name": "0k", "metric": "exact_match", "value": 1.0, "samples": 9},
@@ -86,20 +87,20 @@ class FakeWandb:
         self._call("teardown")
 
 
-def whole_run(logger: RunLogger, folder: Path) -> None:
-    """What run.py does."""
-    logger.start({"seed": 0}, "name", folder, group="group", job_type="train", tags=("atlas",))
+def whole_run(tracker: Tracker, folder: Path) -> None:
+    """What a run does."""
+    tracker.start({"seed": 0}, "name", folder, group="group", job_type="train", tags=("atlas",))
     for step in range(3):
-        logger.log({"loss": 1.0 / (step + 1)}, step)
-    logger.finish(folder / "record.json", ROWS, [folder / "plot.png"], {"parameters": 7})
+        tracker.log({"loss": 1.0 / (step + 1)}, step)
+    tracker.finish(folder / "record.json", ROWS, [folder / "plot.png"], {"parameters": 7})
 
 
 def test_a_run_is_logged_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", fake)
-    logger = RunLogger("offline", project="mine")
-    whole_run(logger, tmp_path / "run")
-    assert not logger.active
+    tracker = WandbTracker("offline", project="mine")
+    whole_run(tracker, tmp_path / "run")
+    assert not tracker.active
     expected = {
         "project": "mine", "name": "name", "group": "group", "mode": "offline", "resume": "allow",
         "job_type": "train", "tags": ["atlas"],
@@ -135,9 +136,9 @@ def test_a_folder_has_one_run_whoever_goes_on_in_it(
     monkeypatch.setitem(sys.modules, "wandb", fake)
     ids = []
     for folder in (tmp_path / "one", tmp_path / "one", tmp_path / "two"):
-        logger = RunLogger()
-        logger.start({}, "name", folder)
-        logger.close(failed=True)
+        tracker = WandbTracker()
+        tracker.start({}, "name", folder)
+        tracker.close(failed=True)
         ids.append(fake.settings["id"])
     assert ids[0] == ids[1] != ids[2]
 
@@ -155,10 +156,10 @@ def test_no_failure_costs_the_run(
     monkeypatch.setitem(sys.modules, "wandb", fake)
     monkeypatch.setenv("WANDB_DATA_DIR", "before")
     before = dict(os.environ)
-    logger = RunLogger("online")
+    tracker = WandbTracker("online")
     with caplog.at_level(logging.WARNING):
-        whole_run(logger, tmp_path)
-    assert not logger.active
+        whole_run(tracker, tmp_path)
+    assert not tracker.active
     assert dict(os.environ) == before
     (warning,) = caplog.messages
     assert warning.startswith("W&B logging is off from here (")
@@ -171,7 +172,7 @@ def test_no_failure_costs_the_run(
 def test_interrupts_are_not_swallowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", FakeWandb("init", KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
-        RunLogger("online").start({}, "name", tmp_path)
+        WandbTracker("online").start({}, "name", tmp_path)
 
 
 def test_without_wandb_the_run_goes_on(
@@ -179,21 +180,30 @@ def test_without_wandb_the_run_goes_on(
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)  # an import of it fails
     with caplog.at_level(logging.WARNING):
-        whole_run(RunLogger("disabled"), tmp_path)
+        whole_run(WandbTracker("disabled"), tmp_path)
         assert caplog.messages == []
-        whole_run(RunLogger("offline"), tmp_path)
+        whole_run(WandbTracker("offline"), tmp_path)
     assert len(caplog.messages) == 1
 
 
 def test_a_run_can_be_closed_as_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeWandb()
     monkeypatch.setitem(sys.modules, "wandb", fake)
-    logger = RunLogger()
-    logger.start({}, "name", tmp_path)
-    logger.close(failed=True)
-    logger.close()
+    tracker = WandbTracker()
+    tracker.start({}, "name", tmp_path)
+    tracker.close(failed=True)
+    tracker.close()
     assert fake.exit_code == 1
     assert fake.calls == ["init", "finish", "teardown"]
+
+
+def test_the_config_chooses_a_tracker(tmp_path: Path) -> None:
+    assert isinstance(make_tracker("wandb", mode="disabled", project="mine"), WandbTracker)
+    tracker = make_tracker("none", mode="disabled", project="mine")
+    assert isinstance(tracker, NoTracker)
+    whole_run(tracker, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert set(TRACKERS) == {"none", "wandb"}
 
 
 # the real wandb, in a process of its own --------------------------------------------------------
@@ -202,24 +212,24 @@ SCRIPT = """
 import json, logging, os, sys, time
 from pathlib import Path
 import psutil
-from atlas_bench import tracking as wandb_logger
-from atlas_bench.tracking import RunLogger
+from atlas_bench.tracking import wandb_tracker
+from atlas_bench.tracking.wandb_tracker import WandbTracker
 
-wandb_logger.INIT_SECONDS = 2.0
+wandb_tracker.INIT_SECONDS = 2.0
 logging.basicConfig(level="WARNING")
 mode, folder, rows = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
 plot = folder / "plot.png"
 started = time.perf_counter()
 config = {"seed": 0, "model": {"name": "atlas"}}
 for steps in (range(20), range(20, 30)) if mode == "offline" else (range(20),):
-    logger = RunLogger(mode)
-    logger.start(config, "name", folder, group="sweep", job_type="train", tags=("atlas",))
-    active = logger.active
+    tracker = WandbTracker(mode)
+    tracker.start(config, "name", folder, group="sweep", job_type="train", tags=("atlas",))
+    active = tracker.active
     for step in steps:
-        logger.log({"loss": 1.0 / (step + 1)}, step)
+        tracker.log({"loss": 1.0 / (step + 1)}, step)
     if steps.stop == 20 and mode == "offline":
-        logger.close(failed=True)
-logger.finish(folder / "record.json", rows, [plot], {"parameters": 7})
+        tracker.close(failed=True)
+tracker.finish(folder / "record.json", rows, [plot], {"parameters": 7})
 left = [child.name() for child in psutil.Process().children(recursive=True)]
 print(json.dumps({
     "active": active,

@@ -9,24 +9,31 @@ from atlas_bench.config.bounds import bounded
 
 @dataclass
 class HardwareSettings:
-    """Where a run executes. ``auto`` uses a GPU if there is one, and bfloat16 on it."""
+    """Where a run executes. ``auto`` uses a GPU if there is one, with bfloat16 products."""
 
-    name: str = "auto"  # the chosen file
+    name: str = "auto"  # file in conf/hardware
     device: str = bounded("auto", one_of=("auto", "cpu", "cuda"))  # where the model runs
     # Type of matrix products; weights and memories stay in float32.
     precision: str = bounded("auto", one_of=("auto", "float32", "bfloat16"))
-    threads: int | None = bounded(None, at_least=1)  # threads of a CPU; null: torch chooses
+    threads: int | None = bounded(None, at_least=1)  # CPU threads; null: torch decides
     compile: bool = False  # whether torch.compile compiles the model for training
-    prefill_chunk: int = bounded(2048, at_least=1)  # tokens that evaluation reads in one step
-    batch_tokens: int = bounded(262144, at_least=1)  # context tokens evaluated together
+    # Tokens of a sequence that evaluation reads at once.
+    prefill_chunk: int = bounded(2048, at_least=1)
+    batch_tokens: int = bounded(262144, at_least=1)  # context tokens that are evaluated together
+
+    def precision_on(self, device_type: str) -> str:
+        """The precision that ``auto`` means on a ``cpu`` or ``cuda`` device."""
+        if self.precision != "auto":
+            return self.precision
+        return "bfloat16" if device_type == "cuda" else "float32"
 
 
 @dataclass
 class LoggerSettings:
-    """Weights & Biases. The record on disk never depends on it."""
+    """The tracker of a run. The record on disk never depends on it."""
 
-    name: str = "wandb"  # the chosen file
-    # Offline runs are uploaded later by `wandb sync`.
+    name: str = "wandb"  # tracker, and file in conf/logger: wandb | none
+    # `wandb sync` uploads offline runs.
     mode: str = bounded("offline", one_of=("online", "offline", "disabled"))
-    project: str = "atlas-bench"  # the project that lists the runs
-    group: str | None = None  # the group of runs; null: the sweep's folder, if there is one
+    project: str = "atlas-bench"  # W&B project
+    group: str | None = None  # W&B group; null: the folder of the sweep

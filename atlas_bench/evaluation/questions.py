@@ -1,99 +1,92 @@
-"""Questions answered in words after contexts of any length, judged by the task."""
+"""Evaluator of questions: answered in words after contexts of any length, judged by the task."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from atlas_bench.artifacts.folder import append_lines
-from atlas_bench.artifacts.metrics import wilson_interval
-from atlas_bench.artifacts.schema import DepthScore, Score
-from atlas_bench.evaluation.streaming import Generated, Prompt, generate
-from atlas_bench.models.language_model import LanguageModel
-from atlas_bench.tasks.task import Cell, Question
+from atlas_bench.artifacts.schema import DepthScore, Scores
+from atlas_bench.evaluation.cells import as_score, score_cells
+from atlas_bench.evaluation.context import EvaluationContext
+from atlas_bench.evaluation.streaming import Prompt
+from atlas_bench.tasks.task import Cell, MetricValue, Question, QuestionTask
 
-if TYPE_CHECKING:
-    from atlas_bench.evaluation.context import Run
-
-DEPTHS = 10  # equal parts of a context in which answers lie
+DEPTHS = 10  # equal parts of a context, by which answers are grouped
 _NO_TOKENS = np.zeros(0, dtype=np.int32)
 
 
-def score_questions(
-    run: Run, cell: Cell, on_prompt: Callable[[], None]
-) -> tuple[list[Score], list[DepthScore]]:
-    """All metrics on the same answers, with what reading the contexts cost; and by depth."""
-    task, hardware = run.task, run.settings.hardware
-    asked: list[Question] = []  # without their contexts
+def evaluate(context: EvaluationContext, task: QuestionTask) -> Scores:
+    """All metrics on the same answers, per cell and by the depth of the answer."""
+    scores = Scores()
+    for cell in task.cells():
+        next(iter(task.questions(cell, 1)))  # an impossible length fails before the first answer
+
+    def score(cell: Cell, advance: Callable[[], None]) -> None:
+        cell_scores = _score_cell(context, task, cell, advance)
+        scores.scores += cell_scores.scores
+        scores.depths += cell_scores.depths
+
+    score_cells(context, task.cells(), score, total=task.samples)
+    return scores
+
+
+def _score_cell(
+    context: EvaluationContext, task: QuestionTask, cell: Cell, advance: Callable[[], None]
+) -> Scores:
+    questions: list[Question] = []  # without their contexts
     lengths: list[int] = []
 
     def prompts() -> Iterator[Prompt]:
-        for index, each in enumerate(task.questions(cell, task.samples)):
-            asked.append(replace(each, context_ids=_NO_TOKENS))
-            lengths.append(len(each.context_ids))
-            yield Prompt(each.context_ids, each.question_ids, index)
+        for index, question in enumerate(task.questions(cell, task.samples)):
+            questions.append(replace(question, context_ids=_NO_TOKENS))
+            lengths.append(len(question.context_ids))
+            yield Prompt(question.context_ids, question.question_ids, index)
 
-    if isinstance(run.model, LanguageModel):
-        ours = {"end_id": task.tokenizer.end_id, "prefill_chunk": hardware.prefill_chunk}
-        answer = partial(generate, run.model, **ours)
-    else:
-        answer = run.model.generate
-    found = answer(
+    generated = context.learner.generate(
         prompts(),
         max_new=task.max_new_tokens,
-        batch_tokens=hardware.batch_tokens,
-        on_prompt=on_prompt,
-        should_stop=run.stop,
+        end_id=task.tokenizer.end_id,
+        on_prompt=advance,
+        should_stop=context.should_stop,
     )
-    outputs = [task.tokenizer.decode(tokens).strip() for tokens in found.tokens]
-    judged = [task.judge(cell, each, output) for each, output in zip(asked, outputs, strict=True)]
-    rows = _predictions(cell, asked, lengths, outputs, judged)
-    append_lines(run.folder.predictions, rows)
-    values = {metric: [each[metric] for each in judged] for metric in judged[0]}
-    scores = [
-        _score(cell, metric, of_metric, found, lengths) for metric, of_metric in values.items()
+    outputs = [task.tokenizer.decode(tokens).strip() for tokens in generated.tokens]
+    judged = [
+        task.judge(cell, question, output)
+        for question, output in zip(questions, outputs, strict=True)
     ]
-    depths = [
-        score
-        for metric, of_metric in values.items()
-        for score in _by_depth(cell, metric, of_metric, [each.depth for each in asked])
-    ]
-    return scores, depths
-
-
-def _score(
-    cell: Cell, metric: str, values: Sequence[float], found: Generated, lengths: Sequence[int]
-) -> Score:
-    low, high = wilson_interval(sum(values), len(values))
-    return Score(
-        subtask=cell.subtask,
-        length_tokens=cell.tokens,
-        length_name=cell.length,
-        metric=metric,
-        value=sum(values) / len(values),
-        samples=len(values),
-        ci_low=low,
-        ci_high=high,
-        tokens_per_second=round(found.tokens_per_second, 1),
-        peak_memory_bytes=found.peak_memory_bytes,
-        measured_tokens_mean=round(sum(lengths) / len(lengths), 1),
-    )
+    rows = _predictions(cell, questions, lengths, outputs, judged)
+    append_lines(context.folder.predictions, rows)
+    cost = {
+        "tokens_per_second": round(generated.tokens_per_second, 1),
+        "peak_memory_bytes": generated.peak_memory_bytes,
+        "measured_tokens_mean": round(sum(lengths) / len(lengths), 1),
+    }
+    depths = [question.depth for question in questions]
+    metrics = {metric.name: metric for metric in task.metrics}
+    scores = Scores()
+    for name in judged[0]:
+        values = [metric_values[name] for metric_values in judged]
+        total = sum(values)
+        mean = MetricValue(cell, metrics[name], total / len(values), len(values), total)
+        scores.scores.append(as_score(mean, cost))
+        scores.depths += _by_depth(cell, name, values, depths)
+    return scores
 
 
 def _by_depth(
     cell: Cell, metric: str, values: Sequence[float], depths: Sequence[float | None]
-) -> list[DepthScore]:
-    """The mean of every tenth of the context in which an answer lay."""
-    parts: dict[int, list[float]] = {}
+) -> Iterator[DepthScore]:
+    """The mean over the answers in each part of the context."""
+    by_part: dict[int, list[float]] = {}
     for value, depth in zip(values, depths, strict=True):
         if depth is not None:
-            parts.setdefault(min(int(depth * DEPTHS), DEPTHS - 1), []).append(value)
-    return [
-        DepthScore(
+            by_part.setdefault(min(int(depth * DEPTHS), DEPTHS - 1), []).append(value)
+    for part, inside in sorted(by_part.items()):
+        yield DepthScore(
             subtask=cell.subtask,
             length_tokens=cell.tokens,
             length_name=cell.length,
@@ -103,19 +96,17 @@ def _by_depth(
             value=sum(inside) / len(inside),
             samples=len(inside),
         )
-        for part, inside in sorted(parts.items())
-    ]
 
 
 def _predictions(
     cell: Cell,
-    asked: Sequence[Question],
+    questions: Sequence[Question],
     lengths: Sequence[int],
     outputs: Sequence[str],
     judged: Sequence[dict[str, float]],
 ) -> Iterator[dict[str, Any]]:
     """Every answer as given, so that any metric can be computed again from the run's folder."""
-    for question, tokens, output, metrics in zip(asked, lengths, outputs, judged, strict=True):
+    for question, tokens, output, metrics in zip(questions, lengths, outputs, judged, strict=True):
         yield {
             "subtask": cell.subtask,
             "length": cell.length,

@@ -1,35 +1,30 @@
-"""Evaluation in constant memory: a context of any length is read in pieces, the state carried.
+"""Evaluation in constant memory: contexts are read in chunks, with the state carried along.
 
-A recurrent model's memory does not depend on the length; an attention cache does, so a length
-whose cache cannot fit is refused with the number of bytes it would need.
+The memory of a recurrent model does not depend on the length of the context. An attention cache
+does, so a length whose cache cannot fit is refused with the number of bytes that it needs.
+
+Shapes: B sequences of T tokens; hidden states have the width of the model.
 """
 
 from __future__ import annotations
 
-import os
-import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 
+from atlas_bench.evaluation.memory_use import Meter, refuse_what_cannot_fit
 from atlas_bench.interrupts import Interrupted
 from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.models.state import ModelState
 
 
-class DoesNotFit(ValueError):
-    """The state at this length exceeds the memory there is; the message is one sentence."""
-
-
 @dataclass(frozen=True)
 class Prompt:
-    """A context, what is asked after it (the answer token included), and where it came from."""
+    """A context, the question after it (with the answer token), and its place among the prompts."""
 
     context: np.ndarray
     question: np.ndarray
@@ -38,7 +33,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Generated:
-    """The new tokens of every prompt, in the prompts' order, and what they cost."""
+    """The new tokens of every prompt, in the prompts' order, and their cost."""
 
     tokens: list[list[int]]
     tokens_read: int
@@ -54,7 +49,7 @@ class Generated:
 def prefill(
     model: LanguageModel, tokens: Tensor, state: ModelState, prefill_chunk: int
 ) -> tuple[Tensor, ModelState]:
-    """Read tokens (B, T) in pieces; the hidden state at the last one (B, width), and the state."""
+    """Read tokens (B, T) in chunks; the hidden state at the last one (B, width), and the state."""
     hidden = tokens.new_zeros(())
     for start in range(0, tokens.shape[1], prefill_chunk):
         part = tokens[:, start : start + prefill_chunk]
@@ -72,7 +67,7 @@ def complete(
     end_id: int,
     prefill_chunk: int,
 ) -> list[list[int]]:
-    """Greedy continuations of prompts that agree in the lengths of context and question."""
+    """Greedy continuations of prompts whose contexts and questions have equal lengths."""
     state = model.init_state(len(prompts))
     context = torch.from_numpy(np.stack([prompt.context for prompt in prompts]))
     _, state = prefill(model, context, state, prefill_chunk)
@@ -91,9 +86,9 @@ def decode(
     end_id: int,
     is_complete: Callable[[int, list[int]], bool] = lambda row, tokens: False,
 ) -> list[list[int]]:
-    """Greedy continuations of what was read: ``hidden`` (B, width) at the last token, its state.
+    """Greedy continuations after ``hidden`` (B, width), the last token's hidden state.
 
-    A row ends before ``end_id``, or behind the token with which ``is_complete(row, tokens)``.
+    A row ends before ``end_id``, or after the token that makes ``is_complete(row, tokens)`` true.
     """
     answers: list[list[int]] = [[] for _ in range(len(hidden))]
     open_ = [True] * len(hidden)
@@ -121,31 +116,28 @@ def generate(
     on_prompt: Callable[[], None] = lambda: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Generated:
-    """Answer all prompts, at most ``batch_tokens`` tokens of context (and at least one) a time.
+    """Answer all prompts, in batches of at most ``batch_tokens`` tokens and at least one prompt.
 
-    Raises DoesNotFit before it reads anything whose state is larger than the free memory.
+    Raises DoesNotFit before it reads a batch whose state is larger than the free memory.
     """
     answers: dict[int, list[int]] = {}
-    read = 0
-    memory = PeakMemory(model.embedding.weight.device)
-    started = time.perf_counter()
+    tokens_read, meter = 0, Meter(model.embedding.weight.device)
     for group in batches(prompts, batch_tokens):
         refuse_what_cannot_fit(model, len(group), len(group[0].context))
-        found = complete(model, group, max_new=max_new, end_id=end_id, prefill_chunk=prefill_chunk)
-        for prompt, tokens in zip(group, found, strict=True):
+        new = complete(model, group, max_new=max_new, end_id=end_id, prefill_chunk=prefill_chunk)
+        for prompt, tokens in zip(group, new, strict=True):
             answers[prompt.index] = tokens
-            read += len(prompt.context) + len(prompt.question)
+            tokens_read += len(prompt.context) + len(prompt.question)
             on_prompt()
-        memory.look()
+        meter.look()
         if should_stop():
             raise Interrupted
-    seconds = time.perf_counter() - started
     ordered = [answers[index] for index in sorted(answers)]
-    return Generated(ordered, read, seconds, memory.peak())
+    return Generated(ordered, tokens_read, meter.seconds, meter.peak())
 
 
 def batches(prompts: Iterable[Prompt], batch_tokens: int) -> Iterator[list[Prompt]]:
-    """Prompts of equal lengths together. A window is held back at a time, never all of them."""
+    """Groups of prompts of equal lengths, from windows of about ``batch_tokens`` tokens."""
     window: list[Prompt] = []
     size = 0
     for prompt in prompts:
@@ -163,62 +155,3 @@ def _equal_lengths(window: list[Prompt]) -> Iterator[list[Prompt]]:
 
     for _, group in groupby(sorted(window, key=lengths), key=lengths):
         yield list(group)
-
-
-def refuse_what_cannot_fit(model: LanguageModel, batch: int, length: int) -> None:
-    """Raise DoesNotFit when the state after ``length`` tokens needs more memory than is free."""
-    needed = model.state_bytes(batch, length)
-    free = free_memory(model.embedding.weight.device)
-    if needed > free:
-        raise DoesNotFit(
-            f"{length:,} tokens need {needed:,} bytes of state for {batch} sequence"
-            f"{'s' if batch > 1 else ''} and {free:,} are free; use a shorter length in "
-            f"task.lengths, a smaller hardware.batch_tokens or a recurrent model"
-        )
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that can still be taken on ``device``."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
-
-
-class PeakMemory:
-    """Highest memory in use since it was made: on a GPU allocated, on a CPU resident bytes.
-
-    Linux keeps the resident high-water mark itself; elsewhere it is what `look` saw.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.seen = 0
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        elif sys.platform == "linux":
-            try:
-                with open("/proc/self/clear_refs", "w") as file:
-                    file.write("5")
-            except OSError:  # not permitted in some containers: fall back to looking
-                pass
-        self.look()
-
-    def look(self) -> None:
-        self.seen = max(self.seen, psutil.Process(os.getpid()).memory_info().rss)
-
-    def peak(self) -> int:
-        """Bytes."""
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
-        self.look()
-        if sys.platform == "linux" and self._kept_by_system():
-            return self._kept_by_system()
-        return self.seen
-
-    @staticmethod
-    def _kept_by_system() -> int:
-        with open("/proc/self/status") as file:
-            for line in file:
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024
-        return 0

@@ -14,7 +14,7 @@ from atlas_bench.models.settings import (
     ModelSettings,
     ScaleSettings,
 )
-from atlas_bench.tasks.task import ONLINE, TaskSettings
+from atlas_bench.tasks.task import TaskSettings
 from atlas_bench.text.settings import TextSettings
 from atlas_bench.training.settings import TrainingSettings
 
@@ -42,17 +42,3 @@ class RunSettings:
     training: TrainingSettings = field(default_factory=TrainingSettings)
     hardware: HardwareSettings = field(default_factory=HardwareSettings)
     logger: LoggerSettings = field(default_factory=LoggerSettings)
-
-
-def model_name(settings: RunSettings) -> str:
-    """The model's name; where a task is learnt while it is measured, its network's."""
-    if settings.task.kind == ONLINE:
-        return settings.task.model_name
-    return settings.model.name
-
-
-def scale_name(settings: RunSettings) -> str:
-    """The scale's name; a pretrained model has the size that it has."""
-    if settings.task.kind == ONLINE:
-        return settings.task.scale_name
-    return settings.scale.name if settings.model.hub is None else "pretrained"

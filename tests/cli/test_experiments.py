@@ -12,6 +12,7 @@ import torch
 from presets import NEED_GPU
 
 import atlas_bench.runs.execute
+import atlas_bench.runs.show
 from atlas_bench.cli import run as cli
 from atlas_bench.cli.command import Command, read_command
 from atlas_bench.cli.compose import compose_settings
@@ -241,7 +242,7 @@ ALIKE = {"table2_1_3b", "table8_340m"}
 
 @pytest.fixture
 def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(atlas_bench.runs.outcome, "draw_plots", lambda *arguments: {})
+    monkeypatch.setattr(atlas_bench.runs.show, "draw_plots", lambda *arguments, **options: {})
 
 
 @pytest.mark.parametrize("name", FEW)
@@ -290,14 +291,14 @@ def test_a_run_without_all_evaluations_is_not_done(
     settings = compose_settings(words)
     whole = atlas_bench.runs.execute.evaluate
 
-    def second_fails(run, notes):
-        if run.folder.name == "two":
-            raise ConfigError("the data cannot be had")
-        return whole(run, notes)
+    def second_fails(context, task):
+        if context.folder.path.name == "two":
+            raise ConfigError("the data is missing")
+        return whole(context, task)
 
     with monkeypatch.context() as patch:
         patch.setattr(atlas_bench.runs.execute, "evaluate", second_fails)
-        with pytest.raises(ConfigError, match="cannot be had"):
+        with pytest.raises(ConfigError, match="the data is missing"):
             atlas_bench.runs.execute.execute(settings, tmp_path)
     first = tmp_path / "evaluations" / "one" / "record.json"
     assert first.is_file()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,14 +12,19 @@ import torch
 from torch.nn import functional as F
 
 from atlas_bench.artifacts.folder import RunFolder
-from atlas_bench.artifacts.metrics import ACCURACY, Metric, lower
+from atlas_bench.artifacts.metrics import ACCURACY, PERPLEXITY, Metric, lower
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.schema import HardwareSettings
-from atlas_bench.console import Console
-from atlas_bench.evaluation.evaluate import evaluate
-from atlas_bench.evaluation.labelled import predict
+from atlas_bench.console import plain_console
+from atlas_bench.evaluation.context import EvaluationContext
+from atlas_bench.evaluation.evaluators import EVALUATORS, evaluate
+from atlas_bench.evaluation.token_predictions import predict
 from atlas_bench.models.build import build_model
 from atlas_bench.models.settings import MemorySettings, ModelSettings, ScaleSettings
+from atlas_bench.runs.learners.language_model import TrainedModel
+from atlas_bench.runs.learners.online import OnlineNetworks
+from atlas_bench.runs.settings import RunSettings
+from atlas_bench.tasks.learnability.task import LearnabilitySettings
 from atlas_bench.tasks.task import (
     LABELLED,
     QUESTIONS,
@@ -31,6 +35,7 @@ from atlas_bench.tasks.task import (
     TaskSettings,
     TokenPredictions,
 )
+from atlas_bench.tracking import NoTracker
 
 MODEL = build_model(
     ModelSettings(
@@ -100,19 +105,28 @@ class Labels:
         ]
 
 
-def run(task: object, folder: Path, prefill_chunk: int = 7) -> SimpleNamespace:
-    hardware = HardwareSettings(prefill_chunk=prefill_chunk)
-    return SimpleNamespace(
-        model=MODEL, task=task, folder=RunFolder(folder), device=torch.device("cpu"),
-        console=Console(),
-        settings=SimpleNamespace(hardware=hardware), stop=lambda: False,
+class Perplexities(Questions):
+    """Every answer has a perplexity of 2.5."""
+
+    metrics = (PERPLEXITY,)
+
+    def judge(self, cell: Cell, question: Question, output: str) -> dict[str, float]:
+        return {"perplexity": 2.5}
+
+
+def context(folder: Path) -> EvaluationContext:
+    learner = TrainedModel(RunSettings(hardware=HardwareSettings(prefill_chunk=7)))
+    learner.model = MODEL
+    return EvaluationContext(
+        learner, RunFolder(folder), torch.device("cpu"), plain_console(), NoTracker(),
+        should_stop=lambda: False,
     )  # fmt: skip
 
 
 @torch.no_grad()
 def test_labelled_positions_are_scored_as_one_forward_pass_does(tmp_path: Path) -> None:
     task = Labels()
-    scores = evaluate(run(task, tmp_path), []).scores
+    scores = evaluate(context(tmp_path), task).scores
     hidden, _ = MODEL(torch.from_numpy(TOKENS[:, :-1]).long())
     rows, columns = np.nonzero(MASK)
     order = np.lexsort((task.found.position, task.found.example))
@@ -132,17 +146,17 @@ def test_labelled_positions_are_scored_as_one_forward_pass_does(tmp_path: Path) 
     assert loss.measured_tokens_mean == 20
 
 
-def test_pieces_change_no_prediction(tmp_path: Path) -> None:
+def test_chunks_change_no_prediction() -> None:
     batch = Batch(TOKENS[:, :-1], TOKENS[:, 1:], MASK)
-    whole = predict(run(None, tmp_path, prefill_chunk=64), batch)
-    parts = predict(run(None, tmp_path, prefill_chunk=3), batch)
+    whole = predict(MODEL, batch, prefill_chunk=64)
+    parts = predict(MODEL, batch, prefill_chunk=3)
     order = np.lexsort((parts.position, parts.example))
     np.testing.assert_allclose(parts.loss[order], whole.loss, rtol=1e-4)
 
 
 def test_questions_are_judged_and_counted_by_depth(tmp_path: Path) -> None:
     (tmp_path / "predictions.jsonl").write_text("of an evaluation that was stopped\n")
-    found = evaluate(run(Questions(), tmp_path), [])
+    found = evaluate(context(tmp_path), Questions())
     assert [(s.subtask, s.length_name, s.samples) for s in found.scores] == [
         ("a", "short", 5), ("b", "long", 5),
     ]  # fmt: skip
@@ -164,4 +178,34 @@ def test_questions_are_judged_and_counted_by_depth(tmp_path: Path) -> None:
 
 def test_what_a_task_cannot_make_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"task\.lengths: too short"):
-        evaluate(run(Questions(broken=True), tmp_path), [])
+        evaluate(context(tmp_path), Questions(broken=True))
+
+
+def test_a_metric_above_1_has_no_interval(tmp_path: Path) -> None:
+    scores = evaluate(context(tmp_path), Perplexities()).scores
+    assert [(score.value, score.ci_low, score.ci_high) for score in scores] == [
+        (2.5, None, None)
+    ] * 2
+
+
+def test_what_a_learner_cannot_do_is_one_sentence(tmp_path: Path) -> None:
+    online = context(tmp_path)
+    online.learner = OnlineNetworks(RunSettings(task=LearnabilitySettings()))
+    for task, what in ((Questions(), "answer questions"), (Labels(), "predict token by token")):
+        with pytest.raises(ConfigError, match=f"model=mlp_2x1_adam cannot {what}; choose another"):
+            evaluate(online, task)
+
+
+def test_a_kind_of_task_is_one_file_and_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An evaluator is found by the kind of its task."""
+    (tmp_path / "counting.py").write_text(
+        "def evaluate(context, task):\n    return [context.learner.name, *task.cells()]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(EVALUATORS, "counted", "counting:evaluate")
+    task = Labels()
+    task.kind = "counted"
+    found = evaluate(context(tmp_path), task)
+    assert found == [ModelSettings().name, Cell("a", "20", 20)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from atlas_bench.cli.compose import compose_settings
-from atlas_bench.config.schema import HardwareSettings
-from atlas_bench.evaluation.labelled import predict
+from atlas_bench.evaluation.token_predictions import predict
 from atlas_bench.models.build import build_model
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
 from atlas_bench.runs.execute import execute
@@ -29,8 +27,8 @@ SMALL = [
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("piece", [7, 64])
-def test_documents_of_a_row_are_scored_as_if_each_stood_alone(piece: int) -> None:
+@pytest.mark.parametrize("prefill_chunk", [7, 64])
+def test_documents_of_a_row_are_scored_as_if_each_stood_alone(prefill_chunk: int) -> None:
     model = build_model(
         ModelSettings(mixers=["attention"]), ScaleSettings(width=16, heads=2), vocab_size=32, seed=0
     ).eval()
@@ -39,13 +37,8 @@ def test_documents_of_a_row_are_scored_as_if_each_stood_alone(piece: int) -> Non
     mask = random.random((2, 40)) < 0.5
     starts = np.zeros((2, 40), dtype=bool)
     starts[0, [0, 9, 30]] = starts[1, 0] = True
-    run = SimpleNamespace(
-        model=model,
-        device=torch.device("cpu"),
-        settings=SimpleNamespace(hardware=HardwareSettings(prefill_chunk=piece)),
-    )
     batch = Batch(tokens[:, :-1], tokens[:, 1:], mask, starts)
-    found = predict(run, batch, first_example=5)
+    found = predict(model, batch, prefill_chunk=prefill_chunk, first_example=5)
     wanted = np.zeros((2, 40), dtype=np.float32)
     for row, begin, end in ((0, 0, 9), (0, 9, 30), (0, 30, 40), (1, 0, 40)):
         hidden, _ = model(torch.from_numpy(tokens[row, begin:end])[None].long())

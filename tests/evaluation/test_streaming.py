@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from atlas_bench.evaluation import streaming
-from atlas_bench.evaluation.streaming import DoesNotFit, PeakMemory, Prompt, complete, generate
+from atlas_bench.evaluation import memory_use
+from atlas_bench.evaluation.memory_use import DoesNotFit, Meter
+from atlas_bench.evaluation.streaming import Prompt, complete, generate
 from atlas_bench.interrupts import Interrupted
 from atlas_bench.models.build import build_model
 from atlas_bench.models.language_model import LanguageModel
@@ -67,7 +68,7 @@ def test_greedy_answers_are_the_models_own_and_stop_at_the_end_token() -> None:
 
 
 def test_a_cache_that_cannot_fit_is_refused_with_its_bytes(monkeypatch) -> None:
-    monkeypatch.setattr(streaming, "free_memory", lambda device: 100_000)
+    monkeypatch.setattr(memory_use, "free_memory", lambda device: 100_000)
     model = build(ATTENTION)
     needed = model.state_bytes(1, 2000)
     with pytest.raises(DoesNotFit, match=f"2,000 tokens need {needed:,} bytes .* 100,000 are free"):
@@ -89,7 +90,7 @@ def test_a_stop_is_obeyed_between_batches() -> None:
 def test_the_peak_is_of_this_call_alone() -> None:
     earlier = torch.ones(64 * 2**20 // 4)  # 64 MiB that are gone before measuring starts
     del earlier
-    memory = PeakMemory(torch.device("cpu"))
+    memory = Meter(torch.device("cpu"))
     start = memory.peak()
     block = torch.ones(48 * 2**20 // 4)
     during = memory.peak()

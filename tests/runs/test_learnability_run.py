@@ -17,9 +17,9 @@ from atlas_bench.config.errors import ConfigError
 from atlas_bench.report.assemble import Runs, beside_paper, comparing_runs
 from atlas_bench.report.selection import best_settings
 from atlas_bench.report.table_formats import markdown_table
-from atlas_bench.runs import outcome
+from atlas_bench.runs import show
 from atlas_bench.runs.estimate import describe
-from atlas_bench.runs.execute import RunError, execute
+from atlas_bench.runs.execute import RunError, Stopped, execute
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.training.online import OnlineTraining
 
@@ -35,7 +35,7 @@ def settings(*overrides: str) -> RunSettings:
 
 @pytest.fixture(autouse=True)
 def _no_plot(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outcome, "draw_plots", lambda *arguments: {})
+    monkeypatch.setattr(show, "draw_plots", lambda *arguments, **options: {})
 
 
 def run(folder: Path, *overrides: str) -> Record:
@@ -78,7 +78,7 @@ def test_a_rate_is_chosen_by_other_sequences(tmp_path: Path) -> None:
 
 
 def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Stopped(OnlineTraining):
+    class StoppedAtToken30(OnlineTraining):
         def _step(self) -> None:
             super()._step()
             if self.tokens == 30:
@@ -87,7 +87,7 @@ def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     whole = run(tmp_path / "whole")
     cut = tmp_path / "cut"
     with monkeypatch.context() as patch:
-        patch.setattr("atlas_bench.evaluation.online.OnlineTraining", Stopped)
+        patch.setattr("atlas_bench.runs.learners.online.OnlineTraining", StoppedAtToken30)
         with pytest.raises(Stopped, match="stopped by SIGTERM"):
             run(cut)
     assert not (cut / "record.json").exists()

@@ -11,6 +11,8 @@ import pytest
 from presets import ANYWHERE
 
 import atlas_bench.runs.execute
+import atlas_bench.runs.learners.language_model
+import atlas_bench.runs.show
 from atlas_bench.cli.compose import compose_settings
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.training.loop import Trainer
@@ -38,14 +40,14 @@ class StoppedAtStep2(Trainer):
 @pytest.mark.parametrize("name", ANYWHERE)
 def test_runs_and_resumes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # test_run.py looks at the plots
-    monkeypatch.setattr(atlas_bench.runs.outcome, "draw_plots", lambda *arguments: {})
+    monkeypatch.setattr(atlas_bench.runs.show, "draw_plots", lambda *arguments, **options: {})
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     record = json.loads(atlas_bench.runs.execute.execute(settings(name), whole).read_text())
     assert record["model"] == name
     assert record["parameters"] == pytest.approx(163_136, rel=0.01)
     assert all(score["samples"] == 2 for score in record["scores"])
     with monkeypatch.context() as patch:
-        patch.setattr(atlas_bench.runs.execute, "Trainer", StoppedAtStep2)
+        patch.setattr(atlas_bench.runs.learners.language_model, "Trainer", StoppedAtStep2)
         with pytest.raises(atlas_bench.runs.execute.Stopped, match="stopped by SIGTERM"):
             atlas_bench.runs.execute.execute(settings(name, "mode=train"), cut)
     atlas_bench.runs.execute.execute(settings(name, "mode=train", "resume=true"), cut)

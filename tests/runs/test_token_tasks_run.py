@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import atlas_bench.runs.execute
+import atlas_bench.runs.learners.language_model
+import atlas_bench.runs.show
 from atlas_bench.cli.compose import compose_settings
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.runs.settings import RunSettings
@@ -27,7 +29,7 @@ def settings(*overrides: str) -> RunSettings:
 @pytest.fixture(autouse=True)
 def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     # test_run.py looks at the plots
-    monkeypatch.setattr(atlas_bench.runs.outcome, "draw_plots", lambda *arguments: {})
+    monkeypatch.setattr(atlas_bench.runs.show, "draw_plots", lambda *arguments, **options: {})
 
 
 def read(run: Path) -> tuple[dict, list[dict]]:
@@ -71,7 +73,7 @@ def test_mqar_resumes_with_the_batches_that_are_left(
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     atlas_bench.runs.execute.execute(settings(*overrides), whole)
     with monkeypatch.context() as patch:
-        patch.setattr(atlas_bench.runs.execute, "Trainer", StoppedAtStep2)
+        patch.setattr(atlas_bench.runs.learners.language_model, "Trainer", StoppedAtStep2)
         with pytest.raises(atlas_bench.runs.execute.Stopped):
             atlas_bench.runs.execute.execute(settings(*overrides), cut)
     atlas_bench.runs.execute.execute(settings(*overrides, "resume=true"), cut)

@@ -5,7 +5,6 @@ Imported only for `model=hf`: it needs transformers (the `[hf]` extra).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,8 @@ import transformers
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor, nn
 
-from atlas_bench.evaluation.streaming import (
-    DoesNotFit,
-    Generated,
-    PeakMemory,
-    Prompt,
-    batches,
-)
+from atlas_bench.evaluation.memory_use import DoesNotFit, Meter
+from atlas_bench.evaluation.streaming import Generated, Prompt, batches
 from atlas_bench.interrupts import Interrupted
 from atlas_bench.models.settings import ModelSettings
 from atlas_bench.naming import one_line
@@ -82,12 +76,6 @@ class HubModel:
     def parameters(self) -> Iterator[nn.Parameter]:
         return self.lm.model.parameters()
 
-    def eval(self) -> None:
-        """transformers loads models in evaluation mode."""
-
-    def state_bytes(self, batch: int, length: int) -> None:
-        """Not known: every architecture keeps another state."""
-
     def save_tokenizer(self, folder: Path) -> Path:
         """Write ``folder/NAME/tokenizer.json``, which our tasks load; returns its folder."""
         return save_tokenizer(self.lm.tokenizer, self.name, folder)
@@ -110,7 +98,7 @@ class HubModel:
         model, tokenizer = self.lm.model, self.lm.tokenizer
         begin = begin_ids(tokenizer)
         ends = _end_ids(model, tokenizer)
-        memory, started, read = PeakMemory(self.lm.device), time.perf_counter(), 0
+        meter, tokens_read = Meter(self.lm.device), 0
         answers: dict[int, list[int]] = {}
         for group in batches(prompts, batch_tokens):
             ids = np.stack([np.concatenate([begin, p.context, p.question]) for p in group])
@@ -130,12 +118,12 @@ class HubModel:
                 for prompt, tokens in zip(group[start:], new, strict=False):
                     answers[prompt.index] = _before(tokens, ends)
                     on_prompt()
-                read += part.numel()
-                memory.look()
+                tokens_read += part.numel()
+                meter.look()
                 if should_stop():
                     raise Interrupted
-        seconds = time.perf_counter() - started
-        return Generated([answers[i] for i in sorted(answers)], read, seconds, memory.peak())
+        ordered = [answers[index] for index in sorted(answers)]
+        return Generated(ordered, tokens_read, meter.seconds, meter.peak())
 
     def _check(self, ids: np.ndarray, max_new: int) -> None:
         known = self.lm.model.get_input_embeddings().weight.shape[0]

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from atlas_bench.evaluation.streaming import free_memory, prefill, refuse_what_cannot_fit
+from atlas_bench.evaluation.memory_use import free_memory, refuse_what_cannot_fit
+from atlas_bench.evaluation.streaming import prefill
 from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.models.state import ModelState
 

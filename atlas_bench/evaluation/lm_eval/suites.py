@@ -1,4 +1,4 @@
-"""Suites through lm-eval: its tasks, prompts and metrics, our models, scores in our record."""
+"""Evaluator of suites: lm-eval's tasks, prompts and metrics, our learners, scores in our record."""
 
 from __future__ import annotations
 
@@ -6,86 +6,57 @@ import contextlib
 import importlib.util
 import io
 import logging
-import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atlas_bench.artifacts.folder import append_lines
-from atlas_bench.artifacts.metrics import wilson_interval
-from atlas_bench.artifacts.schema import Score
+from atlas_bench.artifacts.metrics import ACCURACY
+from atlas_bench.artifacts.schema import Score, Scores
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.locations import folder_of
-from atlas_bench.console import progress_bars
-from atlas_bench.evaluation.loading import Loaded, run_tokenizer
-from atlas_bench.evaluation.streaming import PeakMemory
+from atlas_bench.evaluation.cells import as_score, score_cells
+from atlas_bench.evaluation.context import EvaluationContext
+from atlas_bench.evaluation.memory_use import Meter
 from atlas_bench.interrupts import Interrupted
-from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.naming import one_line
 from atlas_bench.tasks.suites.task import AVERAGE, AVERAGED, SUBTASKS, SuiteTask
-from atlas_bench.tasks.task import Cell
+from atlas_bench.tasks.task import Cell, MetricValue
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
 
-    from atlas_bench.evaluation.context import Run
 
+def evaluate(context: EvaluationContext, task: SuiteTask) -> Scores:
+    """The scores of every subtask, and their average if no subtask of it is missing.
 
-def score_suite(run: Run, notes: list[str]) -> list[Score]:
-    """Every subtask's scores, and the average where all that it averages are there.
-
-    Raises ConfigError for data that cannot be had and for a tokenizer that is not the model's.
+    Raises ConfigError for data that cannot be loaded and for a tokenizer that is not the model's.
     """
-    task, settings = run.task, run.task.settings
-    if settings.data == "fixtures":
-        notes.append(
+    if task.settings.data == "fixtures":
+        context.notes.append(
             "fixtures: a few rows of our own in the form of each data set; these numbers are no "
             "benchmark results (task.data=hub has the real data)"
         )
-    lm = _model(run)
-    loaded = _load(task)
+    lm = context.learner.lm_eval_model(task)
+    lm_eval_tasks = _load(task)
+    subtasks = {task.cell(subtask): subtask for subtask in task.settings.subtasks}
     scores: list[Score] = []
-    with progress_bars(run.console) as bars:
-        for subtask in settings.subtasks:
-            bar = bars.add_task(task.cell(subtask).subtask, total=None, note="")
-            lm.on_text = partial(_advance, run, partial(bars.advance, bar))
-            found, cost = _evaluate(run, lm, loaded[subtask])
-            answers = _predictions(task.cell(subtask), found["samples"][subtask])
-            append_lines(run.folder.predictions, answers)
-            task.versions[subtask] = str(found["versions"][subtask])
-            scores += _scores(task.cell(subtask), subtask, found, cost)
-            if run.stop():
+
+    def score(cell: Cell, advance: Callable[[], None]) -> None:
+        def on_text() -> None:
+            advance()
+            if context.should_stop():
                 raise Interrupted
-    return scores + _average(task, scores)
 
+        lm.on_text = on_text
+        subtask = subtasks[cell]
+        results, cost = _evaluate(context, lm, lm_eval_tasks[subtask], task.settings.limit)
+        append_lines(context.folder.predictions, _predictions(cell, results["samples"][subtask]))
+        task.versions[subtask] = str(results["versions"][subtask])
+        scores.extend(_scores(task, cell, subtask, results, cost))
 
-def _advance(run: Run, advance: Callable[[], None]) -> None:
-    advance()
-    if run.stop():
-        raise Interrupted
-
-
-def _model(run: Run) -> LM:
-    if not isinstance(run.model, LanguageModel):
-        return run.model.lm
-    from atlas_bench.evaluation.lm_eval.model import AtlasBenchLM
-
-    if run.settings.checkpoint is not None:
-        theirs = run_tokenizer(run.settings.checkpoint)
-        if theirs.fingerprint != run.task.tokenizer.fingerprint:
-            raise ConfigError(
-                f"text.tokenizer={run.settings.text.tokenizer} is not what the checkpoint was "
-                f"trained with ({theirs.name} of {theirs.vocab_size} tokens)"
-            )
-    hardware = run.settings.hardware
-    return AtlasBenchLM(
-        Loaded(run.model, run.task.tokenizer, run.folder.path),
-        batch_tokens=hardware.batch_tokens,
-        prefill_chunk=hardware.prefill_chunk,
-        max_length=run.task.settings.max_length,
-        device=run.device.type,
-    )
+    score_cells(context, list(subtasks), score)
+    return Scores(scores + _average(task, scores))
 
 
 # lm-eval -----------------------------------------------------------------------------------
@@ -103,47 +74,44 @@ def _load(task: SuiteTask) -> dict[str, Any]:
     metadata = {"tokenizer": task.tokenizer, "context_tokens": settings.context_tokens}
     own = folder_of("tasks")
     manager = TaskManager(include_path=[own, *folders], include_defaults=False, metadata=metadata)
-    found: dict[str, Any] = {}
+    loaded: dict[str, Any] = {}
     for subtask in settings.subtasks:
         # `datasets` takes a folder of a hub id's name in the working directory for the hub's.
         place = own / "fixtures" if settings.data == "fixtures" else Path()
         try:
             with contextlib.chdir(place), _quiet():
-                found |= manager.load([subtask])["tasks"]
+                loaded |= manager.load([subtask])["tasks"]
         except (OSError, ValueError, RuntimeError) as error:
             raise ConfigError(
                 f"task.data={settings.data}: the data of {subtask} cannot be loaded "
                 f"({one_line(error)}); task.data=fixtures needs no network"
             ) from error
-    for each in found.values():
-        each.set_config("num_fewshot", 0)
-        each.set_fewshot_seed(settings.seed)
-    return found
+    for lm_eval_task in loaded.values():
+        lm_eval_task.set_config("num_fewshot", 0)
+        lm_eval_task.set_fewshot_seed(settings.seed)
+    return loaded
 
 
-def _evaluate(run: Run, lm: LM, lm_eval_task: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What lm-eval found for one of its tasks, and what reading cost."""
+def _evaluate(
+    context: EvaluationContext, lm: LM, lm_eval_task: Any, limit: int | None
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """lm-eval's results for one of its tasks, and what reading cost."""
     from lm_eval.evaluator import evaluate
 
-    memory, read, started = PeakMemory(run.device), lm.tokens_read, time.perf_counter()
+    meter, before = Meter(context.device), lm.tokens_read
     with _quiet():
-        found = evaluate(
+        results = evaluate(
             lm,
             {"tasks": {lm_eval_task.task_name: lm_eval_task}},
-            limit=run.task.settings.limit,
+            limit=limit,
             bootstrap_iters=0,  # intervals are ours
         )
-    seconds = time.perf_counter() - started
-    cost = {
-        "tokens_per_second": round((lm.tokens_read - read) / max(seconds, 1e-9), 1),
-        "peak_memory_bytes": memory.peak(),
-    }
-    return found, cost
+    return results, meter.cost(lm.tokens_read - before)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the hints and bars of lm-eval and `datasets`; their bars only go to stderr."""
+    """Hide the hints and progress bars of lm-eval and `datasets`, which go to stderr."""
     import datasets
 
     log = logging.getLogger("lm_eval")
@@ -161,31 +129,26 @@ def _quiet() -> Iterator[None]:
 # record ------------------------------------------------------------------------------------
 
 
-def _scores(cell: Cell, subtask: str, found: dict[str, Any], cost: dict[str, Any]) -> list[Score]:
-    samples = found["n-samples"][subtask]["effective"]
-    scores = []
-    for theirs, ours in SUBTASKS[subtask].metrics.items():
-        value = float(found["results"][subtask][f"{theirs},none"])
-        low = high = None
-        if ours == "accuracy":
-            low, high = wilson_interval(round(value * samples), samples)
-        scores.append(
-            Score(cell.subtask, cell.tokens, cell.length, ours, value, samples, low, high, **cost)
-        )
-    return scores
+def _scores(
+    task: SuiteTask, cell: Cell, subtask: str, results: dict[str, Any], cost: dict[str, float]
+) -> Iterator[Score]:
+    metrics = {metric.name: metric for metric in task.metrics}
+    samples = results["n-samples"][subtask]["effective"]
+    for lm_eval_name, name in SUBTASKS[subtask].metrics.items():
+        value = float(results["results"][subtask][f"{lm_eval_name},none"])
+        correct = round(value * samples)
+        yield as_score(MetricValue(cell, metrics[name], value, samples, correct), cost)
 
 
 def _average(task: SuiteTask, scores: list[Score]) -> list[Score]:
-    """The plain mean of the eight accuracies, as the papers have it."""
-    accuracies = {score.subtask: score for score in scores if score.metric == "accuracy"}
-    wanted = [task.cell(subtask).subtask for subtask in AVERAGED]
-    if not all(subtask in accuracies for subtask in wanted):
+    """The plain mean of the eight accuracies, as in the papers."""
+    accuracies = {score.subtask: score for score in scores if score.metric == ACCURACY.name}
+    averaged = [accuracies.get(task.cell(subtask).subtask) for subtask in AVERAGED]
+    if None in averaged:
         return []
-    values = [accuracies[subtask].value for subtask in wanted]
-    samples = sum(accuracies[subtask].samples for subtask in wanted)
-    cell = task.cell(AVERAGE)
-    mean = sum(values) / len(values)
-    return [Score(cell.subtask, cell.tokens, cell.length, "accuracy", mean, samples)]
+    mean = sum(score.value for score in averaged) / len(averaged)
+    samples = sum(score.samples for score in averaged)
+    return [as_score(MetricValue(task.cell(AVERAGE), ACCURACY, mean, samples), {})]
 
 
 def _predictions(cell: Cell, samples: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,8 @@ import torch
 
 from atlas_bench.cli.compose import compose_settings
 from atlas_bench.config.errors import ConfigError
-from atlas_bench.evaluation.streaming import DoesNotFit, Prompt
+from atlas_bench.evaluation.memory_use import DoesNotFit
+from atlas_bench.evaluation.streaming import Prompt
 from atlas_bench.models.settings import HubSettings, ModelSettings
 from atlas_bench.runs.execute import execute
 from atlas_bench.tasks.babilong.prompted import PromptedBabilong

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from atlas_bench.evaluation import streaming
+from atlas_bench.evaluation import memory_use
 from atlas_bench.evaluation.lm_eval import prefixes
 from atlas_bench.evaluation.lm_eval.likelihood import Continuation, Open, continue_greedily, score
 from atlas_bench.evaluation.lm_eval.prefixes import SHORTEST_SHARED, PrefixReader, Text
-from atlas_bench.evaluation.streaming import DoesNotFit
+from atlas_bench.evaluation.memory_use import DoesNotFit
 from atlas_bench.models.build import build_model
 from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.models.settings import (
@@ -196,7 +196,7 @@ def test_batches_keep_to_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_cache_that_cannot_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "free_memory", lambda device: 1000)
+    monkeypatch.setattr(memory_use, "free_memory", lambda device: 1000)
     with pytest.raises(DoesNotFit, match="30 tokens need"):
         score(reader("transformer"), [Continuation(drawn(0, 30), drawn(1, 1))])
 

@@ -1,7 +1,7 @@
-"""Weights & Biases beside the record: offline unless asked, and never able to cost a run.
+"""The tracker for Weights & Biases: offline by default, and unable to end a run.
 
-wandb is imported only when a run starts. Whatever goes wrong in it is caught, said in one sentence,
-and turns logging off; the record on disk has the same numbers.
+wandb is imported only when a run starts. Any failure in it is caught, reported in one sentence, and
+turns logging off. The record on disk has the same numbers.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-INIT_SECONDS = 30.0  # an unreachable server may delay a run by so much, once
-FINISH_SECONDS = 120  # and its end by so much; the rest stays on disk for `wandb sync`
-LONGEST_REASON = 160  # characters of wandb's own words
+INIT_SECONDS = 30.0  # how long an unreachable server may delay a run, once
+FINISH_SECONDS = 120  # and its end; the rest stays on disk for `wandb sync`
+LONGEST_REASON = 160  # characters of wandb's own message
 ID_NAME = "wandb_id.txt"
-# What wandb would otherwise put into the home folder goes below the run's own.
+# These keep files in the run's folder that wandb would put into the home folder.
 FOLDER_VARIABLES = {"WANDB_DATA_DIR": "data", "WANDB_CACHE_DIR": "cache"}
 
 
-class RunLogger:
+class WandbTracker:
     """Logs one run to W&B.
 
-    ``mode``: ``offline`` writes files that `wandb sync` can upload later and touches no network,
-    ``online`` uploads as it goes, ``disabled`` does nothing and does not import wandb.
+    ``mode``: ``offline`` writes files for a later `wandb sync` and does not use the network,
+    ``online`` uploads during the run, ``disabled`` does nothing and does not import wandb.
     """
 
     def __init__(self, mode: str = "offline", project: str = "atlas-bench") -> None:
@@ -55,7 +55,7 @@ class RunLogger:
     ) -> None:
         """Begin a W&B run whose files go to ``directory``/wandb.
 
-        A directory has one W&B run: whoever resumes the run in it goes on with the same one.
+        A directory has one W&B run: resuming the run in it continues the same W&B run.
         """
         if self.mode == "disabled" or self.active:
             return
@@ -63,7 +63,7 @@ class RunLogger:
         self._guard("start", lambda: self._start(config, name, Path(directory).resolve(), sorting))
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
-        """Log metrics of a training step; steps must not go back."""
+        """Log metrics of a training step; steps must not decrease."""
         if self.active:
             self._guard("log", lambda: self._run.log(dict(metrics), step=step))
 
@@ -74,15 +74,15 @@ class RunLogger:
         plots: Sequence[Path] = (),
         facts: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        """Log scores as table and summary beside ``facts``, the plots, and all of it with the
-        record as one artifact; then close the run."""
+        """Log the scores as a table and a summary beside ``facts``, the plots, and all of these
+        with the record as one artifact; then close the run."""
         if self.active:
             record = Path(record_path)
             self._guard("finish", lambda: self._log_results(record, table_rows, plots, facts))
         self.close()
 
     def close(self, *, failed: bool = False) -> None:
-        """End the W&B run, if there is one, and the process that wandb keeps; safe to repeat."""
+        """End the W&B run, if there is one, and wandb's service process; safe to repeat."""
         if self.active:
             self._guard("close", lambda: self._close(1 if failed else 0))
 
@@ -100,7 +100,7 @@ class RunLogger:
         self._run = wandb.init(
             project=self.project,
             name=name,
-            id=_id_of(directory),
+            id=_run_id(directory),
             resume="allow",
             **sorting,
             dir=str(directory),
@@ -139,25 +139,25 @@ class RunLogger:
         try:
             run.finish(exit_code=exit_code)
         finally:
-            wandb.teardown()  # else its service process would live until Python exits
+            wandb.teardown()  # else its service process would run until Python exits
             self._restore_environment()
 
     def _guard(self, what: str, action: Callable[[], None]) -> None:
-        """Do ``action``; if it fails in any way, say so once and log no more."""
+        """Do ``action``; if it fails, report that once and stop logging."""
         try:
             action()
         except (Exception, SystemExit) as error:
             reason = " ".join(f"{type(error).__name__} {error}".split())[:LONGEST_REASON]
             log.warning(
-                "W&B logging is off from here (%s failed: %s); the run goes on and its record "
-                "holds the same numbers",
+                "W&B logging is off from here (%s failed: %s); the run continues and its record "
+                "has the same numbers",
                 what,
                 reason.rstrip("."),
             )
             self._abandon()
 
     def _abandon(self) -> None:
-        """After a failure: let go of the run and of wandb's process, whatever they still do."""
+        """After a failure: end the run and wandb's process, and ignore further failures."""
         try:
             if self._run is not None:
                 self._close(1)
@@ -170,9 +170,9 @@ class RunLogger:
             self._restore_environment()
 
     def _set_environment(self, folder: Path) -> None:
-        wanted = {name: str(folder / part) for name, part in FOLDER_VARIABLES.items()}
-        wanted |= {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
-        for name, value in wanted.items():
+        variables = {name: str(folder / part) for name, part in FOLDER_VARIABLES.items()}
+        variables |= {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
+        for name, value in variables.items():
             self._environment[name] = os.environ.get(name)
             os.environ[name] = value
 
@@ -186,17 +186,17 @@ class RunLogger:
 
 
 def _by_name(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Every score under a name of its own, and the mean of each metric: what runs are sorted by."""
-    found: dict[str, float] = {}
+    """Every score under its own name, and the mean of each metric, to sort runs by."""
+    summary: dict[str, float] = {}
     metrics: dict[str, list[float]] = {}
     for row in rows:
-        found[f"{row['metric']}/{row['subtask']}/{row['length_name']}"] = row["value"]
+        summary[f"{row['metric']}/{row['subtask']}/{row['length_name']}"] = row["value"]
         metrics.setdefault(row["metric"], []).append(row["value"])
-    return found | {f"{metric}/mean": mean(values) for metric, values in metrics.items()}
+    return summary | {f"{metric}/mean": mean(values) for metric, values in metrics.items()}
 
 
-def _id_of(directory: Path) -> str:
-    """The id of the directory's W&B run, drawn when the first begins."""
+def _run_id(directory: Path) -> str:
+    """The id of the directory's W&B run, drawn when the first one begins."""
     path = directory / ID_NAME
     if not path.is_file():
         path.write_text(secrets.token_hex(4) + "\n", encoding="utf-8")
@@ -204,8 +204,8 @@ def _id_of(directory: Path) -> str:
 
 
 def _settings(wandb: Any, *, offline: bool) -> Any:
-    """No prompt, no captured console, no copied code; offline also no look at the machine."""
-    wanted = {
+    """No prompt, no captured console, no copied code; offline no facts of the machine either."""
+    options = {
         "silent": True,  # also keeps wandb from asking for a key at the terminal
         "console": "off",
         "disable_code": True,
@@ -216,10 +216,10 @@ def _settings(wandb: Any, *, offline: bool) -> Any:
         "init_timeout": INIT_SECONDS,
         "finish_timeout": FINISH_SECONDS,
         "x_save_requirements": False,
-        # Looking at the machine asks a cloud's metadata address, which offline must not do.
+        # For facts of the machine wandb asks a cloud's metadata address, not allowed offline.
         "x_disable_meta": offline,
         "x_disable_stats": offline,
         "x_disable_machine_info": offline,
     }
     known = wandb.Settings.model_fields  # an older wandb lacks some
-    return wandb.Settings(**{name: value for name, value in wanted.items() if name in known})
+    return wandb.Settings(**{name: value for name, value in options.items() if name in known})

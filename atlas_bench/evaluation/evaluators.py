@@ -1,0 +1,62 @@
+"""The registry of evaluators, one for each kind of task, and what all evaluations share.
+
+An evaluator is a function ``evaluate(context, task) -> Scores`` in a file of its own. To add a kind
+of task, write that file and add a line to EVALUATORS.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import replace
+
+from atlas_bench.artifacts.schema import Score, Scores
+from atlas_bench.config.errors import ConfigError
+from atlas_bench.evaluation.context import EvaluationContext
+from atlas_bench.tasks.task import Task
+from atlas_bench.tracking import NoTracker
+
+EVALUATORS = {
+    "questions": "atlas_bench.evaluation.questions:evaluate",
+    "labelled": "atlas_bench.evaluation.labelled:evaluate",
+    "suite": "atlas_bench.evaluation.lm_eval.suites:evaluate",
+    "online": "atlas_bench.evaluation.online:evaluate",
+}
+
+
+def evaluate(context: EvaluationContext, task: Task) -> Scores:
+    """The scores of every cell of ``task``.
+
+    Raises ConfigError in one sentence for what the task or the learner cannot do, Interrupted
+    after a signal.
+    """
+    context.folder.predictions.unlink(missing_ok=True)  # a stopped evaluation may have left some
+    module, function = EVALUATORS[task.kind].split(":")
+    evaluator = getattr(importlib.import_module(module), function)
+    try:
+        return evaluator(context, task)
+    except ConfigError:
+        raise
+    except ValueError as error:  # what a task cannot make
+        raise ConfigError(str(error)) from error
+
+
+def validate(context: EvaluationContext, task: Task, samples: int) -> list[Score]:
+    """The scores on ``samples`` other samples of each cell; empty if the task has none."""
+    other = validation_task(task, samples)
+    if other is None:
+        return []
+    folder = context.folder.validation
+    folder.path.mkdir(exist_ok=True)
+    # The record has these scores, so the tracker does not need what an online task learns here.
+    return evaluate(replace(context, folder=folder, tracker=NoTracker()), other).scores
+
+
+def validation_task(task: Task, samples: int) -> Task | None:
+    """The task on other samples, to stop training and to choose settings by.
+
+    None if the task has none. Raises ConfigError for what the task cannot make.
+    """
+    try:
+        return task.validation(samples)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error

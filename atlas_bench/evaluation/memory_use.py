@@ -1,0 +1,90 @@
+"""Memory and time of an evaluation: what is free, what does not fit, what was used."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+import psutil
+import torch
+
+from atlas_bench.config.errors import ConfigError
+from atlas_bench.models.language_model import LanguageModel
+
+
+class DoesNotFit(ConfigError):
+    """The state at this length exceeds the free memory; the message is one sentence."""
+
+
+def refuse_what_cannot_fit(model: LanguageModel, batch: int, length: int) -> None:
+    """Raise DoesNotFit if the state after ``length`` tokens needs more memory than is free."""
+    needed = model.state_bytes(batch, length)
+    free = free_memory(model.embedding.weight.device)
+    if needed > free:
+        raise DoesNotFit(
+            f"{length:,} tokens need {needed:,} bytes of state for {batch} sequence"
+            f"{'s' if batch > 1 else ''} and {free:,} are free; use a shorter length in "
+            f"task.lengths, a smaller hardware.batch_tokens or a recurrent model"
+        )
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated on ``device``."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+class Meter:
+    """Time and peak memory since it was made: allocated bytes on a GPU, resident bytes on a CPU.
+
+    Linux keeps the resident high-water mark itself; elsewhere it is the highest value that `look`
+    saw.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.seen = device, 0
+        self.started = time.perf_counter()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        elif sys.platform == "linux":
+            try:
+                with open("/proc/self/clear_refs", "w") as file:
+                    file.write("5")
+            except OSError:  # some containers do not permit it: fall back to looking
+                pass
+        self.look()
+
+    def look(self) -> None:
+        """Take note of the memory in use."""
+        self.seen = max(self.seen, psutil.Process(os.getpid()).memory_info().rss)
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.started
+
+    def peak(self) -> int:
+        """The highest memory in use, in bytes."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        self.look()
+        return _high_water_mark() or self.seen
+
+    def cost(self, tokens: int) -> dict[str, float]:
+        """The cost fields of a score that took ``tokens`` tokens."""
+        return {
+            "tokens_per_second": round(tokens / max(self.seconds, 1e-9), 1),
+            "peak_memory_bytes": self.peak(),
+        }
+
+
+def _high_water_mark() -> int:
+    """Linux's own peak of the resident bytes; 0 on other systems."""
+    if sys.platform != "linux":
+        return 0
+    with open("/proc/self/status") as file:
+        for line in file:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0

@@ -1,0 +1,81 @@
+"""A language model's predictions at labelled positions.
+
+Shapes: B sequences of T tokens; hidden states have the width of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from atlas_bench.evaluation.memory_use import refuse_what_cannot_fit
+from atlas_bench.models.language_model import LanguageModel
+from atlas_bench.models.packing import packed_forward
+from atlas_bench.tasks.task import Batch, TokenPredictions
+
+
+@torch.inference_mode()
+def predict(
+    model: LanguageModel, batch: Batch, *, prefill_chunk: int, first_example: int = 0
+) -> TokenPredictions:
+    """The most likely token and the target's loss at the labelled positions of a batch.
+
+    Sequences are read in chunks of ``prefill_chunk`` tokens. Raises DoesNotFit for a batch whose
+    state is larger than the free memory.
+    """
+    refuse_what_cannot_fit(model, *batch.inputs.shape)
+    inputs = torch.from_numpy(batch.inputs).to(model.embedding.weight.device, torch.long)
+    if batch.starts is not None:
+        chunks = [_read_packed(model, inputs, batch.starts, prefill_chunk)]
+    elif model.readout is not None:  # it reads all hidden states from the last one of a call
+        chunks = _read(model, inputs, inputs.shape[1])
+    else:
+        chunks = _read(model, inputs, prefill_chunk)
+    parts, start = [], 0
+    for hidden in chunks:
+        length = hidden.shape[1]
+        example, position = np.nonzero(batch.answer_mask[:, start : start + length])
+        target = batch.targets[example, start + position].astype(np.int64)
+        loss, predicted = model.token_losses(
+            hidden[example, position], torch.from_numpy(target).to(hidden.device)
+        )
+        parts.append(
+            TokenPredictions(
+                example=first_example + example,
+                position=start + position,
+                target=target,
+                predicted=predicted.cpu().numpy(),
+                loss=loss.cpu().numpy(),
+            )
+        )
+        start += length
+    return join(parts)
+
+
+def join(parts: Sequence[TokenPredictions]) -> TokenPredictions:
+    """Predictions of several batches as those of one."""
+    columns = (field.name for field in fields(TokenPredictions))
+    return TokenPredictions(
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in columns}
+    )
+
+
+def _read(model: LanguageModel, tokens: Tensor, chunk: int) -> Iterator[Tensor]:
+    """Hidden states (B, at most ``chunk``, width) of tokens (B, T), chunk by chunk."""
+    state = model.init_state(len(tokens))
+    for part in tokens.split(chunk, 1):
+        hidden, state = model(part, state)
+        yield hidden
+
+
+def _read_packed(model: LanguageModel, tokens: Tensor, starts: np.ndarray, chunk: int) -> Tensor:
+    """Hidden states (B, T, width) of rows of documents, each read from a fresh state."""
+
+    def forward(part: Tensor) -> tuple[Tensor, None]:
+        return torch.cat(list(_read(model, part, chunk)), 1), None
+
+    return packed_forward(model, tokens, starts, forward)

@@ -1,0 +1,242 @@
+"""The learner that most runs have: a language model, trained here or loaded from a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from atlas_bench.artifacts.checkpoint import (
+    find_checkpoint,
+    load_model,
+    read_progress,
+    tokenizer_file,
+)
+from atlas_bench.artifacts.folder import RunFolder
+from atlas_bench.config.errors import ConfigError
+from atlas_bench.evaluation.evaluators import validation_task
+from atlas_bench.evaluation.labelled import accuracy
+from atlas_bench.evaluation.learner import Cost, Learner
+from atlas_bench.evaluation.loading import Loaded, run_tokenizer
+from atlas_bench.evaluation.streaming import Generated, Prompt, generate
+from atlas_bench.evaluation.token_predictions import predict
+from atlas_bench.models.accounting import account, as_text
+from atlas_bench.models.build import build_model
+from atlas_bench.models.language_model import count_parameters
+from atlas_bench.models.mixer import unavailable_reason
+from atlas_bench.models.settings import ScaleSettings
+from atlas_bench.runs.settings import RunSettings
+from atlas_bench.tasks.stages import Stage
+from atlas_bench.tasks.task import LABELLED, Batch, Task, TokenPredictions
+from atlas_bench.tracking import Tracker
+from atlas_bench.training.callbacks import ProgressBar, TrackerLog
+from atlas_bench.training.loop import Trainer
+from atlas_bench.training.progress import Progress
+from atlas_bench.training.settings import TrainingSettings
+
+
+class TrainedModel(Learner):
+    """With ``checkpoint``, `prepare` loads its weights and tokenizer, and `train` does nothing."""
+
+    def __init__(self, settings: RunSettings) -> None:
+        self.settings = settings
+        self.name, self.scale = settings.model.name, settings.scale.name
+        self.source: Path | None = None  # the checkpoint that is evaluated
+
+    # before the run ----------------------------------------------------------------------------
+
+    def describe(self) -> str:
+        costs = account(self.settings.model, self.settings.scale, **self._sizes)
+        return as_text(f"{self.name} at {self.scale}", costs)
+
+    def cost(self) -> Cost:
+        settings = self.settings
+        tokens = 0 if settings.mode == "eval" else _known_tokens(settings)
+        reason = unavailable_reason(settings.model, settings.hardware.device)
+        if reason is not None:
+            return Cost(tokens, missing=reason)
+        return Cost(tokens, *_counts(settings, self._sizes))
+
+    @property
+    def _sizes(self) -> dict[str, Any]:
+        task = self.settings.task
+        return {"vocab_size": task.vocabulary_size(self.settings.text), "readout": task.readout}
+
+    def prepare(self, folder: RunFolder, device: torch.device) -> Task:
+        settings, text, self.device = self.settings, self.settings.text, device
+        if settings.checkpoint is not None:
+            self.source = find_checkpoint(Path(settings.checkpoint))
+            if (tokenizer := tokenizer_file(self.source)) is not None:
+                text = replace(text, tokenizer=str(tokenizer))
+        task = settings.task.make(
+            text, seed=settings.seed, question_every=settings.training.question_every
+        )
+        self.model = build_model(
+            settings.model,
+            settings.scale,
+            vocab_size=task.vocab_size,
+            seed=settings.seed,
+            readout=settings.task.readout,
+        )
+        if self.source is not None:
+            load_model(self.source, self.model)
+        self.model.to(device).eval()
+        self.parameters = count_parameters(self.model)
+        self.precision = settings.hardware.precision_on(device.type)
+        return task
+
+    def state_bytes(self, length: int) -> int:
+        return self.model.state_bytes(1, length)
+
+    # training ----------------------------------------------------------------------------------
+
+    def train(
+        self,
+        task: Task,
+        *,
+        folder: RunFolder,
+        console: Console,
+        tracker: Tracker,
+        should_stop: Callable[[], bool],
+    ) -> Progress:
+        settings = self.settings
+        if self.source is not None:
+            console.print(f"evaluating {self.source}")
+            return Progress(**read_progress(self.source))
+        training = _with_budget(settings.training, task)
+        trainer = Trainer(
+            self.model,
+            _batches(task),
+            training,
+            folder=folder.path,
+            tokenizer=task.tokenizer,
+            device=self.device,
+            precision=self.precision,
+            forward=torch.compile(self.model) if settings.hardware.compile else None,
+            validate=self._validation(task),
+            callbacks=[ProgressBar(console), TrackerLog(tracker.log)],
+            should_stop=should_stop,
+        )
+        if settings.resume is not False and folder.last_checkpoint.is_file():
+            source = find_checkpoint(folder.path)
+            trainer.resume(source)
+            console.print(f"resuming at step {trainer.progress.step} from {source}")
+        return trainer.run()
+
+    def _validation(self, task: Task) -> Callable[[], float] | None:
+        """The accuracy on validation examples; None without ``training.validate_every``."""
+        if not self.settings.training.validate_every:
+            return None
+        other = validation_task(task, self.settings.validation_samples)
+        if other is None or other.kind != LABELLED:
+            return None
+        return lambda: accuracy(self, other)
+
+    # evaluation --------------------------------------------------------------------------------
+
+    def generate(self, prompts: Iterable[Prompt], **options: Any) -> Generated:
+        hardware = self.settings.hardware
+        return generate(
+            self.model,
+            prompts,
+            prefill_chunk=hardware.prefill_chunk,
+            batch_tokens=hardware.batch_tokens,
+            **options,
+        )
+
+    def predict(self, batch: Batch, *, first_example: int = 0) -> TokenPredictions:
+        prefill_chunk = self.settings.hardware.prefill_chunk
+        return predict(self.model, batch, prefill_chunk=prefill_chunk, first_example=first_example)
+
+    def lm_eval_model(self, task: Task) -> Any:
+        from atlas_bench.evaluation.lm_eval.model import AtlasBenchLM
+
+        settings, hardware = self.settings, self.settings.hardware
+        if self.source is not None:
+            trained_with = run_tokenizer(self.source)
+            if trained_with.fingerprint != task.tokenizer.fingerprint:
+                raise ConfigError(
+                    f"text.tokenizer={settings.text.tokenizer} is not what the checkpoint was "
+                    f"trained with ({trained_with.name} of {trained_with.vocab_size} tokens)"
+                )
+        return AtlasBenchLM(
+            Loaded(self.model, task.tokenizer, self.source),
+            batch_tokens=hardware.batch_tokens,
+            prefill_chunk=hardware.prefill_chunk,
+            max_length=task.settings.max_length,
+            device=self.device.type,
+        )
+
+
+def _with_budget(training: TrainingSettings, task: Task) -> TrainingSettings:
+    """The settings with the budget in tokens, also if they give it in epochs."""
+    if training.epochs is None:
+        return training
+    if task.epoch_tokens is None:
+        raise ConfigError(
+            f"training.epochs={training.epochs} is for tasks with a fixed training set, but "
+            f"task={task.settings.name} does not have one; set training.tokens"
+        )
+    return replace(training, tokens=round(training.epochs * task.epoch_tokens))
+
+
+def _batches(task: Task) -> Callable[[Stage, int, int], Batch]:
+    """The task's batches; a batch that it cannot make is a mistake in the config."""
+
+    def batch(stage: Stage, first: int, count: int) -> Batch:
+        try:
+            return task.batch(stage, first, count)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+    return batch
+
+
+# counting ----------------------------------------------------------------------------------
+
+# A sweep's jobs differ in few settings that change their size, so each size is counted once.
+_known_counts: dict[str, Any] = {}
+
+
+def _known_tokens(settings: RunSettings) -> int:
+    """Training tokens; a budget in epochs needs the task's training set."""
+    training = settings.training
+    if training.epochs is None:
+        return training.tokens
+    key = repr((training.epochs, settings.task))
+    if key not in _known_counts:
+        task = settings.task.make(settings.text, seed=settings.seed, question_every=1)
+        _known_counts[key] = _with_budget(training, task).tokens
+    return _known_counts[key]
+
+
+def _counts(settings: RunSettings, sizes: dict[str, Any]) -> tuple[int, float]:
+    """Parameters, and FLOPs per token in training."""
+
+    def count(scale: ScaleSettings) -> tuple[int, float]:
+        costs = account(settings.model, scale, **sizes)
+        return costs.total, costs.training_operations
+
+    key = repr((settings.model, settings.scale, sizes))
+    if key not in _known_counts:
+        _known_counts[key] = extrapolate_layers(settings, count)
+    return _known_counts[key]
+
+
+def extrapolate_layers(
+    settings: RunSettings, count: Callable[[ScaleSettings], tuple[int, float]]
+) -> tuple[int, float]:
+    """``count`` of the whole model, from models with one and with two turns of its mixers.
+
+    Every further turn adds what the second one does. Counting all 24 layers takes a minute.
+    """
+    scale, turn = settings.scale, len(settings.model.mixers)
+    turns, rest = divmod(scale.layers, turn)
+    if rest or turns <= 2:
+        return count(scale)
+    one, two = (count(replace(scale, layers=layers)) for layers in (turn, 2 * turn))
+    return tuple(a + (turns - 1) * (b - a) for a, b in zip(one, two, strict=True))
