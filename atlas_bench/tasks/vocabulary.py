@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
-from atlas_bench.tasks.babi import (
-    SUBTASKS,
-    wording,
-)
+from atlas_bench.tasks.babi import SUBTASKS, wording
 from atlas_bench.text.tokenizer import EMBEDDED, Tokenizer, make_tokenizer
 
 
 def shared_tokenizer(source: str | Path = EMBEDDED, vocab_size: int = 1024) -> Tokenizer:
     """``make_tokenizer`` with the words of all twenty subtasks, so that every run shares it."""
-    phrases = [phrase for subtask in SUBTASKS for phrase in wording(subtask)]
-    return make_tokenizer(source, vocab_size=vocab_size, wording=phrases)
+    return make_tokenizer(source, vocab_size=vocab_size, wording=_wording_of_all_subtasks())
+
+
+@cache  # takes a second, and a run asks again for its validation task
+def _wording_of_all_subtasks() -> tuple[str, ...]:
+    return tuple(phrase for subtask in SUBTASKS for phrase in wording(subtask))

@@ -22,7 +22,7 @@ from atlas_bench.tasks.task import Question
 from atlas_bench.text.tokenizer import Tokenizer
 
 CWE_NEW_TOKENS = 120
-COMMON = 10  # words to be found
+COMMON = 10  # words of the answer
 CWE_HEADER = (
     "Below is a numbered list of words. In these words, some appear more often than others. "
     "Memorize the ones that appear most often."
@@ -42,15 +42,15 @@ FWE_QUESTION = (
 FWE_PREFIX = (
     "Answer: According to the coded text above, the three most frequently appeared words are:"
 )
-DOTS = "..."  # what the most frequent word of all is replaced by
+DOTS = "..."  # in place of the most frequent word
 LETTERS = 6
-TOKENS_PER_WORD = 50  # the vocabulary has one word for so many tokens of the nominal length
+TOKENS_PER_WORD = 50  # tokens of the nominal length for each word of the vocabulary
 ZETA_2 = math.pi**2 / 6
 
 
 @dataclass(frozen=True)
 class Frequencies:
-    """How often the common and the other words come, and the same in the solved example."""
+    """How often a common and another word appears, in the list and in the solved example."""
 
     least_length: int
     often: int
@@ -60,11 +60,11 @@ class Frequencies:
     example_seldom: int = 0
 
     def times(self, index: int) -> int:
-        """Of word number ``index`` of the list; the common ones are first."""
+        """How often word number ``index`` of the list appears; the common words are first."""
         return self.often if index < COMMON else self.seldom
 
     def bound(self, length: int, tokenizer: Tokenizer) -> int:
-        """Tokens that prompt, example and the shortest list need at most."""
+        """An upper bound of the tokens of prompt, example and the shortest list."""
         entry = len(tokenizer.encode(f" {length}."))
         entry += max(len(tokenizer.encode(" " + word)) for word in WORDS)
         prompt = len(tokenizer.encode(f"{CWE_HEADER}\n{CWE_QUESTION} {CWE_PREFIX}"))
@@ -76,7 +76,7 @@ class Frequencies:
         return CWE_NEW_TOKENS + prompt + entries * entry
 
 
-# RULER's two; the last is for prompts that hold neither, which RULER does not have.
+# The first two are RULER's. The last is for prompts that are too short for them; RULER has none.
 FREQUENCIES = (
     Frequencies(4096, 30, 3, example_words=40, example_often=10, example_seldom=3),
     Frequencies(0, 6, 1, example_words=20, example_often=3, example_seldom=1),
@@ -85,7 +85,7 @@ FREQUENCIES = (
 
 
 def cwe_frequencies(length: int, tokenizer: Tokenizer) -> Frequencies:
-    """The first of ``FREQUENCIES`` for which there is room. Raises ValueError if none is left."""
+    """The first of ``FREQUENCIES`` that fits. Raises ValueError if none does."""
     for frequencies in FREQUENCIES:
         if length >= max(frequencies.least_length, frequencies.bound(length, tokenizer)):
             return frequencies
@@ -130,7 +130,7 @@ def cwe_sample(
 def _fitting(
     words: Iterable[str], tokenizer: Tokenizer, budget: int, frequencies: Frequencies
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """The first words that fit, each as often as it comes, and the numbers of all entries."""
+    """The first words that fit with all their repetitions, and the numbers of all entries."""
     labels = encoded(_labels(), tokenizer)
     pieces: list[np.ndarray] = []
     numbers: list[np.ndarray] = []
@@ -149,7 +149,7 @@ def _labels() -> Iterator[str]:
 
 
 def _cwe_example(frequencies: Frequencies, rng: random.Random) -> str:
-    """A short solved list, or nothing."""
+    """A short solved list, or an empty text."""
     drawn = [compound(index) for index in rng.sample(range(TIERS[0]), frequencies.example_words)]
     entries = drawn[:COMMON] * frequencies.example_often
     entries += drawn[COMMON:] * frequencies.example_seldom
@@ -166,8 +166,8 @@ def _cwe_example(frequencies: Frequencies, rng: random.Random) -> str:
 def fwe_sample(length: int, parts: Sequence[object], frame: Frame) -> Question:
     """The sample of ``length`` tokens, 50 for the answer included, that the seed ``parts`` decide.
 
-    Of N words, N / (zeta(2) k^2) are the k-th; the first stands for noise. Raises ValueError naming
-    ``task.lengths``.
+    Of N words, N / (zeta(2) k^2) are the k-th most frequent; the first is noise. Raises ValueError
+    naming ``task.lengths``.
     """
     rng = seeded(*parts)
     buffer, question_ids = frame.begin(
@@ -177,7 +177,7 @@ def fwe_sample(length: int, parts: Sequence[object], frame: Frame) -> Question:
         start=FWE_HEADER,
         asked=f"\n{FWE_QUESTION} {FWE_PREFIX}",
     )
-    # N words are at most the room, and the k-th is there only if N > k^2
+    # N is at most the room, and the k-th word appears only if N > k^2
     ranks = min(length // TOKENS_PER_WORD, math.isqrt(buffer.room) + 1)
     vocabulary = [DOTS, *_coded_words(ranks - 1, rng)]
     pieces = list(encoded((" " + word for word in vocabulary), frame.tokenizer))
@@ -192,8 +192,8 @@ def fwe_sample(length: int, parts: Sequence[object], frame: Frame) -> Question:
     times = _zipf(low, ranks)
     if times[3] <= times[4]:
         raise ValueError(
-            f"task.lengths: {length} tokens are too few for ruler_fwe: the third word would be no "
-            f"more frequent than the fourth"
+            f"task.lengths: {length} tokens are too few for ruler_fwe: the third word would not "
+            f"be more frequent than the fourth"
         )
     entries = np.repeat(np.arange(ranks), times).tolist()
     rng.shuffle(entries)
@@ -203,7 +203,7 @@ def fwe_sample(length: int, parts: Sequence[object], frame: Frame) -> Question:
 
 
 def _zipf(words: int, ranks: int) -> np.ndarray:
-    """How often each rank comes among so many words, int64 (ranks,)."""
+    """How often each rank appears among ``words`` words, int64 (ranks,)."""
     squares = np.arange(1, ranks + 1, dtype=np.float64) ** 2
     return (words / (ZETA_2 * squares)).astype(np.int64)
 

@@ -1,8 +1,8 @@
 """Question answering over numbered documents, and documents of our own for it.
 
-RULER asks SQuAD (one document holds the answer) and HotpotQA (two have to be joined) and fills the
-context with other paragraphs of the same set. Those need a network; offline, invented ships and
-captains are asked about, under names that no one can take for the published tasks.
+RULER asks about SQuAD (one document has the answer) and HotpotQA (two documents are needed), and
+fills the context with other paragraphs of the same set. Both need a network. Offline, the documents
+are about invented ships and captains; their subtasks have other names than the published ones.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ HEADER = f"{INSTRUCTION}\n\nThe following are given documents."
 
 @dataclass(frozen=True)
 class Problem:
-    """A question, its answers, the ``gold`` documents that hold them, and others: those to take
-    first, and as many as one likes."""
+    """A question, its answers, the ``gold`` documents that contain them, and other documents in the
+    order in which they are taken."""
 
     question: str
     references: tuple[str, ...]
@@ -37,7 +37,7 @@ class Problem:
 
 
 class Problems(Protocol):
-    """Where the questions come from."""
+    """A source of questions."""
 
     def problem(self, index: int, rng: random.Random) -> Problem:
         """Question number ``index``. Raises IndexError past the last one of a published set."""
@@ -53,8 +53,9 @@ def qa_sample(
 ) -> Question:
     """The sample of ``length`` tokens, 32 for the answer included, that the seed ``parts`` decide.
 
-    Documents in random order, as many as fit (or as there are). ``depth`` is the mean of the gold
-    ones. Raises ValueError naming ``task.lengths``, and IndexError past the last question.
+    The context is filled with as many documents as fit, in random order. ``depth`` is the mean
+    depth of the gold ones. Raises ValueError naming ``task.lengths``, and IndexError past the last
+    question.
     """
     rng = seeded(*parts)
     problem = problems.problem(index, rng)
@@ -97,13 +98,14 @@ def _labels() -> Iterator[str]:
 
 
 class InventedShips:
-    """Our own paragraphs. ``hops`` 1: what one of them says; 2: where a ship's captain was born."""
+    """Our own paragraphs. ``hops`` 1 asks for a fact of one paragraph, 2 for the village in which a
+    ship's captain was born."""
 
     def __init__(self, hops: int) -> None:
         self.hops = hops
 
     def problem(self, index: int, rng: random.Random) -> Problem:
-        """A new question for every ``rng``; the number decides nothing."""
+        """A new question for every ``rng``; ``index`` has no effect."""
         names = _names(random.Random(rng.getrandbits(64)))
         name, captain = next(names), next(names)
         ship, facts = _ship(name, captain, rng)
@@ -117,7 +119,7 @@ class InventedShips:
 
 
 def _ship(name: str, captain: str, rng: random.Random) -> tuple[str, list[tuple[str, str]]]:
-    """A paragraph, and what can be asked about it with the answers."""
+    """A paragraph, and questions about it with their answers."""
     year, port, cargo = str(rng.randint(1700, 1899)), _place(rng), rng.choice(NOUNS)
     text = (
         f"The ship {name} was built in {year} at the port of {port}. It carries {cargo} crates, "
@@ -133,7 +135,7 @@ def _ship(name: str, captain: str, rng: random.Random) -> tuple[str, list[tuple[
 
 
 def _life(captain: str, rng: random.Random) -> tuple[str, str]:
-    """A paragraph on a captain, and the village it names."""
+    """A paragraph about a captain, and the village that it names."""
     year, village, song = rng.randint(1700, 1899), _place(rng), rng.choice(NOUNS)
     text = (
         f"The captain {captain} was born in {year} in the village of {village}. On board everyone "
@@ -147,13 +149,13 @@ def _place(rng: random.Random) -> str:
 
 
 def _others(names: Iterator[str], rng: random.Random) -> Iterator[str]:
-    """Paragraphs on other ships and captains, without end."""
+    """Endless paragraphs about other ships and captains."""
     for name in names:
         yield _life(name, rng)[0] if rng.random() < 0.5 else _ship(name, next(names), rng)[0]
 
 
 def _names(rng: random.Random) -> Iterator[str]:
-    """Names of three words, none of them twice."""
+    """Different names of three words each."""
     used: set[int] = set()
     while True:
         index = rng.randrange(TIERS[1], TIERS[2])

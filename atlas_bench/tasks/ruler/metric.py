@@ -9,12 +9,12 @@ _CONTROL = re.compile(r"[\x00-\x1f]")
 
 
 def clean(output: str) -> str:
-    """The answer as RULER looks at it: control characters are newlines, the ends are stripped."""
+    """The answer as RULER scores it: control characters become newlines, the ends are stripped."""
     return _CONTROL.sub("\n", output.strip()).strip()
 
 
 def string_match_all(references: Sequence[str], output: str) -> float:
-    """The share of the references that stand in the answer, in any case.
+    """The share of the references that the answer contains, ignoring case.
 
     For one answer, lm-eval's ``string_match_part`` gives this number too.
     """
@@ -22,10 +22,10 @@ def string_match_all(references: Sequence[str], output: str) -> float:
 
 
 def string_match_part(references: Sequence[str], output: str) -> float:
-    """1 if any reference stands in the answer: RULER's metric of its question answering tasks."""
+    """1 if the answer contains any reference: RULER's metric for question answering."""
     return float(any(_found(references, output)))
 
 
 def _found(references: Sequence[str], output: str) -> list[bool]:
-    said = clean(output).lower()
-    return [reference.lower() in said for reference in references]
+    answer = clean(output).lower()
+    return [reference.lower() in answer for reference in references]

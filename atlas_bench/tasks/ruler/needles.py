@@ -1,8 +1,8 @@
 """Needles in a haystack: the eight NIAH tasks of RULER.
 
 Definitions, sentences and depths: Hsieh et al. 2024, RULER, and its repository (synthetic.yaml,
-niah.py; Apache-2.0). The sentences of the prompts are the protocol itself and are RULER's; the code
-and the words, numbers and prose in them are ours.
+niah.py; Apache-2.0). The sentences of the prompts are the protocol and RULER's own; the code and
+the words, numbers and prose in them are ours.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ REPEATED = (
     "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 )
 NEW_TOKENS = 128
-# 40 depths at equal steps, rounded to whole per cents, as in niah.py
+# 40 depths at equal steps, rounded to whole percentages, as in niah.py
 DEPTHS = tuple(round(100 * step / 39) for step in range(40))
 
 
 @dataclass(frozen=True)
 class Needles:
-    """One NIAH task. ``haystack``: repeat (one line over and over), essay, or needle (needles that
-    nobody asks about). So many ``keys``, ``values`` for each, and ``queries`` among the keys."""
+    """One NIAH task. ``haystack``: repeat (one repeated line), essay, or needle (needles that no
+    question is about). Every key has ``values``; ``queries`` of the ``keys`` are asked about."""
 
     haystack: str
     key: str = "words"
@@ -43,12 +43,12 @@ class Needles:
 
     @property
     def single(self) -> bool:
-        """Whether one value is asked for; the prompt then speaks of one."""
+        """Whether the question is about one value, so that the prompt uses the singular."""
         return self.queries * self.values == 1
 
     @property
     def kind(self) -> str:
-        """What the prompt calls the values."""
+        """The prompt's word for the values."""
         return self.value[:-1] if self.single else self.value
 
 
@@ -65,7 +65,7 @@ NIAH = {
 
 
 def header(task: Needles) -> str:
-    """What stands before the haystack."""
+    """The text before the haystack."""
     some, are = ("A", "is") if task.single else ("Some", "are")
     return (
         f"{some} special magic {task.kind} {are} hidden within the following text. Make sure to "
@@ -79,13 +79,13 @@ def needle(task: Needles, key: str, value: str) -> str:
 
 
 def question(task: Needles, keys: Sequence[str]) -> str:
-    """What is asked after the haystack."""
+    """The question after the haystack."""
     what = "What is the" if task.single else "What are all the"
     return f"{what} special magic {task.kind} for {listed(keys)} mentioned in the provided text?"
 
 
 def answer_prefix(task: Needles, keys: Sequence[str]) -> str:
-    """The beginning of the answer, given with the prompt."""
+    """The beginning of the answer, which ends the prompt."""
     are = "is" if task.single else "are"
     return f"The special magic {task.kind} for {listed(keys)} mentioned in the provided text {are}"
 
@@ -98,8 +98,8 @@ def listed(keys: Sequence[str]) -> str:
 def niah_sample(subtask: str, length: int, parts: Sequence[object], frame: Frame) -> Question:
     """The sample of ``length`` tokens, 128 for the answer included, that the seed ``parts`` decide.
 
-    Keys and values are those held out for evaluation. Raises ValueError naming ``task.lengths``
-    when the needles do not fit.
+    Keys and values are from the part that is held out for evaluation. Raises ValueError naming
+    ``task.lengths`` when the needles do not fit.
     """
     task = NIAH[subtask]
     rng = seeded(*parts)
@@ -155,7 +155,8 @@ def _in_essay(
     essays: NoisePool,
     rng: random.Random,
 ) -> list[int]:
-    """Needles between sentences at different ones of the 40 depths; the prose before each."""
+    """Writes needles between sentences, each at another of the 40 depths. Returns the number of
+    prose tokens before each needle."""
     passage = Passage(essays, rng.randrange(len(essays)), budget)
     depths = sorted(rng.sample(DEPTHS, len(pieces)))
     offsets = [passage.bound(passage.sentences * depth // 100) for depth in depths]
@@ -171,7 +172,7 @@ def _in_essay(
 def _units(
     task: Needles, key: str, parts: Sequence[object], tokenizer: Tokenizer
 ) -> Iterator[np.ndarray]:
-    """Lines without end: the same one, or needles with other keys than the one asked about."""
+    """Endless lines: one repeated line, or needles with keys that are not asked about."""
     if task.haystack == "repeat":
         return repeat(tokenizer.encode_phrase("\n" + REPEATED))
     return encoded(_distractors(task, key, seeded(*parts, "haystack")), tokenizer)
@@ -191,9 +192,10 @@ def _among_units(
     units: Iterator[np.ndarray],
     rng: random.Random,
 ) -> int:
-    """As many whole units as fit, and the needle before a random one of them; what is before it.
+    """Writes as many whole units as fit, and the needle before a random one of them. Returns the
+    number of tokens before the needle.
 
-    The place is drawn in tokens before the units are: they are written as they come.
+    The place is drawn in tokens before the units are known, so units are written one by one.
     """
     place = rng.random() * budget
     written, offset = 0, None

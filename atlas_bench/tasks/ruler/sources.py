@@ -1,7 +1,8 @@
-"""What only the hub has: Paul Graham's essays, SQuAD and HotpotQA, read when they are asked for.
+"""Texts from the hub: Paul Graham's essays, SQuAD and HotpotQA, fetched when a task needs them.
 
-The essays are not to be redistributed and come only on request (``task.essays=paul_graham``).
-HotpotQA is the mirror that lm-eval pins: the set's own repository is a loading script.
+The essays must not be redistributed, so they are fetched only on request
+(``task.essays=paul_graham``). HotpotQA comes from the mirror that lm-eval pins: the set's own
+repository is a loading script.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ HOTPOT_REVISION = "7e54db4656209750ff487f6fdf8e39a66dba136b"
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A published question with the numbers of its ``gold`` documents and of those to take next."""
+class PublishedQuestion:
+    """A question with the numbers of its ``gold`` documents and of the documents to take next."""
 
     question: str
     answers: tuple[str, ...]
@@ -35,23 +36,23 @@ class Entry:
 
 
 class PublishedProblems:
-    """Questions in the order of the set; other documents of the set around their own."""
+    """The questions of a set in its order, each among other documents of the set."""
 
-    def __init__(self, entries: Sequence[Entry], documents: Sequence[str]) -> None:
-        self.entries, self.documents = entries, documents
+    def __init__(self, questions: Sequence[PublishedQuestion], documents: Sequence[str]) -> None:
+        self.questions, self.documents = questions, documents
 
     def problem(self, index: int, rng: random.Random) -> Problem:
-        """Question number ``index``; documents of the same article first, as RULER does."""
-        entry = self.entries[index]
-        near = list(entry.near)
+        """Question number ``index``. As in RULER, documents of the same article are taken first."""
+        published = self.questions[index]
+        near = list(published.near)
         rng.shuffle(near)
-        taken = {*entry.gold, *near}
+        taken = {*published.gold, *near}
         rest = [number for number in range(len(self.documents)) if number not in taken]
         rng.shuffle(rest)
         return Problem(
-            entry.question,
-            entry.answers,
-            tuple(self.documents[number] for number in entry.gold),
+            published.question,
+            published.answers,
+            tuple(self.documents[number] for number in published.gold),
             (self.documents[number] for number in near + rest),
         )
 
@@ -70,13 +71,14 @@ def squad() -> PublishedProblems:
     articles: dict[str, dict[int, None]] = {}
     for row in rows:
         articles.setdefault(row["title"], {})[numbers[row["context"]]] = None
-    entries = []
+    questions = []
     for row in rows:
         own = numbers[row["context"]]
         near = tuple(number for number in articles[row["title"]] if number != own)
         if row["answers"]["text"]:
-            entries.append(Entry(row["question"], tuple(row["answers"]["text"]), (own,), near))
-    return PublishedProblems(entries, documents)
+            answers = tuple(row["answers"]["text"])
+            questions.append(PublishedQuestion(row["question"], answers, (own,), near))
+    return PublishedProblems(questions, documents)
 
 
 def hotpot() -> PublishedProblems:
@@ -85,11 +87,11 @@ def hotpot() -> PublishedProblems:
     per_row = [[f"{title}\n{''.join(lines)}" for title, lines in row["context"]] for row in rows]
     documents = sorted({text for texts in per_row for text in texts})
     numbers = {text: number for number, text in enumerate(documents)}
-    entries = [
-        Entry(row["question"], (row["answer"],), tuple(numbers[text] for text in texts))
+    questions = [
+        PublishedQuestion(row["question"], (row["answer"],), tuple(numbers[text] for text in texts))
         for row, texts in zip(rows, per_row, strict=True)
     ]
-    return PublishedProblems(entries, documents)
+    return PublishedProblems(questions, documents)
 
 
 def _download_hotpot() -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
-"""Training on the needle generator itself: many needles and many questions in one sequence.
+"""Training streams of needles: many needles and many questions in one sequence.
 
-An evaluation prompt asks once after thousands of tokens. A stream hides needles among the same
-lines or prose and asks about those told so far, again and again, in the same sentences; its keys
-and values are those that evaluation never asks about (see ``words``). Only NIAH has streams.
+An evaluation prompt has one question after thousands of tokens. A stream hides needles among the
+same lines or prose and asks repeatedly about those so far, in the same sentences. Its keys and
+values never appear in evaluation (see ``words``). Only the NIAH subtasks have streams.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ from atlas_bench.tasks.task import Batch
 from atlas_bench.text.noise import NoisePool
 from atlas_bench.text.tokenizer import Tokenizer
 
-NEEDLE_SHARE = 0.4  # of the tokens that are not haystack; the rest are questions, at most
-FRESH_SHARE = 0.5  # of the questions are about a needle that was not asked about before
+NEEDLE_SHARE = 0.4  # least share of needles in the tokens that are not haystack
+FRESH_SHARE = 0.5  # share of questions about a needle that was not asked about before
 
 Group = tuple[str, list[str]]  # a key and its values
 
 
 @dataclass(frozen=True)
 class Item:
-    """A piece of a stream; of a question the last ``answer_tokens`` are answer and end token."""
+    """A piece of a stream. The last ``answer_tokens`` of a question are answer and end token."""
 
     ids: np.ndarray
     answer_tokens: int = 0
 
 
 class _TooShort(Exception):
-    """No subtask has a needle and a question of so few tokens."""
+    """Needle and question of no subtask fit in so few tokens."""
 
 
 class NeedleStreams:
-    """Stream number i of a seed, the same whatever was drawn before it.
+    """Stream number i of a seed does not depend on what was drawn before it.
 
-    ``subtasks``: NIAH tasks; each stream is of a random one that fits its length. ``essays``: prose
-    of the training part, needed by those with an essay haystack. ``question_every``: wished mean
-    distance between questions in tokens, as far as needles leave room.
+    ``subtasks``: NIAH subtasks; each stream has a random one that fits its length.
+    ``essays``: prose of the training part, for subtasks with an essay haystack.
+    ``question_every``: mean tokens between two questions, if the needles leave room.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class NeedleStreams:
         self.question_every, self.seed = question_every, seed
 
     def batch(self, length: int, noise: float, first: int, count: int) -> Batch:
-        """Streams ``first`` to ``first + count - 1`` of ``length`` targets, a share ``noise`` of
-        them haystack. A length that holds no needle and question of any subtask is doubled until
-        it does: some take 60 tokens, others 220, and one curriculum is to serve them all."""
+        """Streams ``first`` to ``first + count - 1`` of ``length`` targets, of which a share
+        ``noise`` is haystack. A length in which no subtask's needle and question fit is doubled:
+        they take 60 to 220 tokens, and one curriculum is for all subtasks."""
         while True:
             try:
                 return self._batch(length, noise, first, count)
@@ -97,12 +97,12 @@ class NeedleStreams:
             writer = _Writer(NIAH[subtask], self.tokenizer, rng)
             items = writer.items((1 - noise) * total, most)
             spare = total - sum(len(item.ids) for item in items)
-            if spare >= 0:  # else another subtask, with fewer or shorter needles
+            if spare >= 0:  # else try a subtask with fewer or shorter needles
                 break
         else:
             raise _TooShort
         start = writer.header()
-        if len(start.ids) <= spare:  # the shortest streams have no room for it
+        if len(start.ids) <= spare:  # it does not fit in the shortest streams
             spare -= len(start.ids)
             yield start
         yield from _spread(items, writer.units(self.essays), spare, rng)
@@ -111,9 +111,9 @@ class NeedleStreams:
 def _spread(
     items: Sequence[Item], units: Iterator[Item], spare: int, rng: random.Random
 ) -> Iterator[Item]:
-    """Items in order with ``spare`` tokens of whole units at random places, the last one cut.
+    """Items in order with ``spare`` tokens of whole units at random places; the last unit is cut.
 
-    Exponential gaps are what uniform random places give.
+    Gaps between uniform random places are exponential.
     """
     gaps = [rng.expovariate(1.0) for _ in range(len(items) + 1)]
     scale = spare / sum(gaps)
@@ -133,19 +133,19 @@ def _spread(
 
 
 class _Writer:
-    """What one stream tells and asks."""
+    """Writes the needles and questions of one stream."""
 
     def __init__(self, task: Needles, tokenizer: Tokenizer, rng: random.Random) -> None:
         self.task, self.tokenizer, self.rng = task, tokenizer, rng
-        self.keys: set[str] = set()  # no key twice: it would have two answers
+        self.keys: set[str] = set()  # a key that appears twice would have two answers
         self.space = " " if task.haystack == "essay" else "\n"
 
     def header(self) -> Item:
         return self._item(header(self.task) + ("\n" if self.task.haystack == "essay" else ""))
 
     def items(self, budget: float, most: int) -> list[Item]:
-        """Needles, and at most so many questions about those told before, in ``budget`` tokens;
-        the needles of one question and that question at least."""
+        """Needles and at most ``most`` questions about earlier needles, in ``budget`` tokens; at
+        least one question and its needles."""
         task, rng = self.task, self.rng
         told = [self._group() for _ in range(task.queries)]
         items = [item for group in told for item in self._needles(group)]
@@ -171,7 +171,7 @@ class _Writer:
             items += added
 
     def units(self, essays: NoisePool | None) -> Iterator[Item]:
-        """The haystack, piece by piece, without end."""
+        """The endless haystack, piece by piece."""
         if self.task.haystack == "essay":
             sentence = self.rng.randrange(len(essays))
             while True:

@@ -1,4 +1,4 @@
-"""RULER as a task: which of the 13, at which lengths, over which texts, answered by whom."""
+"""RULER as a task: its 13 subtasks at any length, on which texts, for which kind of model."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ NEW_TOKENS = {
     **dict.fromkeys(QA, documents.NEW_TOKENS),
 }
 SUBTASKS = tuple(NEW_TOKENS)
-# The name of a score says what was asked: our paragraphs are neither SQuAD nor HotpotQA.
+# The name of a score says what the question was: our paragraphs are neither SQuAD nor HotpotQA.
 QA_NAMES = {
     "generated": dict(zip(QA, ("own_qa_1", "own_qa_2"), strict=True)),
     "hub": dict(zip(QA, ("ruler_qa_squad", "ruler_qa_hotpot"), strict=True)),
 }
-# In the tables of Titans and ATLAS: pass-key, number, uuid ("W" in their columns).
+# Names in the tables of Titans and ATLAS: pass-key, number, uuid ("W" in their columns).
 PAPER_NAMES = {
     "niah_single_1": "S-NIAH-PK",
     "niah_single_2": "S-NIAH-N",
@@ -66,7 +66,7 @@ SHORTEST = 512
 
 @dataclass
 class RulerSettings(TaskSettings):
-    """Which tasks, at which lengths, how many samples, over which texts."""
+    """The subtasks, their lengths and samples, and the texts that they are made of."""
 
     name: str = "ruler"
     subtasks: list[str] = bounded(list(SUBTASKS), one_of=SUBTASKS)
@@ -130,8 +130,8 @@ class RulerTask(QuestionTask):
         self._loaded_problems: dict[str, Problems] = {}  # by subtask
 
     def batch(self, stage: NoiseStage, first: int, count: int) -> Batch:
-        """Streams of needles with questions all along the way. Raises ValueError for a model that
-        is not to be trained here, and where no subtask has streams."""
+        """Streams of needles with questions throughout. Raises ValueError for
+        ``task.trained_on=text``, and where no subtask has streams."""
         return self._streams.batch(stage.length, stage.noise, first, count)
 
     def cells(self) -> list[Cell]:
@@ -164,7 +164,7 @@ class RulerTask(QuestionTask):
         return scores
 
     def protocol(self) -> dict[str, Any]:
-        """Lengths, texts, what was held out, and which way of training this is."""
+        """Lengths, texts, what is held out, and how the model was trained."""
         settings = self.settings
         chosen = settings.subtasks
         facts: dict[str, Any] = {
@@ -199,7 +199,7 @@ class RulerTask(QuestionTask):
     # --- samples ------------------------------------------------------------------------------
 
     def _maker(self, subtask: str, tokens: int) -> Callable[[tuple, int], Question]:
-        """What makes the subtask's sample of the parts of a seed and its number."""
+        """The function that makes a sample of the subtask from the parts of a seed and a number."""
         frame = Frame(self.tokenizer, self._ending, self._essays(subtask, "test"))
         if subtask == "ruler_vt":
             return lambda parts, index: tracing.vt_sample(tokens, parts, frame)
@@ -215,7 +215,7 @@ class RulerTask(QuestionTask):
 
     @property
     def _ending(self) -> np.ndarray:
-        """A model trained on streams was taught to answer after a token of its own."""
+        """The end of a prompt; a model trained on streams answers after a special token."""
         trained_here = self.settings.trained_on == "generator"
         return np.array([self.tokenizer.answer_id] if trained_here else [], dtype=np.int32)
 
@@ -229,7 +229,7 @@ class RulerTask(QuestionTask):
         return self._loaded_problems[subtask]
 
     def _essays(self, subtask: str, split: str) -> NoisePool | None:
-        """Prose of a split, for a subtask that has an essay haystack."""
+        """Prose of a split, for a subtask with an essay haystack."""
         if not _needs_essays(subtask):
             return None
         if split not in self._loaded_essays:
@@ -276,12 +276,12 @@ class RulerTask(QuestionTask):
 
 
 def ruler_tokenizer(text: TextSettings) -> Tokenizer:
-    """``text.tokenizer``; the embedded one has every word of prompts and lists as one token."""
+    """``text.tokenizer``. In the embedded one every word of prompts and word lists is one token."""
     return make_tokenizer(text.tokenizer, vocab_size=text.vocab_size, wording=wording())
 
 
 def wording() -> list[str]:
-    """The phrases whose words are to be single tokens."""
+    """The phrases whose words become single tokens."""
     keys = [f"{ADJECTIVES[n % len(ADJECTIVES)]}-{noun}" for n, noun in enumerate(NOUNS)]
     phrases = [*keys, *NOUNS, f"a\n{needles.REPEATED}"]
     for task in NIAH.values():
@@ -298,7 +298,7 @@ def wording() -> list[str]:
 
 
 def _tokens(length: str) -> int:
-    """RULER counts in powers of two, as BABILong's fine-tuning convention does."""
+    """RULER's 1k is 1024 tokens, as in BABILong's fine-tuning convention."""
     return parse_length(length, "finetuning")
 
 

@@ -1,7 +1,7 @@
-"""Variable tracking (VT): which variables got a value, directly or through other variables.
+"""Variable tracking (VT): which variables have a value, directly or through other variables.
 
-One chain of four hops among repeated lines, and one solved example before it (RULER,
-variable_tracking.py; Apache-2.0). The sentences of the prompt are RULER's, its misprint included.
+One chain of four hops among repeated lines, after one solved example (RULER, variable_tracking.py;
+Apache-2.0). The sentences of the prompt are RULER's, including its misprint.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from atlas_bench.text.tokenizer import Tokenizer
 NEW_TOKENS = 30
 HOPS = 4
 EXAMPLE_TOKENS = 500 - NEW_TOKENS  # at most, as in the repository
-EXAMPLE_FROM = 1024  # an example does not fit into shorter prompts, which RULER does not have
+EXAMPLE_FROM = 1024  # an example does not fit in shorter prompts; RULER has no prompts so short
 
 HEADER = "Memorize and track the chain(s) of variable assignment hidden in the following text.\n"
 QUESTION = "Question: Find all variables that are assigned the value {value} in the text above."
@@ -62,7 +62,7 @@ def vt_sample(length: int, parts: Sequence[object], frame: Frame) -> Question:
 
 
 def chain(names: Sequence[str], value: str) -> list[str]:
-    """A value for the first variable, and each variable for the next."""
+    """Assignments of a value to the first variable, and of each variable to the next."""
     hops = [f"VAR {new} = VAR {old}" for old, new in zip(names, names[1:], strict=False)]
     return [f"VAR {names[0]} = {value}", *hops]
 
@@ -84,7 +84,7 @@ def _example(tokenizer: Tokenizer, rng: random.Random) -> str:
 
 
 def _names(letters: int, rng: random.Random) -> list[str]:
-    """As many different names as a chain has variables."""
+    """Different names for the variables of a chain."""
     names: dict[str, None] = {}
     while len(names) <= HOPS:
         names["".join(rng.choices(string.ascii_uppercase, k=letters))] = None
@@ -92,7 +92,7 @@ def _names(letters: int, rng: random.Random) -> list[str]:
 
 
 def _places(units: int, rng: random.Random) -> list[int]:
-    """Before which of the lines each assignment stands, in order: different ones if there are."""
+    """The number of lines before each assignment, in order; different ones if possible."""
     if units > HOPS:
         return sorted(rng.sample(range(units), HOPS + 1))
     return sorted(rng.randint(0, units) for _ in range(HOPS + 1))

@@ -1,45 +1,25 @@
-"""The words RULER's samples are made of, and which keys and values training never sees.
-
-Our own lists: RULER takes its words from the package wonderwords (912 adjectives, 6,782 nouns). A
-short list has a reason: every word can be one token of a vocabulary of a thousand.
-"""
+"""The words of RULER's samples (words.yaml), and the keys and values that training never sees."""
 
 from __future__ import annotations
 
 import random
 import uuid
+from importlib.resources import files
 
-_ADJECTIVES = """
-amber ample arctic autumn azure bitter blue bold brass brave bright brisk bronze calm candid
-clever cold copper cosmic crimson curious daring deep distant dusty eager earnest eastern empty
-fabled faint fierce foggy frosty frozen gentle giant golden grand green grey hasty hidden hollow
-humble idle ivory jolly keen kind lively lonely loyal lucky mellow mild misty narrow neat noble
-northern patient plain polite proud purple quick quiet rapid rough round rustic scarlet serene
-sharp silent silver solid southern steady
-"""
-_NOUNS = """
-acorn anchor antler arrow atlas bakery ballad banner barley barrel basket beacon beaver bell
-bench birch blanket blossom bonnet bottle boulder branch bridge bucket buffalo bugle cabin
-cactus camel candle canoe canvas canyon carpet castle cavern cedar cellar chimney clover cobbler
-comet compass cottage cradle crane crater cyclone dolphin donkey dragon drum eagle engine falcon
-feather fern fiddle flannel flute forest fountain fox galaxy gazelle ginger glacier goblet goose
-grove guitar hammer hammock harbor harvest hazel hedge helmet heron honey hornet island jasmine
-jewel juniper kayak kettle kite ladder lagoon lantern lemon lever lily lizard lobster magnet
-mantle maple meadow melon mirror muffin needle nickel nutmeg orchard otter oyster paddle pebble
-pepper piano pigeon pillow pirate pocket prairie pulley pumpkin quilt rabbit radish raven ribbon
-river rocket sapphire
-"""
-ADJECTIVES, NOUNS = tuple(_ADJECTIVES.split()), tuple(_NOUNS.split())
+import yaml
+
+_LISTS = yaml.safe_load(files(__package__).joinpath("words.yaml").read_text("utf-8"))
+ADJECTIVES, NOUNS = tuple(_LISTS["adjectives"]), tuple(_LISTS["nouns"])
 WORDS = (*ADJECTIVES, *NOUNS)
-HELD_OUT_EVERY = 7  # a value or uuid that 7 divides is only ever asked about in evaluation
+HELD_OUT_EVERY = 7  # a number or uuid that is divisible by 7 appears in evaluation only
 
 _KEYS = [(a, n) for a in range(len(ADJECTIVES)) for n in range(len(NOUNS))]
-# Half of the pairs each: training meets every word of a held-out key, never the two together.
+# Each split has half of the pairs: training sees every word of a held-out key, but never both.
 KEYS = {
     split: tuple(f"{ADJECTIVES[a]}-{NOUNS[n]}" for a, n in _KEYS if (a + n) % 2 == odd)
     for split, odd in (("train", 1), ("test", 0))
 }
-# How many words there are of one part, of at most two, and of at most three.
+# The numbers of words with one part, with at most two and with at most three.
 TIERS = (
     len(WORDS),
     len(WORDS) + len(_KEYS),
@@ -48,9 +28,9 @@ TIERS = (
 
 
 def compound(index: int) -> str:
-    """Word number ``index`` of 1.3 million: the list itself, then ``a-n`` pairs, then ``a-n-n``.
+    """Word number ``index`` of 1.3 million: the list itself, then pairs ``a-n``, then ``a-n-n``.
 
-    Tasks that need more different words than the list has go on with these.
+    They are for tasks that need more different words than the list has.
     """
     if index < TIERS[0]:
         return WORDS[index]

@@ -1,7 +1,7 @@
-"""Contexts as token ids, put together from pieces that were tokenised on their own.
+"""Contexts as token ids, made of pieces that are tokenised separately.
 
 A context of 10 million tokens is never a string and never tokenised as a whole: units are encoded
-once (or in batches), counted, and written straight into the one array that the model reads.
+once or in batches, counted, and written directly into the array that the model reads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from atlas_bench.text.noise import NoisePool
 from atlas_bench.text.tokenizer import Tokenizer
 
-_FIRST_BATCH, _LARGEST_BATCH = 32, 2048  # texts encoded together; a short context needs few
+_FIRST_BATCH, _LARGEST_BATCH = 32, 2048  # texts encoded together; short contexts need few
 
 
 class TokenBuffer:
@@ -38,28 +38,28 @@ class TokenBuffer:
 
     @property
     def ids(self) -> np.ndarray:
-        """What was written; a view, nothing is copied."""
+        """The tokens written so far, as a view."""
         return self._ids[: self.used]
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What all samples of a run share: the tokenizer, the ids (n,) that come after every answer
-    prefix, and prose for essay haystacks where there are any."""
+    """What all samples of a run share: the tokenizer, the ids (n,) that follow every answer prefix,
+    and prose for essay haystacks."""
 
     tokenizer: Tokenizer
     ending: np.ndarray
     essays: NoisePool | None = None
 
     def encode(self, text: str) -> np.ndarray:
-        """Ids of a text that comes once, int32."""
+        """Ids of a text that is used once, int32."""
         return np.array(self.tokenizer.encode(text), dtype=np.int32)
 
     def begin(
         self, subtask: str, length: int, new_tokens: int, *, start: str, asked: str, needed: int = 1
     ) -> tuple[TokenBuffer, np.ndarray]:
-        """A context of which ``start`` is written, with room for all that may come before the
-        question in a prompt of ``length - new_tokens`` tokens; and the ids of the question.
+        """A context that begins with ``start`` and has room for everything before the question in a
+        prompt of ``length - new_tokens`` tokens; and the ids of the question.
 
         Raises ValueError naming ``task.lengths`` when fewer than ``needed`` tokens are left.
         """
@@ -93,8 +93,8 @@ def _as_arrays(batch: list[list[int]]) -> Iterator[np.ndarray]:
 
 @dataclass(frozen=True)
 class Passage:
-    """``length`` tokens of a pool from sentence number ``first`` on; past the end of the pool
-    reading goes on at its beginning. The last sentence is cut. Nothing is copied."""
+    """``length`` tokens of a pool from sentence number ``first`` on, without a copy. After the end
+    of the pool its beginning follows. The last sentence is cut."""
 
     pool: NoisePool
     first: int
@@ -102,7 +102,7 @@ class Passage:
 
     @cached_property
     def sentences(self) -> int:
-        """How many sentences are read, the cut one included."""
+        """The number of sentences, including the one that is cut."""
         around, within = divmod(self._start + self.length, len(self.pool.tokens))
         last = int(np.searchsorted(self.pool.offsets, within, side="left"))
         return around * len(self.pool) + last - self.first
