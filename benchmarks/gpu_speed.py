@@ -20,7 +20,7 @@ import torch
 from common import compose_settings
 from gpu_job import Job
 
-from atlas_bench.evaluation.memory_use import PeakMemory
+from atlas_bench.evaluation.memory_use import Meter
 from atlas_bench.evaluation.streaming import prefill
 from atlas_bench.models.accounting import COUNTED_TOKENS, account
 from atlas_bench.models.build import build_model
@@ -176,7 +176,7 @@ def training(job: Job) -> Iterator[dict]:
 
 def _training_row(job: Job, cell: Cell, batch: int, flops: float | None) -> dict:
     _free()
-    memory = PeakMemory(torch.device(job.device))
+    memory = Meter(torch.device(job.device))
     cell.step(cell.model, batch, 512 if not job.small else 32)  # to warm up
     started = time.perf_counter()
     loss = cell.step(cell.model, batch, cell.tokens)
@@ -275,7 +275,7 @@ def streaming(job: Job) -> Iterator[dict]:
     with torch.inference_mode():
         prefill(model, ids[:, :piece], model.init_state(1), piece)  # to warm up
         state, read = model.init_state(1), 0
-        memory = PeakMemory(torch.device(job.device))
+        memory = Meter(torch.device(job.device))
         started = time.perf_counter()
         for mark in marks:
             hidden, state = prefill(model, ids[:, read:mark], state, piece)
