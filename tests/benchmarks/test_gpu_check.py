@@ -23,13 +23,16 @@ def check(folder: Path, *words: str) -> subprocess.CompletedProcess:
 
 
 def test_steps_are_compared_measured_and_written(tmp_path: Path) -> None:
-    done = check(tmp_path, "--only", "models", "operations", "training")
+    done = check(tmp_path, "--only", "models", "library", "operations", "training")
     assert done.returncode == 0, done.stdout + done.stderr
     steps = json.loads((tmp_path / "gpu_check.json").read_text(encoding="utf-8"))["steps"]
-    assert [step["status"] for step in steps.values()] == ["done"] * 3
+    assert [step["status"] for step in steps.values()] == ["done"] * 4
     models = steps["models"]["rows"]
     assert {row["type"] for row in models} == {"float64", "float32", "bfloat16"}
     assert all(row["equal"] is True for row in models)
+    kernels = steps["library"]["rows"]
+    assert [row["cell"] for row in kernels] == ["linear_attention", "kda"]
+    assert all(row["equal"] is True for row in kernels)
     trained = {row["cell"]: row for row in steps["training"]["rows"]}["170m transformer"]
     flops = {row["cell"]: row for row in steps["operations"]["rows"]}["170m transformer"]
     assert trained["tokens/s"] > 0
