@@ -176,7 +176,7 @@ def training(job: Job) -> Iterator[dict]:
 
 def _training_row(job: Job, cell: Cell, batch: int, flops: float | None) -> dict:
     _free()
-    memory = Meter(torch.device(job.device))
+    meter = Meter(torch.device(job.device))
     cell.step(cell.model, batch, 512 if not job.small else 32)  # to warm up
     started = time.perf_counter()
     loss = cell.step(cell.model, batch, cell.tokens)
@@ -189,7 +189,7 @@ def _training_row(job: Job, cell: Cell, batch: int, flops: float | None) -> dict
     row = {
         "cell": cell.name, "parameters": count_parameters(cell.model), "batch": batch,
         "tokens": cell.tokens, "step, s": seconds, "tokens/s": rate,
-        "peak memory, GiB": memory.peak() / 2**30, "loss": loss,
+        "peak memory, GiB": meter.peak() / 2**30, "loss": loss,
     }  # fmt: skip
     if flops is None:
         return row
@@ -275,7 +275,7 @@ def streaming(job: Job) -> Iterator[dict]:
     with torch.inference_mode():
         prefill(model, ids[:, :piece], model.init_state(1), piece)  # to warm up
         state, read = model.init_state(1), 0
-        memory = Meter(torch.device(job.device))
+        meter = Meter(torch.device(job.device))
         started = time.perf_counter()
         for mark in marks:
             hidden, state = prefill(model, ids[:, read:mark], state, piece)
@@ -284,7 +284,7 @@ def streaming(job: Job) -> Iterator[dict]:
             seconds = time.perf_counter() - started
             yield {
                 "cell": f"{mark:,} tokens", "seconds": seconds, "tokens/s": read / seconds,
-                "peak memory, MiB": memory.peak() / 2**20, "finite": bool(hidden.isfinite().all()),
+                "peak memory, MiB": meter.peak() / 2**20, "finite": bool(hidden.isfinite().all()),
             }  # fmt: skip
 
 
