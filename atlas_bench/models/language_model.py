@@ -189,7 +189,7 @@ def _means(layers: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
     for layer in layers:
         for name, value in layer.items():
             values.setdefault(name, []).append(value)
-    return {name: torch.stack(found).mean() for name, found in values.items()}
+    return {name: torch.stack(layers).mean() for name, layers in values.items()}
 
 
 def _initialise(module: nn.Module) -> None:

@@ -40,7 +40,7 @@ from atlas_bench.models.settings import ModelSettings, ScaleSettings
 # thousand tokens; a memory that starts by keeping everything (4.0) had not learnt it after 470
 # thousand (BABILong qa1).
 INITIAL = {"retain": 2.9, "rate": 0.0, "momentum": 0.0, "weight": 0.0}
-STATE_TOLERANCE = 0.1  # a memory within this share of the wanted size counts as matched
+STATE_TOLERANCE = 0.1  # a memory within this share of the target size counts as matched
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class NeuralMemory(Mixer):
         cls, model: ModelSettings, scale: ScaleSettings
     ) -> tuple[ModelSettings, ScaleSettings]:
         """A memory of about width^2 numbers, by its expansion; a matrix by its number of heads."""
-        wanted = scale.width**2
+        target = scale.width**2
         if model.memory.network == "matrix":
             candidates = [
                 (model, replace(scale, memory_heads=heads))
@@ -98,12 +98,12 @@ class NeuralMemory(Mixer):
                 (replace(model, memory=replace(model.memory, expansion=expansion)), scale)
                 for expansion in range(1, 65)
             ]
-        nearest = min(candidates, key=lambda pair: abs(memory_numbers(*pair) - wanted))
+        nearest = min(candidates, key=lambda pair: abs(memory_numbers(*pair) - target))
         numbers = memory_numbers(*nearest)
-        if abs(numbers / wanted - 1) > STATE_TOLERANCE:
+        if abs(numbers / target - 1) > STATE_TOLERANCE:
             raise ValueError(
                 f"model.match=state cannot match {model.name} at scale.name={scale.name}: the "
-                f"nearest memory holds {numbers:,} numbers a layer, not {wanted:,}; change "
+                f"nearest memory holds {numbers:,} numbers a layer, not {target:,}; change "
                 f"scale.memory_heads or scale.memory_key_dim, or set model.match=none"
             )
         return nearest
@@ -192,7 +192,8 @@ class NeuralMemory(Mixer):
         chunk = self.chunk * (self.coarse_factor if coarse else 1)
         if self.longest_chunk is not None and self.longest_chunk % chunk:
             chunk = self.longest_chunk
-        self.spec = replace(self.spec, chunk=chunk)
+        if chunk != self.spec.chunk:
+            self.spec = replace(self.spec, chunk=chunk)
 
     def state_bytes(self, batch: int, length: int, copies: int = 0) -> int:
         """The most bytes that the state takes up to ``length`` tokens, in float32; does not grow.

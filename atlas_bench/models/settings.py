@@ -61,7 +61,7 @@ class ModelSettings:
     """One preset of conf/model."""
 
     name: str = "atlas"  # the preset; with model=hf a repository or folder
-    mixers: list[str] = field(default_factory=lambda: ["neural_memory"])  # of the layers, in turn
+    mixers: list[str] = field(default_factory=lambda: ["neural_memory"])  # layer by layer, repeated
     write_gate: bool = True  # whether a gate decides how much a token writes; else all write 1
     # How far the first updates may move, after TTT's (2407.04620). An orthogonalised update has the
     # norm it is given; a gradient step on two layers moves by the product of their norms.

@@ -33,7 +33,7 @@ from atlas_bench.training.progress import Progress
 from atlas_bench.training.settings import TrainingSettings
 
 LM_STRIDE = 8  # the language-modelling term uses every eighth token: cheaper, same direction
-SMOOTHING = 0.9  # of the running accuracy that the curriculum uses
+SMOOTHING = 0.9  # share of the old value in the running accuracy that the curriculum uses
 
 # (stage, first sequence, number of sequences) -> Batch
 MakeBatch = Callable[[Stage, int, int], Batch]

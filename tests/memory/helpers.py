@@ -51,8 +51,8 @@ def spec_strategy() -> st.SearchStrategy[MemorySpec]:
 class Case:
     """Parameters, inputs and gates in float64 for one spec; ``leaves`` all require gradients.
 
-    With ``gate='hard_sigmoid'`` ``inputs['rate']`` is what the gate is made of, and many
-    tokens have a rate of exactly 0: what the chunk-parallel form may leave out.
+    With ``gate='hard_sigmoid'`` ``inputs['rate']`` is the gate's input, and many tokens have a rate
+    of exactly 0, which the chunk-parallel form may leave out.
     """
 
     def __init__(
@@ -125,15 +125,15 @@ class Case:
         """d (y . fixed random weights) / d every leaf; zeros for what does not matter."""
         generator = torch.Generator().manual_seed(1)
         weights = torch.randn(y.shape, generator=generator, dtype=y.dtype)
-        found = torch.autograd.grad(
+        grads = torch.autograd.grad(
             (y * weights).sum(), list(self.leaves.values()), allow_unused=True
         )
         return {
             name: torch.zeros_like(leaf) if grad is None else grad
-            for (name, leaf), grad in zip(self.leaves.items(), found, strict=True)
+            for (name, leaf), grad in zip(self.leaves.items(), grads, strict=True)
         }
 
 
-def relative_error(found: Tensor, expected: Tensor, scale: float = 0.0) -> float:
-    """||found - expected|| over ||expected||, or over ``scale`` where that is larger."""
-    return ((found - expected).norm() / max(expected.norm().item(), scale, 1e-30)).item()
+def relative_error(result: Tensor, expected: Tensor, scale: float = 0.0) -> float:
+    """||result - expected|| over ||expected||, or over ``scale`` if that is larger."""
+    return ((result - expected).norm() / max(expected.norm().item(), scale, 1e-30)).item()

@@ -257,7 +257,7 @@ def test_sketched_features_are_the_kernel_on_average() -> None:
     q, k = torch.nn.functional.normalize(
         torch.randn(2, 1, 5, 1, 6, dtype=torch.float64, generator=generator), dim=-1
     )
-    found = []
+    products = []
     for _ in range(400):
         spec = MemorySpec(features="sketch", degree=3, sketch_size=32)
         start = init_parameters(spec, heads=1, key_dim=6, value_dim=2, generator=generator)
@@ -266,8 +266,8 @@ def test_sketched_features_are_the_kernel_on_average() -> None:
         assert phi_q.shape[-1] == 1 + 6 + 2 * 32
         exact = (phi_q[..., :7] * phi_k[..., :7]).sum(-1)
         torch.testing.assert_close(exact, 1 + (q * k).sum(-1))
-        found.append((phi_q * phi_k).sum(-1))
-    mean, error = torch.stack(found).mean(0), torch.stack(found).std(0) / 20
+        products.append((phi_q * phi_k).sum(-1))
+    mean, error = torch.stack(products).mean(0), torch.stack(products).std(0) / 20
     x = (q * k).sum(-1)
     assert ((mean - (1 + x + x**2 / 2 + x**3 / 6)).abs() < 4 * error).all()
     assert error.max() < 0.01
@@ -287,14 +287,14 @@ def test_newton_schulz_band(
         0
     ]
     singular = torch.linspace(0.1, 1, 12, dtype=torch.float64)
-    found = torch.linalg.svdvals(newton_schulz((left * singular) @ right.mT, steps, coefficients))
-    assert low < found.min()
-    assert found.max() < high
+    values = torch.linalg.svdvals(newton_schulz((left * singular) @ right.mT, steps, coefficients))
+    assert low < values.min()
+    assert values.max() < high
     deficient = left[..., :4] @ right[..., :4].mT
-    found = torch.linalg.svdvals(newton_schulz(deficient, steps, coefficients))
-    assert low < found[:, :4].min()
-    assert found[:, :4].max() < high
-    assert found[:, 4:].max() < 1e-6
+    values = torch.linalg.svdvals(newton_schulz(deficient, steps, coefficients))
+    assert low < values[:, :4].min()
+    assert values[:, :4].max() < high
+    assert values[:, 4:].max() < 1e-6
 
 
 def test_newton_schulz_of_zero_and_its_gradient() -> None:
@@ -308,7 +308,7 @@ def test_newton_schulz_of_zero_and_its_gradient() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "message"),
     [
         ("network", "mlpp", "did you mean mlp"),
         ("window", 0, "at least 1"),
@@ -317,8 +317,8 @@ def test_newton_schulz_of_zero_and_its_gradient() -> None:
         ("retain", "channel", "is defined for memory.network=matrix"),
     ],
 )
-def test_impossible_specs_name_the_field(field: str, value: object, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_impossible_specs_name_the_field(field: str, value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         MemorySpec(**{field: value})
     with pytest.raises(ValueError, match="memory.chunk=16 is not a multiple"):
         MemorySpec(window=5, update_every=5)

@@ -20,7 +20,7 @@ from atlas_bench.memory.chunkwise import delta, mlp, muon
 TOLERANCE = {"gd": 1e-10, "momentum": 1e-10, "muon": 1e-9}
 DRAWN_TOLERANCE = 1e-9  # of members drawn at random, some of them near chaos
 
-CHAOTIC = 100  # times a small change of the inputs is found again in what is given back
+CHAOTIC = 100  # how much larger a relative change of the inputs is in the results
 
 REPRESENTATIVE = [
     MemorySpec(network="matrix", optimizer="gd", chunk=1, window=1),
@@ -71,17 +71,17 @@ REPRESENTATIVE = [
 ]
 
 
-def assert_same(case: Case, found, expected, tolerance: float) -> None:
-    (y, state), (y_expected, state_expected) = found, expected
+def assert_same(case: Case, result, expected, tolerance: float) -> None:
+    (y, state), (y_expected, state_expected) = result, expected
     assert relative_error(y, y_expected) < tolerance
-    for tensor, wanted in zip(state.tensors(), state_expected.tensors(), strict=True):
-        assert tensor.shape == wanted.shape
-        assert relative_error(tensor, wanted, scale=1e-6) < tolerance
-    gradients, wanted = case.gradients(y), case.gradients(y_expected)
-    largest = max(grad.norm().item() for grad in wanted.values())
+    for tensor, right in zip(state.tensors(), state_expected.tensors(), strict=True):
+        assert tensor.shape == right.shape
+        assert relative_error(tensor, right, scale=1e-6) < tolerance
+    gradients, right = case.gradients(y), case.gradients(y_expected)
+    largest = max(grad.norm().item() for grad in right.values())
     for name, grad in gradients.items():
         # A gradient that cancels to rounding (weights under muon) is compared on the common scale.
-        assert relative_error(grad, wanted[name], scale=1e-3 * largest) < tolerance, name
+        assert relative_error(grad, right[name], scale=1e-3 * largest) < tolerance, name
 
 
 def amplification(case: Case, expected, change: float = 1e-10) -> float:
@@ -98,7 +98,7 @@ def amplification(case: Case, expected, change: float = 1e-10) -> float:
     changed.inputs = {name: moved(tensor) for name, tensor in case.inputs.items()}
     y, state = changed.run(recurrent_memory)
     pairs = zip([y, *state.tensors()], [expected[0], *expected[1].tensors()], strict=True)
-    return max(relative_error(found, wanted, scale=1e-6) for found, wanted in pairs) / change
+    return max(relative_error(result, right, scale=1e-6) for result, right in pairs) / change
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)

@@ -75,10 +75,10 @@ def matrices(count: int, n: int, m: int, kind: str, seed: int = 0) -> Tensor:
     return x.double()
 
 
-def largest_error(found: Tensor, expected: Tensor) -> float:
-    """||found - expected|| / ||expected|| of the worst matrix; 0 / 0 is 0."""
+def largest_error(result: Tensor, expected: Tensor) -> float:
+    """||result - expected|| / ||expected|| of the worst matrix; 0 / 0 is 0."""
     size = expected.flatten(1).norm(dim=1).clamp_min(1e-30)
-    return ((found.double() - expected).flatten(1).norm(dim=1) / size).max().item()
+    return ((result.double() - expected).flatten(1).norm(dim=1) / size).max().item()
 
 
 def errors(
@@ -130,9 +130,9 @@ def test_the_kernel_in_float32_is_the_torch_form_in_float64(
         y, context = interpreted.orthogonalise(x.float(), steps, coefficients, torch.float32)
         assert interpreted.orthogonalise_backward(y, context).shape == shape
         return
-    found = errors(form_of(interpreted), x, steps, coefficients, torch.float32)
-    assert found[0] < FORWARD
-    assert found[1] < BACKWARD
+    errors_found = errors(form_of(interpreted), x, steps, coefficients, torch.float32)
+    assert errors_found[0] < FORWARD
+    assert errors_found[1] < BACKWARD
 
 
 @pytest.mark.parametrize("shape", [(2, 18, 35), (2, 35, 18)])
@@ -165,21 +165,21 @@ def test_chunked_memory_by_the_kernel_is_the_reference(
     monkeypatch.setattr(
         interpreted, "_product", lambda *a, **k: launched.append(1) or product(*a, **k)
     )
-    found, wanted = (Case(spec, length=7, key_dim=16, value_dim=20) for _ in range(2))
-    found.inputs = {n: x.detach().float().requires_grad_() for n, x in found.inputs.items()}
-    found.weights = {n: x.detach().float().requires_grad_() for n, x in found.weights.items()}
-    y_wanted, state_wanted = wanted.run(recurrent_memory)
-    gradients_wanted = torch.autograd.grad(y_wanted.square().sum(), list(wanted.leaves.values()))
+    case, exact = (Case(spec, length=7, key_dim=16, value_dim=20) for _ in range(2))
+    case.inputs = {n: x.detach().float().requires_grad_() for n, x in case.inputs.items()}
+    case.weights = {n: x.detach().float().requires_grad_() for n, x in case.weights.items()}
+    y_exact, state_exact = exact.run(recurrent_memory)
+    gradients_exact = torch.autograd.grad(y_exact.square().sum(), list(exact.leaves.values()))
     assert not launched
-    y, state = found.run(chunk_memory)
+    y, state = case.run(chunk_memory)
     forward_launches = len(launched)
     assert forward_launches > 0
-    gradients = torch.autograd.grad(y.square().sum(), list(found.leaves.values()))
+    gradients = torch.autograd.grad(y.square().sum(), list(case.leaves.values()))
     assert len(launched) > 2 * forward_launches
-    assert relative_error(y.double(), y_wanted) < 1e-5
-    for tensor, expected in zip(state.tensors(), state_wanted.tensors(), strict=True):
+    assert relative_error(y.double(), y_exact) < 1e-5
+    for tensor, expected in zip(state.tensors(), state_exact.tensors(), strict=True):
         assert relative_error(tensor.double(), expected, scale=1e-6) < 1e-5
-    for name, grad, expected in zip(found.leaves, gradients, gradients_wanted, strict=True):
+    for name, grad, expected in zip(case.leaves, gradients, gradients_exact, strict=True):
         assert relative_error(grad.double(), expected) < 1e-4, name
 
 
@@ -254,10 +254,10 @@ def test_the_kernel_on_a_gpu(compiled: ModuleType, kind: str, compute: torch.dty
         x = matrices(*shape, kind)
         assert by_kernel(x.float().cuda(), compute)
         for coefficients, steps in (("jordan", 5), ("polar_express", 2)):
-            found = errors(form_of(compiled), x, steps, coefficients, compute, "cuda")
+            errors_found = errors(form_of(compiled), x, steps, coefficients, compute, "cuda")
             allowed = FORWARD, BACKWARD
             if compute == torch.bfloat16:
                 beside = errors(by_torch, x, steps, coefficients, compute, "cuda")
                 allowed = 2 * beside[0], 2 * beside[1]
-            assert found[0] < allowed[0], (shape, coefficients)
-            assert found[1] < allowed[1], (shape, coefficients)
+            assert errors_found[0] < allowed[0], (shape, coefficients)
+            assert errors_found[1] < allowed[1], (shape, coefficients)

@@ -14,9 +14,9 @@ TRANSFORMER = ModelSettings(name="transformer", mixers=["attention"])
 
 
 def test_a_transformer_by_hand() -> None:
-    found = account(TRANSFORMER, SCALE, vocab_size=100)
+    costs = account(TRANSFORMER, SCALE, vocab_size=100)
     blocks = 3 * (4 * 32 * 32 + 3 * 32 * 80)
-    assert found.parameters == {
+    assert costs.parameters == {
         "embedding": 3200,
         "mixers": 3 * 4 * 32 * 32,
         "initial memories": 0,
@@ -25,10 +25,10 @@ def test_a_transformer_by_hand() -> None:
         "norms": 7 * 32,
     }
     attention = 3 * 2 * 2 * 32 * COUNTED_TOKENS  # scores and values, masked half included
-    assert found.forward_operations == 2 * (blocks + 3200) + attention
-    assert found.training_operations == pytest.approx(3 * found.forward_operations, rel=0.1)
-    assert found.state_bytes["128k"] == 2 * 3 * 32 * 131072 * 4
-    assert found.grows
+    assert costs.forward_operations == 2 * (blocks + 3200) + attention
+    assert costs.training_operations == pytest.approx(3 * costs.forward_operations, rel=0.1)
+    assert costs.state_bytes["128k"] == 2 * 3 * 32 * 131072 * 4
+    assert costs.grows
 
 
 @pytest.mark.parametrize("optimizer", ["gd", "momentum", "muon"])
@@ -36,12 +36,12 @@ def test_a_memory(optimizer: str) -> None:
     model = ModelSettings(
         memory=MemorySettings(optimizer=optimizer, window=4, update_every=4), match="none"
     )
-    found = account(model, SCALE, vocab_size=100)
-    assert found.total == count_parameters(build_model(model, SCALE, vocab_size=100, seed=0))
-    assert found.parameters["initial memories"] == 3 * 4 * 2 * 8 * 32
-    assert not found.grows
-    assert found.training_operations > 2 * found.forward_operations
-    assert f"{found.total:,} parameters" in as_text("atlas", found)
+    costs = account(model, SCALE, vocab_size=100)
+    assert costs.total == count_parameters(build_model(model, SCALE, vocab_size=100, seed=0))
+    assert costs.parameters["initial memories"] == 3 * 4 * 2 * 8 * 32
+    assert not costs.grows
+    assert costs.training_operations > 2 * costs.forward_operations
+    assert f"{costs.total:,} parameters" in as_text("atlas", costs)
 
 
 def test_a_matched_state_holds_a_full_matrix() -> None:

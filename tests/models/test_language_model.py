@@ -114,11 +114,11 @@ def test_every_model_matches_the_transformer_at_every_scale(name: str, size: str
     width, layers, heads = TABLE_7[size]
     scale = ScaleSettings(width=width, layers=layers, heads=heads, memory_key_dim=16)
     with torch.device("meta"):
-        ours, transformer = (
+        matched, transformer = (
             count_parameters(build_model(PRESETS[preset], scale, vocab_size=32000, seed=0))
             for preset in (name, "transformer")
         )
-    assert abs(ours / transformer - 1) < 0.01
+    assert abs(matched / transformer - 1) < 0.01
     blocks = transformer - 32000 * width
     assert abs(blocks / (12 * layers * width**2) - 1) < 0.15
 
@@ -169,7 +169,7 @@ def test_attention_against_the_written_out_mask(
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ((ModelSettings(), ScaleSettings(heads=3)), "scale.heads=3 does not divide"),
         ((ModelSettings(), ScaleSettings(memory_heads=7)), "scale.memory_heads=7 does not divide"),
@@ -182,8 +182,8 @@ def test_attention_against_the_written_out_mask(
         ),
     ],
 )
-def test_impossible_settings_say_so(settings: tuple, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_impossible_settings_say_so(settings: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         build_model(*settings, vocab_size=64, seed=0)
 
 
@@ -208,18 +208,18 @@ def test_losses_in_parts_are_those_of_all_logits_at_once(monkeypatch: pytest.Mon
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(50, SCALE.width, generator=generator, requires_grad=True)
     targets = torch.randint(0, 64, (50,), generator=generator)
-    found = []
-    for at_once in (2**26, 64 * 7):  # 7 positions at a time; 50 is no multiple
+    results = []
+    for at_once in (2**26, 64 * 7):  # 7 positions at a time; not a divisor of 50
         monkeypatch.setattr(language_model, "LOGITS_AT_ONCE", at_once)
         losses, likely = model.token_losses(hidden, targets)
         gradients = torch.autograd.grad(losses.mean(), [hidden, model.embedding.weight])
         with torch.inference_mode():
             assert torch.equal(model.token_losses(hidden, targets)[0], losses)
-        found.append((losses, likely, *gradients))
+        results.append((losses, likely, *gradients))
     scores = model.logits(hidden)
-    torch.testing.assert_close(found[0][0], scores.logsumexp(-1) - scores[range(50), targets])
-    assert torch.equal(found[0][1], scores.argmax(-1))
-    for whole, parts in zip(*found, strict=True):
+    torch.testing.assert_close(results[0][0], scores.logsumexp(-1) - scores[range(50), targets])
+    assert torch.equal(results[0][1], scores.argmax(-1))
+    for whole, parts in zip(*results, strict=True):
         torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-6)
 
 

@@ -56,9 +56,9 @@ def test_any_split_gives_the_same(name: str, cuts: list[int], library) -> None: 
             parts.append(hidden)
             state = after
     torch.testing.assert_close(torch.cat(parts, 1), whole)
-    for layer, wanted in zip(state.layers, end.layers, strict=True):
-        for found, expected in zip(layer.recurrent, wanted.recurrent, strict=True):
-            torch.testing.assert_close(found, expected)
+    for layer, whole_layer in zip(state.layers, end.layers, strict=True):
+        for recurrent, expected in zip(layer.recurrent, whole_layer.recurrent, strict=True):
+            torch.testing.assert_close(recurrent, expected)
     held = sum(4 * x.numel() for layer in state.layers for x in (layer.tail, *layer.recurrent))
     assert held == model.state_bytes(2, LENGTH) == model.state_bytes(2, 10**7)
 
@@ -82,17 +82,17 @@ def test_causal_and_every_parameter_learns(name: str, library) -> None:  # noqa:
 )
 def test_counted_and_matched_without_the_library(name: str, scale: ScaleSettings) -> None:
     """Parameters are the Transformer's; operations are at least those of the linear maps."""
-    found = account(settings(name), scale, vocab_size=32000)
+    costs = account(settings(name), scale, vocab_size=32000)
     with torch.device("meta"):
         transformer = build_model(
             ModelSettings(name="transformer", mixers=["attention"]), scale, vocab_size=32000, seed=0
         )
         model = build_model(settings(name), scale, vocab_size=32000, seed=0)
-    assert found.total == count_parameters(model)
-    assert abs(found.total / count_parameters(transformer) - 1) < 0.01
-    assert not found.grows
-    assert found.forward_operations > 2 * (found.parameters["mixers"] + 32000 * scale.width)
-    assert found.training_operations > 2 * found.forward_operations
+    assert costs.total == count_parameters(model)
+    assert abs(costs.total / count_parameters(transformer) - 1) < 0.01
+    assert not costs.grows
+    assert costs.forward_operations > 2 * (costs.parameters["mixers"] + 32000 * scale.width)
+    assert costs.training_operations > 2 * costs.forward_operations
 
 
 def test_one_step_of_each_by_hand(library) -> None:  # noqa: F811
@@ -157,8 +157,8 @@ def run(name: str, kernel: Callable[[str], Callable], dtype: torch.dtype) -> lis
 @pytest.mark.parametrize("name", LIBRARY_MIXERS)
 def test_the_kernels_equal_the_recurrences(name: str) -> None:
     """A layer in bfloat16 on the kernels against float32 on the plain recurrences."""
-    found = run(name, fla._kernel, torch.bfloat16)
+    results = run(name, fla._kernel, torch.bfloat16)
     expected = run(name, KERNELS.__getitem__, torch.float32)
-    for tensor, wanted in zip(found, expected, strict=True):
-        error = (tensor.float() - wanted).norm() / wanted.norm().clamp_min(1e-6)
+    for tensor, plain in zip(results, expected, strict=True):
+        error = (tensor.float() - plain).norm() / plain.norm().clamp_min(1e-6)
         assert error < 5e-2, name

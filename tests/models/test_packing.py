@@ -55,26 +55,26 @@ def gradients(model: LanguageModel, hidden: torch.Tensor) -> dict[str, torch.Ten
 )
 def test_every_document_is_read_as_if_it_stood_alone(name: str) -> None:
     model = build(name).train()
-    wanted, opened = alone(model)
-    expected = gradients(model, wanted)
-    found = packed_forward(model, tokens(), starts())
-    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-10)
+    hidden_alone, observed_alone = alone(model)
+    expected = gradients(model, hidden_alone)
+    packed = packed_forward(model, tokens(), starts())
+    torch.testing.assert_close(packed, hidden_alone, rtol=1e-9, atol=1e-10)
     for layer, mixer in enumerate(model.mixers):
         for key, gate in mixer.observed.items():
-            one_by_one = torch.cat([each[layer][key][0] for _, each in opened])
+            one_by_one = torch.cat([each[layer][key][0] for _, each in observed_alone])
             torch.testing.assert_close(gate.flatten(0, 1), one_by_one, rtol=1e-9, atol=1e-10)
-    for key, gradient in gradients(model, found).items():
+    for key, gradient in gradients(model, packed).items():
         torch.testing.assert_close(gradient, expected[key], rtol=1e-6, atol=1e-9, msg=key)
     carried, _ = model(tokens())
-    torch.testing.assert_close(carried[0, :7], wanted[0, :7], rtol=1e-9, atol=1e-10)
-    assert (carried[0, 8:] - wanted[0, 8:]).abs().max() > 1e-3, "without resets it is another"
+    torch.testing.assert_close(carried[0, :7], hidden_alone[0, :7], rtol=1e-9, atol=1e-10)
+    assert (carried[0, 8:] - hidden_alone[0, 8:]).abs().max() > 1e-3, "without resets it is another"
 
 
 def test_the_price_on_changes_is_of_all_tokens_and_no_padding() -> None:
     model = build("atlas").train()
-    _, opened = alone(model)
+    _, observed_alone = alone(model)
     mean = 0.0
-    for length, gates in opened:
+    for length, gates in observed_alone:
         for mixer, observed in zip(model.mixers, gates, strict=True):
             mixer.observed = observed
         mean += length * model.auxiliary_losses()["memory_change"].item() / (ROWS * LENGTH)

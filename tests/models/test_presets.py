@@ -48,8 +48,8 @@ def test_one_function_however_it_is_called(name: str) -> None:
             parts.append(hidden)
     torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-7, atol=1e-8)
     for layer, expected in zip(state.layers, end.layers, strict=True):
-        for memory, wanted in zip(memories_of(layer), memories_of(expected), strict=True):
-            for key, weight in wanted.weights.items():
+        for memory, whole_memory in zip(memories_of(layer), memories_of(expected), strict=True):
+            for key, weight in whole_memory.weights.items():
                 torch.testing.assert_close(memory.weights[key], weight, rtol=1e-7, atol=1e-8)
     assert torch.equal(model.train()(tokens())[0], whole)
 
@@ -101,8 +101,8 @@ def test_the_state_has_the_size_that_is_told(name: str) -> None:
     model = build(name).float()
     with torch.no_grad():
         _, state = model(tokens()[:1, :length])
-    found = {(t.data_ptr(), t.shape): t.numel() * t.element_size() for t in _tensors(state)}
-    assert sum(found.values()) == pytest.approx(model.state_bytes(1, length), rel=0.01)
+    sizes = {(t.data_ptr(), t.shape): t.numel() * t.element_size() for t in _tensors(state)}
+    assert sum(sizes.values()) == pytest.approx(model.state_bytes(1, length), rel=0.01)
 
 
 def _tensors(state: object) -> list[torch.Tensor]:

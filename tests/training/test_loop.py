@@ -1,4 +1,4 @@
-"""The loop on a toy stream: it learns, stops, resumes to the bit and names what broke."""
+"""The loop on a toy task: it learns, stops, resumes to the bit and names what is not finite."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SETTINGS = TrainingSettings(
 )  # fmt: skip
 
 
-def copy_streams(stage: NoiseStage, first: int, count: int) -> Batch:
+def copy_batch(stage: NoiseStage, first: int, count: int) -> Batch:
     """Every second token repeats the one before it; those are the answers."""
     length = stage.length
     tokens = np.empty((count, length + 1), dtype=np.int32)
@@ -67,7 +67,7 @@ def model(seed: int = 0) -> LanguageModel:
 
 def trainer(folder: Path, **options) -> Trainer:
     return Trainer(
-        model(), copy_streams, options.pop("settings", SETTINGS), folder=folder,
+        model(), copy_batch, options.pop("settings", SETTINGS), folder=folder,
         tokenizer=None, device=torch.device("cpu"), **options,
     )  # fmt: skip
 
@@ -93,9 +93,9 @@ def test_a_stage_ends_when_it_had_its_share(tmp_path: Path) -> None:
     stages = [(line["length_tokens"], line["noise_share"]) for line in lines]
     assert [stages.count(stage) for stage in dict.fromkeys(stages)] == [3, 6, 3]
     assert not run.progress.passed
-    charged = [line["loss"] - line["answer_loss"] for line in lines]
-    assert min(charged[:3]) > 0.3
-    assert max(charged[3:]) < 0.2, "who did not pass is not charged for what is written"
+    penalties = [line["loss"] - line["answer_loss"] for line in lines]
+    assert min(penalties[:3]) > 0.3
+    assert max(penalties[3:]) < 0.2, "a model that did not pass the stage before is not penalised"
 
 
 def test_a_stage_can_take_gradients_at_coarser_chunks(tmp_path: Path) -> None:
@@ -157,14 +157,14 @@ def test_accumulation_gives_the_same_gradient(tmp_path: Path) -> None:
     assert losses[0]["loss"] == pytest.approx(losses[1]["loss"], rel=1e-4)
 
 
-def test_documents_in_a_row_know_nothing_of_each_other(tmp_path: Path) -> None:
+def test_documents_in_a_row_are_independent(tmp_path: Path) -> None:
     curriculum = CurriculumSettings(stages=[NoiseStage()])
     settings = replace(
         SETTINGS, curriculum=curriculum, change_penalty=0.5, language_modelling_weight=0.0
     )
     run = trainer(tmp_path, settings=settings)
     run.model.double().train()
-    batch = copy_streams(NoiseStage(), 0, 2)
+    batch = copy_batch(NoiseStage(), 0, 2)
     starts = np.zeros((2, 64), dtype=bool)
     starts[0, [0, 20]] = starts[1, 33] = True
     loss, parts = run._loss(replace(batch, starts=starts))
@@ -182,13 +182,13 @@ def test_documents_in_a_row_know_nothing_of_each_other(tmp_path: Path) -> None:
     assert parts["memory_change"].item() == pytest.approx(change.item())
     assert loss.item() == pytest.approx((answer_loss + 0.5 * change).item())
     assert "gate_rate" in parts
-    assert "memory_norm" not in parts, "every document leaves another memory"
+    assert "memory_norm" not in parts, "each document leaves its own memory"
     plain, parts = run._loss(batch)
     assert "memory_norm" in parts
     assert plain.item() != pytest.approx(loss.item(), rel=1e-6)
 
 
-def test_the_price_is_charged_by_the_stage_that_has_one(tmp_path: Path) -> None:
+def test_a_stage_scales_the_penalty_on_changes(tmp_path: Path) -> None:
     penalties = {}
     for scale in (0.0, 2.0):
         settings = TrainingSettings(
@@ -207,7 +207,7 @@ def test_the_price_is_charged_by_the_stage_that_has_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", ["embedding.weight", "blocks.1.mixer.projections.weight"])
-def test_what_is_not_finite_is_named_with_the_last_good_checkpoint(
+def test_the_error_names_what_is_not_finite_and_the_last_good_checkpoint(
     tmp_path: Path, broken: str
 ) -> None:
     run = trainer(tmp_path)
@@ -242,7 +242,7 @@ def test_schedule_and_weight_decay_groups() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"tokens": 0}, "training.tokens=0"),
         ({"learning_rate": 0.0}, "training.learning_rate=0.0 must be above 0"),
@@ -252,25 +252,25 @@ def test_schedule_and_weight_decay_groups() -> None:
         ({"curriculum": CurriculumSettings(longest=0.0)}, "training.curriculum.longest"),
     ],
 )
-def test_impossible_settings_name_the_key(change: dict, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_impossible_settings_name_the_key(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         check_training(TrainingSettings(**change))
 
 
-def validated(accuracies: list[float]) -> tuple[list[float], Callable[[], float]]:
-    """What a validation has found so far, and the validation: it finds these, one after another."""
-    found: list[float] = []
+def validation(accuracies: list[float]) -> tuple[list[float], Callable[[], float]]:
+    """The results so far, and a validation that returns ``accuracies``, one per call."""
+    results: list[float] = []
 
     def validate() -> float:
-        found.append(accuracies[len(found)])
-        return found[-1]
+        results.append(accuracies[len(results)])
+        return results[-1]
 
-    return found, validate
+    return results, validate
 
 
-def test_training_ends_where_validation_says_that_it_is_learnt(tmp_path: Path) -> None:
+def test_training_ends_when_validation_reaches_stop_at(tmp_path: Path) -> None:
     settings = replace(SETTINGS, validate_every=2, stop_at=0.9)
-    found, validate = validated([0.1, 0.95, 1.0])
+    results, validate = validation([0.1, 0.95, 1.0])
     run = trainer(tmp_path, settings=settings, validate=validate)
     progress = run.run()
     assert (progress.step, progress.valid_accuracy, progress.ended) == (4, 0.95, True)
@@ -279,15 +279,15 @@ def test_training_ends_where_validation_says_that_it_is_learnt(tmp_path: Path) -
     assert [line.get("valid_accuracy") for line in lines] == [None, 0.1, None, 0.95]
     resumed = trainer(tmp_path, settings=settings, validate=validate)
     resumed.resume(checkpoint.find_checkpoint(tmp_path))
-    assert resumed.run().step == 4, "what has ended does not go on"
+    assert resumed.run().step == 4, "a finished training stays finished"
 
 
-def test_the_model_that_is_left_is_validated_too(tmp_path: Path) -> None:
+def test_the_final_model_is_validated_too(tmp_path: Path) -> None:
     settings = replace(SETTINGS, validate_every=5)
-    found, validate = validated([0.1, 1.0, 0.3])
+    results, validate = validation([0.1, 1.0, 0.3])
     progress = trainer(tmp_path, settings=settings, validate=validate).run()
     assert (progress.step, progress.valid_accuracy, progress.ended) == (12, 0.3, False)
-    assert len(found) == 3
+    assert len(results) == 3
 
 
 def test_validation_changes_nothing(tmp_path: Path) -> None:

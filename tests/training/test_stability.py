@@ -1,4 +1,4 @@
-"""Every preset on a stream made to break it: keys that repeat for 2,048 tokens, rates near 1."""
+"""Every preset on a difficult sequence: keys that repeat for 2,048 tokens, and rates near 1."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from atlas_bench.models.neural_memory import NeuralMemory
 from atlas_bench.runs.settings import RunSettings
 
 LENGTH, VOCABULARY = 2048, 12
-# It is written with what attended to what it held: with rates near 1 that is chaos, whose
-# gradient, held finite, says nothing. The loss stays where it began (3.6).
+# Here the memory is written with attention over its own contents. With rates near 1 this is chaotic,
+# and its gradient, though finite, is useless. The loss stays where it began (3.6).
 LEARNS_NOTHING = ("atlas_mac",)
 
 
@@ -56,7 +56,7 @@ def train(model: LanguageModel, steps: int, precision: torch.dtype) -> list[floa
         tokens = hard_stream(step)
         with torch.autocast("cpu", precision, enabled=precision != torch.float32):
             hidden, state = model(tokens[:, :-1])
-            # Only values can be known; each stands at an odd place, behind its key.
+            # Only values can be predicted; they stand at odd places, after their keys.
             logits = model.logits(hidden[:, 0::2]).float()
         loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1::2].flatten())
         optimizer.zero_grad(set_to_none=True)
@@ -77,12 +77,12 @@ def train(model: LanguageModel, steps: int, precision: torch.dtype) -> list[floa
 def test_finite_and_learning(name: str, precision: torch.dtype) -> None:
     losses = train(wide_open(name), 200, precision)
     first, last = np.mean(losses[:10]), np.mean(losses[-20:])
-    said = f"the loss went from {first:.2f} to {last:.2f}"
-    assert last < first + (0.1 if name in LEARNS_NOTHING else -0.1), said
+    message = f"the loss went from {first:.2f} to {last:.2f}"
+    assert last < first + (0.1 if name in LEARNS_NOTHING else -0.1), message
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
-# The gradients of the last two grow without bound over the stream if nothing holds them.
+# The gradients of the last two grow without bound over the sequence unless they are limited.
 @pytest.mark.parametrize("name", ["titans", "omeganet", "atlas", "atlas_mac", "atlas_window_1"])
 def test_finite_at_first(name: str, precision: torch.dtype) -> None:
     losses = train(wide_open(name), 3, precision)

@@ -238,7 +238,7 @@ class _MlpChunks(torch.autograd.Function):
         starts_1, starts_2, *inputs = ctx.saved_tensors
         inputs, factors = inputs[:7], inputs[7:]
         sizes = ctx.sizes
-        found = []
+        block_grads = []
         blocks = sizes.blocks(grad_1, grad_2)
         # All blocks share one buffer: fresh memory costs more than the product that fills it.
         room = [g.new_empty(len(blocks[0]) * sizes.groups, *g.shape[1:]) for g in (grad_1, grad_2)]
@@ -253,10 +253,10 @@ class _MlpChunks(torch.autograd.Function):
                 ctx.spec, sizes, starts_1[rows], starts_2[rows], part, grad_y[rows],
                 grad_1, grad_2, to_1, to_2,
             )  # fmt: skip
-            found.append(grads)
+            block_grads.append(grads)
             grad_1.copy_(to_1[sizes.rows(0)])
             grad_2.copy_(to_2[sizes.rows(0)])
-        grads = [torch.cat(parts) for parts in zip(*reversed(found), strict=True)]
+        grads = [torch.cat(parts) for parts in zip(*reversed(block_grads), strict=True)]
         if ctx.bounded:  # the factor is a constant
             grads[3:] = _shrunk(grads[3:], *factors)
         return None, None, None, grad_1, grad_2, *grads
