@@ -18,8 +18,8 @@ from atlas_bench.models.neural_memory import NeuralMemory
 from atlas_bench.runs.settings import RunSettings
 
 LENGTH, VOCABULARY = 2048, 12
-# Here the memory is written with attention over its own contents. With rates near 1 this is chaotic,
-# and its gradient, though finite, is useless. The loss stays where it began (3.6).
+# Here the memory is written with attention over its own contents. With rates near 1 this is
+# chaotic, and its gradient, though finite, is useless. The loss stays where it began (3.6).
 LEARNS_NOTHING = ("atlas_mac",)
 
 
