@@ -1,4 +1,4 @@
-"""Checks of a whole config: values and combinations that cannot run."""
+"""Checks of a whole config: its own bounds, and combinations of groups that cannot run."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from atlas_bench.tasks.task import ONLINE
 from atlas_bench.text.settings import check_text
 from atlas_bench.training.settings import TrainingSettings, check_training, with_stages
 
-# What the groups hold that have no part in a task that is learnt while it is measured.
-NO_PART = {
+# The groups of a task that is learnt while it is measured: no model, no scale, no training.
+ONLINE_GROUPS = {
     "model": ModelSettings(name="none", mixers=[]),
     "scale": ScaleSettings(name="none"),
     "training": TrainingSettings(tokens=0),
@@ -27,7 +27,7 @@ NO_PART = {
 
 
 def to_settings(config: DictConfig) -> RunSettings:
-    """The composed config as dataclasses, with every combination checked.
+    """The composed config as checked dataclasses.
 
     Raises ConfigError, one sentence that names the key, what is wrong and what would be right.
     """
@@ -68,12 +68,12 @@ def check(settings: RunSettings) -> None:
 
 
 def _check_model(settings: RunSettings) -> None:
-    """The model, how it is trained and what it is asked."""
+    """Raise ValueError for a model, a training and tasks that do not fit together."""
     for name, task in settings.evaluations.items():
         if task.kind == ONLINE:
             raise ConfigError(
-                f"evaluations.{name}: task={task.name} is learnt while it is measured, so it asks "
-                f"no trained model; run it by itself"
+                f"evaluations.{name}: task={task.name} is learnt while it is measured and does not "
+                f"use a trained model; run it by itself"
             )
     if settings.model.hub is not None and (settings.mode, settings.checkpoint) != ("eval", None):
         raise ConfigError(
@@ -87,18 +87,18 @@ def _check_model(settings: RunSettings) -> None:
             f"task={settings.task.name} has nothing to train on; use mode=eval checkpoint=PATH"
         )
     if settings.mode != "eval" and settings.checkpoint is not None:
-        raise ConfigError("checkpoint=PATH is for mode=eval; training goes on with resume=PATH")
+        raise ConfigError("checkpoint=PATH is for mode=eval; resume=PATH continues a training")
     if settings.validation_samples and settings.model.hub is not None:
         raise ConfigError(
-            f"validation_samples={settings.validation_samples} chooses between trained models; "
-            f"model={settings.model.name} is pretrained, leave it 0"
+            f"validation_samples={settings.validation_samples} chooses between trained models, "
+            f"but model={settings.model.name} is pretrained; use validation_samples=0"
         )
     check_settings(settings.model, settings.scale)
     check_training(settings.training)
 
 
 def _check_online(settings: RunSettings) -> None:
-    """A task that is learnt while it is measured takes nothing from other groups."""
+    """Raise ConfigError for settings that a task learnt while it is measured does not use."""
     name = settings.task.name
     if settings.mode in ("train", "eval"):
         raise ConfigError(
@@ -111,18 +111,18 @@ def _check_online(settings: RunSettings) -> None:
     for key, value in given.items():
         if value:
             shown = ",".join(value) if isinstance(value, dict) else value
-            raise ConfigError(f"{key}={shown} has no part in task={name}; leave it out")
-    for group, expected in NO_PART.items():
+            raise ConfigError(f"{key}={shown} does not apply to task={name}; leave it out")
+    for group, expected in ONLINE_GROUPS.items():
         changed = _changed(asdict(getattr(settings, group)), asdict(expected), group)
         if changed is not None:
             raise ConfigError(
-                f"{changed} has no part in task={name}, where the network of task.learner learns "
-                f"and nothing else; leave {group} out"
+                f"{changed} does not apply to task={name}, which trains only the network of "
+                f"task.learner; leave {group} out"
             )
 
 
 def _changed(ours: Any, expected: Any, key: str) -> str | None:
-    """The first key whose value is not as expected, as an override."""
+    """The first key whose value differs from the expected one, as an override."""
     if not isinstance(ours, dict) or not isinstance(expected, dict):
         return None if ours == expected else f"{key.removesuffix('.name')}={ours}"
     found = (_changed(value, expected.get(name), f"{key}.{name}") for name, value in ours.items())
@@ -130,9 +130,9 @@ def _changed(ours: Any, expected: Any, key: str) -> str | None:
 
 
 def check_machine(settings: RunSettings) -> None:
-    """Raise ConfigError in one sentence for what this machine, or its launcher, cannot run.
+    """Raise ConfigError in one sentence if this machine or its launcher cannot run the settings.
 
-    Apart from `check`, because a sweep's jobs may run on other machines than the one it starts on.
+    It is separate from `check` because a sweep's jobs may run on other machines.
     """
     processes = os.environ.get("WORLD_SIZE", "1") if "TORCHELASTIC_RUN_ID" in os.environ else "1"
     if processes != "1":
