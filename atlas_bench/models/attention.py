@@ -136,10 +136,14 @@ class Attention(Mixer):
 
 
 def rotate(x_BHTE: Tensor, positions: Tensor, base: float) -> Tensor:
-    """RoPE: turn each pair (x_i, x_{i + E/2}) by position * base^(-2i/E), angles in float32."""
+    """RoPE: turn each pair (x_i, x_{i + E/2}) by position * base^(-2i/E).
+
+    Angles are float32, or float64 where ``x_BHTE`` is.
+    """
     half = x_BHTE.shape[-1] // 2
-    frequencies = base ** (-torch.arange(half, device=x_BHTE.device, dtype=torch.float32) / half)
-    angles = positions[:, None].float() * frequencies
+    wide = torch.promote_types(x_BHTE.dtype, torch.float32)
+    frequencies = base ** (-torch.arange(half, device=x_BHTE.device, dtype=wide) / half)
+    angles = positions[:, None].to(wide) * frequencies
     cos, sin = angles.cos().to(x_BHTE.dtype), angles.sin().to(x_BHTE.dtype)
     first, second = x_BHTE.chunk(2, -1)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)

@@ -58,7 +58,11 @@ class NeuralMemoryState:
 
 def gate_function(spec: MemorySpec, x: Tensor) -> Tensor:
     """sigmoid, or clamp(x / 6 + 1/2, 0, 1), which reaches exactly 0 and 1."""
-    return F.hardsigmoid(x) if spec.gate == "hard_sigmoid" else torch.sigmoid(x)
+    if spec.gate != "hard_sigmoid":
+        return torch.sigmoid(x)
+    if x.dtype == torch.float64:  # PyTorch's CUDA kernel multiplies by 1/6 in float32
+        return ((x + 3) / 6).clamp(0, 1)
+    return F.hardsigmoid(x)
 
 
 def unit(x: Tensor) -> Tensor:

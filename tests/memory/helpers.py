@@ -117,7 +117,7 @@ class Case:
         part = {name: tensor[:, start:end] for name, tensor in self.inputs.items()}
         rate = part["rate"]
         if self.spec.gate == "hard_sigmoid":
-            rate = torch.nn.functional.hardsigmoid(rate)
+            rate = ((rate + 3) / 6).clamp(0, 1)  # CUDA's hardsigmoid has 1/6 in float32
         gates = Gates(part["retain"], rate, part["momentum"], part["weight"])
         return form(self.spec, self.parameters, part["q"], part["k"], part["v"], gates, state)
 
