@@ -1,8 +1,10 @@
-"""Fixed sets of token sequences with a target at some positions, and the order of passes over them.
+"""Fixed sets of token sequences with targets at some positions, and the order of passes over them.
 
-Tasks on made-up tokens (MQAR, MAD) train on a fixed set again and again. Here an epoch is no state:
-which examples make a batch is a function of the seed and the batch's place in the run alone, so a
-resumed run goes on with exactly the batches that an uninterrupted one would have seen.
+Synthetic tasks (MQAR, MAD) train on a fixed set in several passes. A pass has no state: the seed
+and the batch's place in the run decide its examples, so a resumed run gets exactly the batches of
+an uninterrupted run.
+
+Legend: N examples of T tokens.
 """
 
 from __future__ import annotations
@@ -21,10 +23,10 @@ UNLABELLED = -1  # the target where nothing is asked
 
 
 def distinct(rng: np.random.Generator, rows: int, size: int, low: int, high: int) -> np.ndarray:
-    """(rows, size) int16, each row ``size`` different numbers of low .. high - 1 in random order.
+    """(rows, size) int16; a row has ``size`` different numbers of low .. high - 1 in random order.
 
-    Whatever stands earlier in its row already is drawn again until nothing does. That compares
-    numbers for equality only, so every row of different numbers is as likely as any other.
+    Numbers that already appear earlier in their row are drawn again. This only compares numbers for
+    equality, so all rows of different numbers are equally likely.
     """
     drawn = rng.integers(low, high, (rows, size), dtype=np.int16)
     unsure = np.arange(rows)
@@ -42,7 +44,7 @@ def distinct(rng: np.random.Generator, rows: int, size: int, low: int, high: int
 class Examples:
     """``inputs`` and ``targets`` (N, T) int16; a target is UNLABELLED where nothing is asked.
 
-    int16, because a training set is held as a whole: vocabularies end below 32,768.
+    They are int16 because a training set is in memory as a whole; vocabularies are below 32,768.
     """
 
     inputs: np.ndarray
@@ -57,12 +59,12 @@ class Examples:
 
     @property
     def fingerprint(self) -> str:
-        """Of all tokens and targets: the same on every machine, and not after a changed draw."""
+        """A hash of all tokens and targets: equal on every machine, different if a draw changes."""
         joined = b"".join(part.astype("<i2").tobytes() for part in (self.inputs, self.targets))
         return hashlib.sha256(joined).hexdigest()[:16]
 
     def batch(self, rows: np.ndarray | slice) -> Batch:
-        """Some of the examples. Unlabelled targets become 0, which the mask leaves out."""
+        """The examples in ``rows``. Unlabelled targets become 0; the mask excludes them."""
         inputs, targets = self.inputs[rows], self.targets[rows]
         asked = targets != UNLABELLED
         return Batch(
@@ -84,10 +86,10 @@ def mean_by_example(predictions: TokenPredictions) -> np.ndarray:
 
 
 class Passes:
-    """Batches from one or more fixed sets, pass after pass, every pass in another order.
+    """Batches from one or more fixed sets, in passes that each have another order.
 
     A batch comes from one set, since sets may differ in length; sets take turns in proportion to
-    their sizes. Every example of a set is seen once before any is seen again.
+    their sizes. Every example of a set appears once before any appears again.
     """
 
     def __init__(self, sets: Sequence[Examples], seed: int) -> None:
@@ -96,12 +98,12 @@ class Passes:
     def batch(self, first: int, count: int) -> Batch:
         """The training examples ``first`` .. ``first + count - 1`` of the run.
 
-        Raises ValueError where ``first`` is no multiple of ``count``: batches of one size make a
-        run.
+        Raises ValueError unless ``first`` is a multiple of ``count``: all batches of a run have one
+        size.
         """
         number, rest = divmod(first, count)
         if rest:
-            raise ValueError(f"example {first} does not begin a batch of {count}")
+            raise ValueError(f"example {first} is not the first of a batch of {count}")
         turns = [max(1, round(len(examples) / count)) for examples in self.sets]
         epoch, place = divmod(number, sum(turns))
         turn = int(_order(sum(turns), self.seed, "turns", epoch)[place])
@@ -113,7 +115,7 @@ class Passes:
         return self.sets[which].batch(self._rows(which, np.arange(start, start + count)))
 
     def _rows(self, which: int, numbers: np.ndarray) -> np.ndarray:
-        """Where in a set the run's ``numbers``-th draws from it lie."""
+        """The rows of a set for the run's ``numbers``-th draws from it."""
         size = len(self.sets[which])
         rows = np.empty_like(numbers)
         for turn in range(numbers[0] // size, numbers[-1] // size + 1):

@@ -1,4 +1,4 @@
-"""Nominal context lengths such as 16k, and what a convention makes of them."""
+"""Nominal context lengths such as 16k, and their tokens in each convention."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Convention:
-    """What a nominal length means: tokens in "1k", and how many are kept for the prompt."""
+    """The meaning of a nominal length: tokens in "1k", and tokens reserved for the prompt."""
 
     kilo: int
     allowance: int
@@ -30,7 +30,7 @@ def parse_length(length: str | int, convention: str = "public") -> int:
     match = re.fullmatch(r"(\d+)([kKmM]?)", str(length).strip())
     if match is None:
         raise ValueError(
-            f"task.lengths: {length!r} is no length; write for instance 0k, 16k, 1M or 512"
+            f"task.lengths: {length!r} is not a length; write for instance 0k, 16k, 1M or 512"
         )
     kilo = _convention(convention).kilo
     return int(match[1]) * {"": 1, "k": kilo, "m": kilo * kilo}[match[2].lower()]
@@ -47,7 +47,7 @@ def format_length(nominal_tokens: int, convention: str = "public") -> str:
 
 
 def context_tokens(length: str | int, convention: str = "public") -> int:
-    """Tokens of facts and noise at a nominal length; 0 for ``0k``, which means facts alone.
+    """Tokens of facts and noise at a nominal length; 0 for ``0k``, which means only facts.
 
     ``public``: nominal - 300 with 1k = 1000. ``finetuning``: nominal - 20 with 1k = 1024.
     Raises ValueError naming ``task.lengths`` when the allowance leaves nothing.
@@ -56,8 +56,8 @@ def context_tokens(length: str | int, convention: str = "public") -> int:
     allowance = _convention(convention).allowance
     if 0 < nominal <= allowance:
         raise ValueError(
-            f"task.lengths: {length} tokens are all taken by the {allowance} kept for the prompt "
-            f"({convention} convention); choose a longer one, or 0k for the facts alone"
+            f"task.lengths: {length} is not more than the {allowance} tokens that are reserved for "
+            f"the prompt ({convention} convention); choose a longer one, or 0k for only the facts"
         )
     return max(0, nominal - allowance)
 

@@ -46,7 +46,7 @@ def test_batches_depend_on_seed_and_place_alone() -> None:
     later = Passes([numbered(40)], 1)
     assert later.batch(13 * 8, 8).inputs[:, 0].tolist() == expected[13]
     assert seen(Passes([numbered(40)], 2), 20, 8) != expected
-    with pytest.raises(ValueError, match="example 5 does not begin a batch of 8"):
+    with pytest.raises(ValueError, match="example 5 is not the first of a batch of 8"):
         later.batch(5, 8)
 
 
@@ -73,7 +73,7 @@ def test_distinct_rows_are_uniform_over_ordered_tuples() -> None:
 
 def test_accuracy_is_of_an_example_before_it_is_of_all() -> None:
     found = TokenPredictions(
-        example=np.array([0, 0, 0, 1]), position=np.arange(4), wanted=np.array([1, 2, 3, 4]),
+        example=np.array([0, 0, 0, 1]), position=np.arange(4), target=np.array([1, 2, 3, 4]),
         predicted=np.array([1, 0, 3, 9]), loss=np.zeros(4, dtype=np.float32),
     )  # fmt: skip
     assert mean_by_example(found).tolist() == [pytest.approx(2 / 3), 0.0]

@@ -182,7 +182,7 @@ def test_scores_are_of_the_text_whatever_the_tokens(folder: Path, tokenizer: Tok
     loss = np.where(position < 256, 2.0, 1.0).astype(np.float32)
     nothing = np.zeros(len(loss), dtype=np.int64)
     found = task.judge(cell, TokenPredictions(example, position, nothing, nothing, loss))
-    value = {each.metric: each.value for each in found if each.cell == cell}
+    value = {each.metric.name: each.value for each in found if each.cell == cell}
     texts = [(folder / f"{number:02d}.txt").read_text() for number in range(7, 40, 8)]
     tokens = sum(len(tokenizer.encode(text)) for text in texts)
     total = float(loss.sum())
@@ -195,7 +195,7 @@ def test_scores_are_of_the_text_whatever_the_tokens(folder: Path, tokenizer: Tok
     assert all(each.correct is None for each in found)
     full = int(task._windows_of(512).full.sum())
     assert full >= 3
-    by_position = {e.cell.subtask: e for e in found if e.metric == "position_loss"}
+    by_position = {e.cell.subtask: e for e in found if e.metric.name == "position_loss"}
     assert {name: (e.value, e.samples) for name, e in by_position.items()} == {
         "0-255": (2.0, 256 * full), "256-511": (1.0, 256 * full),
     }  # fmt: skip
@@ -286,7 +286,7 @@ def test_a_stream_gives_the_same_rows_after_a_restart(
     ("task", "text", "said"),
     [
         ({"lengths": []}, {}, "task.lengths is empty"),
-        ({"lengths": ["1q"]}, {}, "task.lengths: '1q' is no length"),
+        ({"lengths": ["1q"]}, {}, "task.lengths: '1q' is not a length"),
         ({"lengths": ["0k"]}, {}, "task.lengths: 0k leaves nothing"),
         ({"held_out_characters": 0}, {}, "task.held_out_characters=0 must"),
         ({}, {"source": "stream"}, "text.source=stream needs text.dataset=NAME"),

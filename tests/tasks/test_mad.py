@@ -228,8 +228,8 @@ def test_macro_accuracy_weighs_tokens_and_batches_equally() -> None:
     assert macro_accuracy(two, batch=2) == pytest.approx((2 * (1 + 1 / 2 + 0) / 3 + 1 * 1) / 3)
     task = MadTask(MadSettings(), TextSettings(), seed=0, question_every=10)
     macro, micro = task.judge(task.cells()[0], found([0] * 5, [1, 1, 1, 1, 2], [1, 1, 1, 3, 2]))
-    assert (macro.metric, macro.correct, macro.samples) == ("macro_accuracy", None, 1)
-    assert (micro.metric, micro.value, micro.correct, micro.samples) == ("accuracy", 0.8, 4, 5)
+    assert (macro.metric.name, macro.correct, macro.samples) == ("macro_accuracy", None, 1)
+    assert (micro.metric.name, micro.value, micro.correct, micro.samples) == ("accuracy", 0.8, 4, 5)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_macro_accuracy_weighs_tokens_and_batches_equally() -> None:
         ({"change": "vocab_33"}, r"task\.change=vocab_33 is not one of baseline, vocab_32"),
         ({"change": "noise_0.4"}, r"task\.change=noise_0.4 is not one of"),
         ({"test_examples": 0}, r"task\.test_examples=0 must be at least 1"),
-        ({"change": "train_size_800", "train_examples": 9}, "both say how many examples"),
+        ({"change": "train_size_800", "train_examples": 9}, "both set the number of examples"),
     ],
 )
 def test_what_is_no_case_names_the_key(change: dict, said: str) -> None:

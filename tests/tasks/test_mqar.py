@@ -133,11 +133,11 @@ def test_grids_are_the_protocol_s() -> None:
 def test_accuracy_is_averaged_over_examples() -> None:
     one = task()
     found = TokenPredictions(
-        example=np.repeat([0, 1], 8), position=np.arange(16), wanted=np.zeros(16, dtype=np.int64),
+        example=np.repeat([0, 1], 8), position=np.arange(16), target=np.zeros(16, dtype=np.int64),
         predicted=np.array([0] * 8 + [0] * 2 + [1] * 6), loss=np.zeros(16, dtype=np.float32),
     )  # fmt: skip
     (measured,) = one.judge(one.cells()[0], found)
-    assert (measured.metric, measured.value, measured.samples) == ("accuracy", 0.625, 2)
+    assert (measured.metric.name, measured.value, measured.samples) == ("accuracy", 0.625, 2)
     assert measured.correct == 1.25
 
 
@@ -150,7 +150,7 @@ def test_accuracy_is_averaged_over_examples() -> None:
         ({"grid": [{"length": 64, "pairs": 17}]}, "17 pairs and their queries need 68 tokens"),
         ({"grid": [{"length": 63, "pairs": 4}]}, "even length"),
         ({"grid": "zoology_512", "passes": 4}, "4 x 64 pairs and their queries need 640 tokens"),
-        ({"grid": "based", "vocab_size": 400}, "different keys and task.vocab_size=400 has 199"),
+        ({"grid": "based", "vocab_size": 400}, "different keys, but task.vocab_size=400 has 199"),
         ({"vocab_size": 40_000}, r"task\.vocab_size=40000 must be at least 16 and at most 32766"),
         ({"test_examples": 0}, r"task\.test_examples=0 must be at least 1"),
     ],

@@ -1,8 +1,10 @@
 """The sequences of the learnability study (ATLAS section 6.4): random inputs, and random maps.
 
-Shapes: T tokens, D their dimension. All weights are normal with variance 1 / inputs, so that maps
-neither grow nor shrink what they are given. Attention over random keys is almost flat, as the paper
-says of its own: what it reads is close to a running mean, which shrinks as it gets longer.
+All weights are normal with variance 1 / inputs, so that maps keep the scale of their inputs.
+Attention over random keys is almost uniform, as the paper says of its own: its output is close to a
+running mean, which shrinks with the length.
+
+Legend: T tokens of dimension D.
 """
 
 from __future__ import annotations
@@ -15,16 +17,16 @@ from torch.nn import functional as F
 from atlas_bench.seeding import generator
 
 TARGETS = ("low_rank", "mlp", "attention_mlp", "attention_inputs", "window_attention_mlp")
-QUERIES = 1024  # of one piece: scores of all at once would be T^2 numbers
+QUERIES = 1024  # queries of one piece: all scores at once would be T^2 numbers
 
 
 def sequence(
     target: str, length: int, dimension: int, *, rank: int, window: int, parts: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and outputs (T, D), float32, decided by ``parts`` and, the map alone, by the target.
+    """Inputs and outputs (T, D), float32. ``parts`` decide the inputs, and with the target the map.
 
-    An output depends on its own input and, with attention, on those before it; so a longer sequence
-    begins as a shorter one.
+    An output depends on its own input and, with attention, on earlier inputs, so a longer sequence
+    begins like a shorter one.
     """
     drawn = generator("learnability", "inputs", *parts).standard_normal(
         (length, dimension), dtype=np.float32
@@ -46,14 +48,14 @@ def _weights(rng: np.random.Generator, inputs: int, outputs: int) -> Tensor:
 
 
 def _mlp(rng: np.random.Generator, x_TD: Tensor) -> Tensor:
-    """A random network of one hidden layer as wide as the tokens, with GELU."""
+    """A random network with one hidden layer of width D and GELU."""
     dimension = x_TD.shape[1]
     hidden_TD = F.gelu(x_TD @ _weights(rng, dimension, dimension))
     return hidden_TD @ _weights(rng, dimension, dimension)
 
 
 def _attention(rng: np.random.Generator, x_TD: Tensor, window: int) -> Tensor:
-    """What one causal head with random projections reads (T, D); a query sees ``window`` tokens,
+    """The output (T, D) of one causal head with random projections. A query sees ``window`` tokens,
     itself included."""
     length, dimension = x_TD.shape
     q_TD, k_TD, v_TD = (x_TD @ _weights(rng, dimension, dimension) for _ in range(3))

@@ -1,10 +1,10 @@
 """The six generators of MAD (mechanistic architecture design), many sequences at once.
 
 Protocol: Poli et al. 2024 (2403.17844) and its repository (mad/data/instances.py). Every function
-takes a generator of random numbers, how many sequences, the case, and whether they are trained on;
-it gives inputs and targets (count, T) with UNLABELLED targets where nothing is asked.
+takes a random generator, the number of sequences, the case, and whether they are for training. It
+returns inputs and targets (N, T), with UNLABELLED targets where nothing is asked.
 
-Legend: N sequences, M pairs of a sequence.
+Legend: N sequences of T tokens, M pairs in a sequence.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import numpy as np
 from atlas_bench.seeding import generator
 from atlas_bench.tasks.examples import UNLABELLED, Examples
 
-MOTIF = 3  # most tokens of a key or value in fuzzy recall
-MAP_SEED = 12345  # of memorization's one map from keys to values
-BLOCK = 1024  # sequences drawn from one seed: the first of a set are the same however many follow
+MOTIF = 3  # maximum tokens of a key or value in fuzzy recall
+MAP_SEED = 12345  # decides memorization's one map from keys to values
+BLOCK = 1024  # sequences of one seed: the first of a set do not depend on how many follow
 
 Pair = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One difficulty of a subtask: sizes in tokens, ``noise`` the share of pairs that are none."""
+    """One difficulty of a subtask. Sizes are in tokens, ``noise`` is the share of noise pairs."""
 
     vocab: int
     length: int
@@ -37,7 +37,7 @@ class Case:
 
 
 def mad_examples(subtask: str, case: Case, *, count: int, training: bool, seed: object) -> Examples:
-    """``count`` sequences of a subtask; what is asked of them depends on ``training``."""
+    """``count`` sequences of a subtask; ``training`` decides which targets are labelled."""
     draw = GENERATORS[subtask]
     sizes = (case.vocab, case.length, case.noise, case.copies, training)
     parts = [
@@ -51,18 +51,18 @@ def mad_examples(subtask: str, case: Case, *, count: int, training: bool, seed: 
 def recall(rng: np.random.Generator, count: int, case: Case, training: bool) -> Pair:
     """In-context recall, with ``case.noise`` noisy recall: (count, length - 1).
 
-    length / 2 pairs of a key from the lower half of the vocabulary and its value from the upper, by
-    a map of the sequence's own. A pair may be two tokens of noise instead; at least one is not. The
-    last pair is one that was there. Training asks for every next token, the test for the values of
-    keys that were there before.
+    length / 2 pairs of a key from the lower half of the vocabulary and its value from the upper
+    half, by a map that each sequence has of its own. A pair may be two tokens of noise instead; at
+    least one is not. The last pair repeats an earlier one. Training asks for every next token, the
+    test for the values of keys that appeared before.
     """
     pairs, told = case.length // 2 - 1, case.vocab - case.noise_vocab
     keys = rng.integers(0, told // 2, (count, pairs))
     noisy = rng.random((count, pairs)) < case.noise
     noisy[np.arange(count), rng.integers(0, pairs, count)] = False
-    kept = np.where(noisy, -1 - np.arange(pairs), keys)  # noise repeats nothing
+    kept = np.where(noisy, -1 - np.arange(pairs), keys)  # a noise pair is never a repetition
     first = first_occurrence(kept) == np.arange(pairs)
-    # the last key is one of the different keys before it, each as likely
+    # the last key is one of the different keys before it, all equally likely
     last = np.argmax(rng.random((count, pairs)) * (first & ~noisy), 1)
     keys = np.concatenate([keys, keys[np.arange(count), last][:, None]], 1)
     mapping = rng.integers(told // 2, told, (count, told // 2))
@@ -77,10 +77,10 @@ def recall(rng: np.random.Generator, count: int, case: Case, training: bool) -> 
 
 
 def fuzzy_recall(rng: np.random.Generator, count: int, case: Case, training: bool) -> Pair:
-    """Recall of keys and values that are 1 to MOTIF different tokens, keys of MOTIF in the test.
+    """Recall of keys and values of 1 to MOTIF different tokens; in the test keys have MOTIF.
 
-    Pairs follow each other until the next might not fit; padding before them makes the length. The
-    pair that is asked for at the end is told at a place drawn beforehand.
+    Pairs are added until the next might not fit, and padding before them fills the sequence. The
+    last pair, the probe, repeats a pair at a place that is drawn beforehand.
     """
     half = (case.vocab - 1) // 2  # the last token is the padding
     most = case.length // (2 if training else MOTIF + 1) + 1
@@ -90,14 +90,14 @@ def fuzzy_recall(rng: np.random.Generator, count: int, case: Case, training: boo
     value_sizes = rng.integers(1, MOTIF + 1, (count, most))
     keys = _motifs(rng, (count, most), 0, half)
     values = _motifs(rng, (count, most), half, case.vocab - 1)
-    # Column 0 is the pair of the probe, and the sequence what follows it.
+    # Column 0 is the pair of the probe; the other columns are the sequence.
     probe = key_sizes[:, 0] + value_sizes[:, 0]
     room = case.length - probe - 2 * MOTIF
     place = rng.integers(0, case.length - 2 * probe)
     spelt = (keys + 1) * (np.arange(MOTIF) < key_sizes[..., None])
     code = spelt @ (case.vocab ** np.arange(MOTIF))
     rows = np.arange(count)
-    for _ in range(2):  # find where the probe falls, and put it there unless it is there already
+    for _ in range(2):  # find the place of the probe, and put it there unless it already appeared
         same = first_occurrence(code)
         sizes = key_sizes + np.take_along_axis(value_sizes, same, 1)
         starts = np.cumsum(sizes[:, 1:], 1) - sizes[:, 1:]
@@ -115,8 +115,8 @@ def _spell(
 ) -> Pair:
     """Fuzzy pairs (tokens (N, M, MOTIF) and sizes (N, M)) as sequences, the probe's pair last.
 
-    ``same`` is the first pair with an equal key, whose value counts; ``laid`` where each pair but
-    the probe's starts, and whether it is there.
+    ``same`` is the first pair with an equal key, whose value counts. ``laid`` says where each pair
+    except the probe's starts, and whether it is in the sequence.
     """
     count, most = same.shape
     spelling = np.take_along_axis(values[0], same[..., None], 1)
@@ -126,7 +126,7 @@ def _spell(
     end = np.where(kept, starts + sizes[:, 1:], 0).max(1)
     starts = np.concatenate([end[:, None], starts], 1)
     kept = np.concatenate([np.ones((count, 1), dtype=bool), kept], 1)
-    repeated = np.ones((count, most), dtype=bool)  # the probe at the end is always asked for
+    repeated = np.ones((count, most), dtype=bool)  # the probe at the end is always labelled
     told = np.where(kept, same, -1 - np.arange(most))[:, 1:]
     repeated[:, 1:] = first_occurrence(told) != np.arange(most - 1)
     starts = starts + (case.length + 1 - end - sizes[:, 0])[:, None]
@@ -143,11 +143,11 @@ def _spell(
 
 
 def selective_copying(rng: np.random.Generator, count: int, case: Case, training: bool) -> Pair:
-    """Tokens among blanks, a copy token, and as many blanks as there were tokens, in whose places
-    the tokens are asked for in order."""
+    """Tokens among blanks, then a copy token, then one blank for each token. The targets of these
+    last blanks are the tokens in their order."""
     copies, blanks = case.copies, case.length - 2 * case.copies - 1
     tokens = rng.integers(0, case.vocab - 2, (count, copies))
-    # before which token each blank stands
+    # the token after each blank
     before = rng.integers(0, copies, (count, blanks)) + copies * np.arange(count)[:, None]
     spread = np.bincount(before.ravel(), minlength=count * copies).reshape(count, copies)
     inputs = np.full((count, case.length), case.vocab - 2)
@@ -159,15 +159,15 @@ def selective_copying(rng: np.random.Generator, count: int, case: Case, training
 
 
 def compression(rng: np.random.Generator, count: int, case: Case, training: bool) -> Pair:
-    """Random tokens and a compression token, all of which are asked for at their places."""
+    """Random tokens and a compression token; every token is its own target."""
     inputs = rng.integers(0, case.vocab - 1, (count, case.length))
     inputs[:, -1] = case.vocab - 1
     return inputs, inputs.copy()
 
 
 def memorization(rng: np.random.Generator, count: int, case: Case, training: bool) -> Pair:
-    """Keys, each followed by an insert token in whose place the key's value is asked for. The map
-    from keys to values is the same for all sequences, so it has to be learnt by heart."""
+    """Keys, each followed by an insert token whose target is the key's value. The map from keys to
+    values is the same for all sequences, so a model must memorize it."""
     told = case.vocab - 1
     fixed = generator("mad", "map", MAP_SEED, case.vocab)
     mapping = told // 2 + fixed.permutation(told - told // 2)[: told // 2]
@@ -188,7 +188,7 @@ GENERATORS: dict[str, Callable[[np.random.Generator, int, Case, bool], Pair]] = 
 
 
 def _motifs(rng: np.random.Generator, shape: tuple[int, int], low: int, high: int) -> np.ndarray:
-    """(*shape, MOTIF) Different tokens of low .. high - 1 in random order."""
+    """(*shape, MOTIF) different tokens of low .. high - 1 in random order."""
     one, two, three = (rng.integers(low, high - i, shape) for i in range(MOTIF))
     two += two >= one
     three += three >= np.minimum(one, two)
@@ -197,7 +197,7 @@ def _motifs(rng: np.random.Generator, shape: tuple[int, int], low: int, high: in
 
 
 def first_occurrence(codes_NM: np.ndarray) -> np.ndarray:
-    """(N, M) Where in its row each code stands for the first time."""
+    """(N, M) the place in its row where each code appears first."""
     order = np.argsort(codes_NM, 1, kind="stable")
     ranked = np.take_along_axis(codes_NM, order, 1)
     new = np.ones(ranked.shape, dtype=bool)
@@ -209,5 +209,5 @@ def first_occurrence(codes_NM: np.ndarray) -> np.ndarray:
 
 
 def _shifted(whole: np.ndarray, labels: np.ndarray, training: bool) -> Pair:
-    """Inputs and what follows them: in training every next token, else the labels."""
+    """Inputs and their targets: every next token in training, else the labels."""
     return whole[:, :-1], (whole if training else labels)[:, 1:]

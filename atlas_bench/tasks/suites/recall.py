@@ -1,9 +1,10 @@
 """In-context recall as in "Just read twice" (Arora et al. 2024): prompt, window, metric.
 
-A document ends in a question put as the beginning of a sentence; the model goes on, and is right
-where what it says up to the end of the line contains an answer. A document longer than the window
-is cut around the answer, in tokens of the model itself. Facts from the paper's repository
-(HazyResearch/prefix-linear-attention, lm-eval-harness: api/task.py, tasks/based_*/task.py).
+A document ends with a question, written as the beginning of a sentence that the model continues.
+The model is right if its output up to the end of the line contains an answer. A document longer
+than the window is cut around the answer, in tokens of the model itself. Source: the paper's
+repository (HazyResearch/prefix-linear-attention, lm-eval-harness: api/task.py,
+tasks/based_*/task.py).
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-CONTEXT_TOKENS = 2048  # of document, question and answer
-ANSWER_TOKENS = 50  # of these kept for the answer
-_MARKS = re.compile(r"\[PAR\]|\[DOC\]|\[TLE\]")  # of paragraphs and titles in TriviaQA
+CONTEXT_TOKENS = 2048  # tokens of document, question and answer together
+ANSWER_TOKENS = 50  # tokens of these that are reserved for the answer
+_MARKS = re.compile(r"\[PAR\]|\[DOC\]|\[TLE\]")  # marks of paragraphs and titles in TriviaQA
 
 
 class Encoder(Protocol):
@@ -26,8 +27,8 @@ class Encoder(Protocol):
 def window(text: str, answers: Sequence[str], tokenizer: Encoder, tokens: int) -> str:
     """At most ``tokens`` tokens of ``text``, half of them before the answer.
 
-    That is the first answer's first occurrence, whatever its case; where it does not occur, that
-    of the next answer; where none does, the beginning of the text.
+    The answer is the first occurrence, ignoring case, of the first answer that the text contains.
+    Without one, the window is at the beginning of the text.
     """
     text = text.strip()
     ids = tokenizer.encode(text)
@@ -42,7 +43,7 @@ def window(text: str, answers: Sequence[str], tokenizer: Encoder, tokens: int) -
 
 
 def prompt(document: dict[str, Any]) -> str:
-    """The context, without marks and copies of the question at its end, and the question."""
+    """The context without marks and without copies of the question at its end, and the question."""
     question = document["question"].strip()
     context = _MARKS.sub("", document["context"]).strip()
     while question and context.lower().endswith(question.lower()):
@@ -51,10 +52,10 @@ def prompt(document: dict[str, Any]) -> str:
 
 
 def contains(output: str, answers: Sequence[str]) -> bool:
-    """Whether an answer is part of the output, whatever its case."""
+    """Whether the output contains an answer, ignoring case."""
     return any(answer.lower() in output.lower() for answer in answers)
 
 
 def process_results(document: dict[str, Any], results: Sequence[str]) -> dict[str, float]:
-    """lm-eval's hook: the metrics of one document from what the model said."""
+    """lm-eval's hook: the metrics of one document, from the model's output."""
     return {"contains": float(contains(results[0], document["answers"]))}
