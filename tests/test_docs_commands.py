@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from docs_pages import PAGES, REPOSITORY, Command, WrongCommand, check, commands, prose, spans
-from walkthroughs import followed  # noqa: F401
+from walkthroughs import followed, new_files  # noqa: F401
 
 from atlas_bench.cli import run as cli
 from atlas_bench.cli import sweep as sweep_cli
@@ -220,12 +220,7 @@ def missing_files(text: str) -> list[str]:
             named.append((span, any(any(root.glob(path.rstrip("/"))) for root in roots)))
         elif "/" not in path and path.endswith((".py", ".yaml")):
             named.append((span, any((REPOSITORY / "atlas_bench").rglob(path))))
-    followed_files = (
-        "conf/model/ttt_mlp.yaml",
-        "conf/task/parity.yaml",
-        "atlas_bench/tasks/parity.py",
-    )
-    return [span for span, there in named if not there and span not in followed_files]
+    return [span for span, there in named if not there and span not in new_files()]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

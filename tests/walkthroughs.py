@@ -1,7 +1,8 @@
-"""What the pages about adding a model and a task say to write, put where they say to."""
+"""What the pages say to write to add something, put where they say to."""
 
 from __future__ import annotations
 
+import importlib
 import re
 import shutil
 import sys
@@ -12,9 +13,15 @@ import pytest
 from docs_pages import REPOSITORY, blocks
 
 from atlas_bench.config.locations import folder_of
-from atlas_bench.tasks.registry import TASKS
 
 FILE = re.compile(r"`((?:conf|atlas_bench)/[\w/]+\.(?:py|yaml))`")
+FOLLOWED = ("adding_a_model.md", "adding_a_task.md", "architecture.md")
+REGISTRIES = {
+    "atlas_bench/models/mixer.py": "MIXERS",
+    "atlas_bench/tasks/registry.py": "TASKS",
+    "atlas_bench/evaluation/evaluators.py": "EVALUATORS",
+    "atlas_bench/tracking/__init__.py": "TRACKERS",
+}
 
 
 def files_of(page: str) -> list[tuple[str, str]]:
@@ -27,26 +34,54 @@ def files_of(page: str) -> list[tuple[str, str]]:
     return found
 
 
-def follow(page: str, conf: Path) -> None:
-    """Write the page's YAML below ``conf`` and do its lines of the registry in this process."""
+def new_files() -> set[str]:
+    """The files that the pages add to the repository."""
+    return {name for page in FOLLOWED for name, _ in files_of(page)} - set(REGISTRIES)
+
+
+def follow(
+    page: str,
+    patch: pytest.MonkeyPatch,
+    *,
+    conf: Path | None = None,
+    only: tuple[str, ...] | None = None,
+) -> None:
+    """Write the page's files in this process and its YAML below ``conf``, and add its lines to the
+    registries. ``only``: these files alone."""
     names: dict[str, object] = {}
     for name, text in files_of(page):
+        if only is not None and name not in only:
+            continue
+        if name in REGISTRIES:
+            _register(name, text, names, patch)
+            continue
+        assert not (REPOSITORY / name).exists(), f"{name} exists already"
         if name.endswith(".yaml"):
-            assert not (REPOSITORY / name).exists(), f"{name} is there already"
             (conf.parent / name).write_text(text, encoding="utf-8")
-        elif name == "atlas_bench/tasks/registry.py" and "import" in text:
-            exec(text, names)
-        elif name == "atlas_bench/tasks/registry.py":
-            TASKS.update(eval(f"{{{text}}}", names))
         else:
-            module = types.ModuleType(name.removesuffix(".py").replace("/", "."))
-            sys.modules[module.__name__] = module
+            module = types.ModuleType(_module(name))
+            patch.setitem(sys.modules, module.__name__, module)
             exec(compile(text, name, "exec"), module.__dict__)
+
+
+def _register(file: str, text: str, names: dict[str, object], patch: pytest.MonkeyPatch) -> None:
+    """An import, kept in ``names``, or one line of the registry in ``file``."""
+    assert text.count("\n") == 1, f"{file}: not one line: {text}"
+    if text.startswith("from "):
+        exec(text, names)
+        return
+    registry = getattr(importlib.import_module(_module(file)), REGISTRIES[file])
+    for key, entry in eval(f"{{{text}}}", names).items():
+        patch.setitem(registry, key, entry)
+
+
+def _module(file: str) -> str:
+    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory: pytest.TempPathFactory):
-    """Both pages followed, in a copy of conf/."""
+    """All pages followed, in a copy of conf/."""
     conf = tmp_path_factory.mktemp("clone") / "conf"
     shutil.copytree(folder_of("conf"), conf)
     with pytest.MonkeyPatch.context() as patch:
@@ -55,10 +90,6 @@ def followed(tmp_path_factory: pytest.TempPathFactory):
                 patch.setattr(
                     module, "folder_of", lambda kind: conf if kind == "conf" else folder_of(kind)
                 )
-        before = dict(TASKS)
-        follow("adding_a_model.md", conf)
-        follow("adding_a_task.md", conf)
+        for page in FOLLOWED:
+            follow(page, patch, conf=conf)
         yield conf
-        TASKS.clear()
-        TASKS.update(before)
-        sys.modules.pop("atlas_bench.tasks.parity")
