@@ -19,7 +19,7 @@ grows as a falls, and the gradient of the sigmoid that makes a stays exact.
 
 The library's states are (B, H, K, V), ours are transposed. Written for fla-core 0.6.0. The tests
 compare it with the recurrences that the library documents, and run its kernels in Triton's
-interpreter in float16. It has not run on a GPU yet.
+interpreter in float16; benchmarks/gpu_check.py compares it on a GPU.
 
 Legend: B batch, T tokens, H heads, K key size, V value size, D features.
 """

@@ -3,8 +3,8 @@
 Only the recurrences come from the library. The layers are written here, after the papers and with
 the sizes and the start of the library's own layers, because those change their caches in place and
 Mamba-2's layer does not accept a second piece of a sequence. As in NeuralMemory, to which they are
-compared, queries start as keys and the convolutions as plain sums. The kernels need a GPU and have
-not run on one yet; the layers are tested with the recurrences that the library documents.
+compared, queries start as keys and the convolutions as plain sums. The kernels need a GPU; on a
+CPU the layers are tested with the recurrences that the library documents.
 
 Legend: B batch, T tokens of this call, H heads, K key size, V value size, C convolved channels, W
 width.
