@@ -1,4 +1,4 @@
-"""What the terminal shows while something takes long."""
+"""The console, and progress bars for work that takes long."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rich.progress import (
 
 
 def plain_console() -> Console:
-    """One that prints overrides and paths as they are: their brackets are no markup."""
+    """A console that prints overrides and paths as they are: brackets are not markup."""
     return Console(markup=False, emoji=False)
 
 
 def progress_bars(console: Console) -> Progress:
-    """Bars with counts, times and a note; nothing where the output is no terminal."""
+    """Bars with counts, times and a note; nothing if the output is not a terminal."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -1,4 +1,4 @@
-"""Stopping on a signal without losing anything."""
+"""Stop on a signal without losing anything."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import signal
 
 
 class Interrupted(Exception):
-    """A signal asked to stop; whoever raises this has saved what there was to save."""
+    """A signal asked to stop; the code that raises this has saved its work."""
 
 
 class StopSignal:
-    """Remembers SIGINT and SIGTERM, so that work stops at the next step; a second one kills."""
+    """Remembers SIGINT and SIGTERM, so that work stops at the next step; a second signal kills."""
 
     def __init__(self) -> None:
         self.received: int | None = None

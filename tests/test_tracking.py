@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from in_process import atlas_bench
 
 from atlas_bench.tracking import TRACKERS, NoTracker, Tracker, make_tracker
 from atlas_bench.tracking.wandb_tracker import WandbTracker
@@ -204,6 +205,40 @@ def test_the_config_chooses_a_tracker(tmp_path: Path) -> None:
     whole_run(tracker, tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert set(TRACKERS) == {"none", "wandb"}
+
+
+NEW_TRACKER = """
+import json
+from atlas_bench.tracking import NoTracker
+
+class LinesTracker(NoTracker):
+    def start(self, config, name, directory, **facts):
+        self.path = directory / "lines.json"
+
+    def finish(self, record_path, table_rows, plots=(), facts={}):
+        self.path.write_text(json.dumps([row["metric"] for row in table_rows]))
+"""
+
+
+def test_a_new_tracker_is_one_file_and_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lines_tracker.py").write_text(NEW_TRACKER)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(TRACKERS, "lines", "lines_tracker:LinesTracker")
+    monkeypatch.chdir(tmp_path)
+    words = ["task=mqar", "task.grid=[{length:32,pairs:4}]", "task.train_examples=8"]
+    words += ["task.test_examples=4", "task.vocab_size=64", "training.min_sequences=4"]
+    words += ["training.epochs=1", "model=deltanet", "scale.width=16", "scale.layers=1"]
+    words += ["scale.heads=2", "hardware=cpu", "logger.name=lines", "hydra.run.dir=run"]
+    assert atlas_bench(*words) == 0
+    assert json.loads((tmp_path / "run/lines.json").read_text()) == ["accuracy"]
+
+
+def test_an_unknown_tracker_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert atlas_bench("logger.name=wandbb") == 2
+    expected = "logger.name=wandbb is not one of none, wandb (did you mean wandb?)"
+    assert expected in capsys.readouterr().err
 
 
 # the real wandb, in a process of its own --------------------------------------------------------

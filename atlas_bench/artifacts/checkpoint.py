@@ -91,7 +91,7 @@ def find_checkpoint(path: Path, which: str = LAST) -> Path:
 
 
 def load_model(folder: Path, model: nn.Module) -> None:
-    """Load the weights strictly; CheckpointError where they do not fit ``model``."""
+    """Load the weights. Raises CheckpointError if they do not fit ``model`` exactly."""
     path = folder / MODEL_NAME
     try:
         tensors = load_file(path)

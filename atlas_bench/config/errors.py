@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class ConfigError(ValueError):
-    """The configuration asks for something impossible; the message is one sentence."""
+    """The input asks for something impossible; the message is one sentence."""

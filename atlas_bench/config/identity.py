@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict
 from typing import Any
 
 # A resumed run may differ in these: they say where a run is and logs, not what it computes.
 NOT_IDENTITY = ("resume", "logger", "output_dir")
-
-
-def identity(config: dict[str, Any]) -> str:
-    """A hash of everything in a config that decides the numbers."""
-    kept = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def as_dict(settings: Any) -> dict[str, Any]:

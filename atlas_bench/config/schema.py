@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from atlas_bench.config.bounds import bounded
+from atlas_bench.tracking import TRACKERS
 
 
 @dataclass
@@ -32,7 +33,7 @@ class HardwareSettings:
 class LoggerSettings:
     """The tracker of a run. The record on disk never depends on it."""
 
-    name: str = "wandb"  # tracker, and file in conf/logger: wandb | none
+    name: str = bounded("wandb", one_of=TRACKERS)  # the tracker
     # `wandb sync` uploads offline runs.
     mode: str = bounded("offline", one_of=("online", "offline", "disabled"))
     project: str = "atlas-bench"  # W&B project

@@ -27,7 +27,7 @@ class RunSettings:
     mode: str = bounded("train_eval", one_of=("train", "eval", "train_eval", "describe"))
     seed: int = 0  # seed of initial weights and training data; task.seed is for evaluation
     name: str = "???"  # name of the run's folder and in W&B; conf/ sets it to model and task
-    checkpoint: str | None = None  # a run's folder, or one of its checkpoints, for mode=eval
+    checkpoint: str | None = None  # for mode=eval: RUN, RUN/checkpoints/best or a checkpoint
     resume: Any = False  # true: the newest unfinished run of this config; or a run's folder
     output_dir: str = "outputs"  # parent of the runs' folders
     # Samples per cell (task=lm: documents) that settings are chosen by, beside those of the test.
@@ -35,8 +35,9 @@ class RunSettings:
     validation_samples: int = bounded(0, at_least=0)
     model: ModelSettings = field(default_factory=ModelSettings)
     scale: ScaleSettings = field(default_factory=ScaleSettings)
-    task: TaskSettings = field(default_factory=TaskSettings)  # of one of registry.TASKS
-    # What else a trained model is asked, each with a record of its own: /task@evaluations.NAME
+    task: TaskSettings = field(default_factory=TaskSettings)  # of one of tasks.registry.TASKS
+    # Other tasks to evaluate the trained model on, each with its own record:
+    # +task@evaluations.NAME=TASK
     evaluations: dict[str, TaskSettings] = field(default_factory=dict)
     text: TextSettings = field(default_factory=TextSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)

@@ -1,4 +1,4 @@
-"""Pretrained models of the hub beside ours, through lm-eval's own Hugging Face backend.
+"""Pretrained models of the hub, through lm-eval's own Hugging Face backend.
 
 Imported only for `model=hf`: it needs transformers (the `[hf]` extra).
 """
@@ -22,12 +22,12 @@ from atlas_bench.models.settings import ModelSettings
 from atlas_bench.naming import one_line
 from atlas_bench.text.tokenizer import Tokenizer, load_tokenizer
 
-# What configurations call the most tokens that a model has positions for; recurrent ones have none.
+# Names in configurations for the number of positions; recurrent models have none.
 _POSITIONS = ("n_positions", "max_position_embeddings", "n_ctx")
 
 
 class HubLM(HFLM):
-    """HFLM that counts what it reads, as our own lm-eval model does."""
+    """HFLM that counts the tokens it reads, as our own lm-eval model does."""
 
     tokens_read = 0
     on_text: Callable[[], None] = staticmethod(lambda: None)
@@ -49,7 +49,7 @@ class HubLM(HFLM):
 class HubModel:
     """A model and its tokenizer, from the hub or a local folder.
 
-    Raises ValueError in one sentence where they cannot be loaded. Code of the repository runs only
+    Raises ValueError in one sentence if they cannot be loaded. Code of the repository runs only
     with ``trust_remote_code``.
     """
 
@@ -90,10 +90,10 @@ class HubModel:
         on_prompt: Callable[[], None] = lambda: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Generated:
-        """Greedy answers up to the model's own end token, as streaming.generate gives ours.
+        """Greedy answers up to the model's own end token.
 
-        Raises DoesNotFit for a prompt longer than the model has positions, ValueError for tokens
-        that it does not know.
+        Raises DoesNotFit for a prompt with more tokens than the model has positions, ValueError
+        for tokens that it does not know.
         """
         model, tokenizer = self.lm.model, self.lm.tokenizer
         begin = begin_ids(tokenizer)
@@ -106,7 +106,7 @@ class HubModel:
             for start in range(0, len(group), self.batch_size):
                 part = torch.from_numpy(ids[start : start + self.batch_size]).long()
                 part = part.to(self.lm.device)
-                found = model.generate(
+                generated = model.generate(
                     part,
                     attention_mask=torch.ones_like(part),
                     max_new_tokens=max_new,
@@ -114,7 +114,7 @@ class HubModel:
                     pad_token_id=ends[0] if ends else 0,
                     eos_token_id=ends or None,
                 )
-                new = found[:, part.shape[1] :].tolist()
+                new = generated[:, part.shape[1] :].tolist()
                 for prompt, tokens in zip(group[start:], new, strict=False):
                     answers[prompt.index] = _before(tokens, ends)
                     on_prompt()
@@ -141,16 +141,16 @@ class HubModel:
 
 
 def hub_tokenizer(name: str, **options: Any) -> Tokenizer:
-    """A hub model's tokenizer in the form of ours, from the hub or a local folder."""
+    """A hub model's tokenizer as one of ours, from the hub or a local folder."""
     import tempfile
 
-    theirs = transformers.AutoTokenizer.from_pretrained(name, **options)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
     with tempfile.TemporaryDirectory() as folder:
-        return load_tokenizer(save_tokenizer(theirs, name, Path(folder)))
+        return load_tokenizer(save_tokenizer(tokenizer, name, Path(folder)))
 
 
 def save_tokenizer(tokenizer: Any, name: str, folder: Path) -> Path:
-    """``folder/NAME/tokenizer.json``, as `load_tokenizer` reads it; ValueError without one."""
+    """Write ``folder/NAME/tokenizer.json``. Raises ValueError for a tokenizer without that form."""
     target = folder / name.strip("/").replace("/", "--")
     tokenizer.save_pretrained(target)
     if not (target / "tokenizer.json").is_file():
@@ -159,16 +159,16 @@ def save_tokenizer(tokenizer: Any, name: str, folder: Path) -> Path:
 
 
 def begin_ids(tokenizer: Any) -> list[int]:
-    """The token that a model expects before every text, if it does."""
+    """The token that a model expects before every text, if it expects one."""
     first = tokenizer("a")["input_ids"][:1]
     return first if first == [tokenizer.bos_token_id] else []
 
 
 def _end_ids(model: Any, tokenizer: Any) -> list[int]:
     """Every token with which the model ends an answer."""
-    theirs = model.generation_config.eos_token_id
-    theirs = theirs if isinstance(theirs, list) else [theirs]
-    return sorted({token for token in (*theirs, tokenizer.eos_token_id) if token is not None})
+    ids = model.generation_config.eos_token_id
+    ids = ids if isinstance(ids, list) else [ids]
+    return sorted({token for token in (*ids, tokenizer.eos_token_id) if token is not None})
 
 
 def _before(tokens: list[int], ends: list[int]) -> list[int]:
@@ -177,5 +177,5 @@ def _before(tokens: list[int], ends: list[int]) -> list[int]:
 
 
 def _positions(config: Any) -> int | None:
-    found = (getattr(config, name, None) for name in _POSITIONS)
-    return next((value for value in found if isinstance(value, int)), None)
+    values = (getattr(config, name, None) for name in _POSITIONS)
+    return next((value for value in values if isinstance(value, int)), None)

@@ -1,4 +1,4 @@
-"""Log-likelihoods and greedy continuations of many texts, what they share being read once."""
+"""Log-likelihoods and greedy continuations of many texts; shared prefixes are read once."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from atlas_bench.evaluation.lm_eval.prefixes import PrefixReader, Standing, Text
+from atlas_bench.evaluation.lm_eval.prefixes import PartlyRead, PrefixReader, Text
 from atlas_bench.evaluation.streaming import decode, prefill
 
-_SLAB = 2**24  # scores of the vocabulary that are held at once
+_LOGITS_AT_ONCE = 2**24
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """Tokens whose likelihood is asked after a context of at least one token; both (n,) int32."""
+    """Tokens to score after a context of at least one token; both (n,) int32."""
 
     context: np.ndarray
     tokens: np.ndarray
@@ -25,7 +25,7 @@ class Continuation:
 
 @dataclass(frozen=True)
 class Likelihood:
-    """ln p(continuation | context), and whether greedy decoding would give the continuation."""
+    """ln p(continuation | context), and whether greedy decoding gives the continuation."""
 
     value: float
     is_greedy: bool
@@ -34,38 +34,37 @@ class Likelihood:
 @torch.inference_mode()
 def score(
     reader: PrefixReader,
-    asked: Sequence[Continuation],
+    continuations: Sequence[Continuation],
     on_text: Callable[[], None] = lambda: None,
 ) -> list[Likelihood]:
-    """Their likelihoods, in order. Raises ValueError for an empty context."""
+    """The likelihoods, in order. Raises ValueError for an empty context."""
     texts = []
-    for index, one in enumerate(asked):
+    for index, one in enumerate(continuations):
         if not len(one.context):
             raise ValueError(f"context {index} is empty; begin it with the end token")
         tokens = np.concatenate([one.context, one.tokens[:-1]]).astype(np.int32)
         texts.append(Text(tokens, len(one.context) - 1, index))
-    found: dict[int, Likelihood] = {}
-    for standing in reader.stand(texts, equal=False):
-        wanted = [asked[text.index].tokens for text in standing.texts]
-        scored = _score_batch(reader, standing, wanted)
-        for text, likelihood in zip(standing.texts, scored, strict=True):
-            found[text.index] = likelihood
+    likelihoods: dict[int, Likelihood] = {}
+    for batch in reader.read_prefixes(texts, equal=False):
+        targets = [continuations[text.index].tokens for text in batch.texts]
+        for text, likelihood in zip(batch.texts, _score_batch(reader, batch, targets), strict=True):
+            likelihoods[text.index] = likelihood
             on_text()
-    return [found[index] for index in range(len(asked))]
+    return [likelihoods[index] for index in range(len(continuations))]
 
 
 def _score_batch(
-    reader: PrefixReader, standing: Standing, wanted: Sequence[np.ndarray]
+    reader: PrefixReader, batch: PartlyRead, continuations: Sequence[np.ndarray]
 ) -> list[Likelihood]:
-    """Rows of unequal lengths, filled up behind their end: no model here looks ahead."""
-    model, depth, state = reader.model, standing.depth, standing.state
-    rows = len(standing.texts)
-    length = max(len(text.tokens) for text in standing.texts) - depth
+    """Rows of unequal lengths are padded at the end, which causal models do not see."""
+    model, depth, state = reader.model, batch.depth, batch.state
+    rows = len(batch.texts)
+    length = max(len(text.tokens) for text in batch.texts) - depth
     tokens = np.zeros((rows, length), np.int32)
     targets = np.full((rows, length), -1, np.int64)
-    for row, (text, target) in enumerate(zip(standing.texts, wanted, strict=True)):
+    for row, (text, target) in enumerate(zip(batch.texts, continuations, strict=True)):
         tokens[row, : len(text.tokens) - depth] = text.tokens[depth:]
-        first = text.plain - depth
+        first = text.context - depth
         targets[row, first : first + len(target)] = target
     values, greedy = np.zeros(rows), np.ones(rows, bool)
     device = model.embedding.weight.device
@@ -82,23 +81,22 @@ def _score_batch(
 
 
 def _likelihoods(reader: PrefixReader, hidden: Tensor, targets: np.ndarray, rows: np.ndarray):
-    """In slabs of (n, vocabulary): rows, ln p of the targets, whether each is the likeliest."""
-    slab = max(1, _SLAB // reader.model.embedding.num_embeddings)
-    for start in range(0, len(targets), slab):
-        part = slice(start, start + slab)
+    """Parts of: rows, ln p of the targets, whether each target is the most likely token."""
+    size = max(1, _LOGITS_AT_ONCE // reader.model.embedding.num_embeddings)
+    for start in range(0, len(targets), size):
+        part = slice(start, start + size)
         logits = reader.model.logits(hidden[part])
         if logits.dtype != torch.float64:
             logits = logits.float()
-        wanted = torch.from_numpy(targets[part]).to(logits.device)[:, None]
-        chosen = logits.gather(1, wanted)
-        value = (chosen - logits.logsumexp(-1, keepdim=True))[:, 0]
-        is_greedy = (logits.argmax(-1, keepdim=True) == wanted)[:, 0]
+        target = torch.from_numpy(targets[part]).to(logits.device)[:, None]
+        value = (logits.gather(1, target) - logits.logsumexp(-1, keepdim=True))[:, 0]
+        is_greedy = (logits.argmax(-1, keepdim=True) == target)[:, 0]
         yield rows[part], value.double().cpu().numpy(), is_greedy.cpu().numpy()
 
 
 @dataclass(frozen=True)
-class Open:
-    """A context (n,) int32 of at least one token, and when its continuation ends."""
+class GreedyRequest:
+    """A context (n,) int32 of at least one token, and where its continuation ends."""
 
     context: np.ndarray
     max_new: int
@@ -107,32 +105,32 @@ class Open:
 
 def continue_greedily(
     reader: PrefixReader,
-    asked: Sequence[Open],
+    requests: Sequence[GreedyRequest],
     *,
     end_id: int,
     on_text: Callable[[], None] = lambda: None,
 ) -> list[list[int]]:
-    """The new tokens of each, in order, without ``end_id``, at most ``max_new``."""
+    """The new tokens of each request, in order, without ``end_id``."""
     texts = [
         Text(one.context.astype(np.int32), len(one.context) - 1, index)
-        for index, one in enumerate(asked)
+        for index, one in enumerate(requests)
     ]
-    found: dict[int, list[int]] = {}
-    for standing in reader.stand(texts, equal=True):
-        rest = np.stack([text.tokens[standing.depth :] for text in standing.texts])
+    answers: dict[int, list[int]] = {}
+    for batch in reader.read_prefixes(texts, equal=True):
+        rest = np.stack([text.tokens[batch.depth :] for text in batch.texts])
         hidden, state = prefill(
-            reader.model, torch.from_numpy(rest), standing.state, reader.prefill_chunk
+            reader.model, torch.from_numpy(rest), batch.state, reader.prefill_chunk
         )
-        ends = [asked[text.index] for text in standing.texts]
+        rows = [requests[text.index] for text in batch.texts]
 
-        def is_complete(row: int, tokens: list[int], ends: list[Open] = ends) -> bool:
-            return len(tokens) >= ends[row].max_new or ends[row].is_complete(tokens)
+        def is_complete(row: int, tokens: list[int], rows: list[GreedyRequest] = rows) -> bool:
+            return len(tokens) >= rows[row].max_new or rows[row].is_complete(tokens)
 
         new = decode(
             reader.model, hidden, state, end_id=end_id, is_complete=is_complete,
-            max_new=max(one.max_new for one in ends),
+            max_new=max(request.max_new for request in rows),
         )  # fmt: skip
-        for text, tokens in zip(standing.texts, new, strict=True):
-            found[text.index] = tokens
+        for text, tokens in zip(batch.texts, new, strict=True):
+            answers[text.index] = tokens
             on_text()
-    return [found[index] for index in range(len(asked))]
+    return [answers[index] for index in range(len(requests))]

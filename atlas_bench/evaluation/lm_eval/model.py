@@ -1,7 +1,7 @@
 """Our models as an lm-eval model: `lm_eval --model atlas_bench --model_args checkpoint=RUN ...`.
 
-The text side is lm-eval's (how a prompt and its continuation are cut into tokens); reading is
-prefixes.py's. Contexts have no greatest length unless ``max_length`` gives one.
+lm-eval decides how a prompt and its continuation are split into tokens; prefixes.py reads them.
+Contexts have no maximum length unless ``max_length`` sets one.
 """
 
 from __future__ import annotations
@@ -18,20 +18,25 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from atlas_bench.evaluation.lm_eval.likelihood import Continuation, Open, continue_greedily, score
+from atlas_bench.evaluation.lm_eval.likelihood import (
+    Continuation,
+    GreedyRequest,
+    continue_greedily,
+    score,
+)
 from atlas_bench.evaluation.lm_eval.prefixes import PrefixReader
 from atlas_bench.evaluation.loading import Loaded, load_run
 
-MAX_NEW_TOKENS = 256  # where a task does not say, as in lm-eval's own models
+MAX_NEW_TOKENS = 256  # for a task that sets none, as in lm-eval's own models
 
 
 @register_model("atlas_bench")
 class AtlasBenchLM(TemplateLM):
-    """``checkpoint``: a run's folder, or a model that is there already.
+    """``checkpoint``: a run's folder, or a loaded model.
 
     ``batch_size``: sequences at once, or ``auto`` for as many as ``batch_tokens`` and the free
-    memory allow. ``prefill_chunk``: tokens a sequence reads at once. ``share_prefixes=False`` reads
-    every prompt from its start; only the time differs.
+    memory allow. ``prefill_chunk``: tokens of a sequence read at once. ``share_prefixes=False``
+    reads every prompt from its start; only the time differs.
     """
 
     def __init__(
@@ -48,7 +53,7 @@ class AtlasBenchLM(TemplateLM):
     ) -> None:
         super().__init__()
         loaded = checkpoint if isinstance(checkpoint, Loaded) else load_run(checkpoint)
-        # lm-eval's command line asks for cuda:0 where nobody said otherwise.
+        # lm-eval's command line asks for cuda:0 by default.
         self._device = torch.device(device or "cuda" if torch.cuda.is_available() else "cpu")
         self.model = loaded.model.to(self._device)
         self.own_tokenizer = loaded.tokenizer
@@ -65,7 +70,7 @@ class AtlasBenchLM(TemplateLM):
 
     @property
     def tokens_read(self) -> int:
-        """Tokens the model was given so far; what prompts share counts once."""
+        """Tokens given to the model so far; a shared prefix counts once."""
         return self.reader.tokens_read
 
     @property
@@ -74,24 +79,24 @@ class AtlasBenchLM(TemplateLM):
 
     @property
     def tokenizer_name(self) -> str:
-        """What lm-eval keeps cached requests apart by."""
+        """The key by which lm-eval caches requests."""
         return f"{self.own_tokenizer.name}-{self.own_tokenizer.fingerprint}"
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
     ) -> list[int]:
-        """Ids of the text alone: our models are trained without a token in front."""
+        """Ids of the text alone: our models are trained without a begin token."""
         return self.own_tokenizer.encode(string)
 
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], **kwargs: Any
     ) -> list[tuple[float, bool]]:
-        asked = [self._fitting(context, tokens) for _, context, tokens in requests]
-        found = score(self.reader, asked, self.on_text)
-        return [(likelihood.value, likelihood.is_greedy) for likelihood in found]
+        continuations = [self._truncated(context, tokens) for _, context, tokens in requests]
+        likelihoods = score(self.reader, continuations, self.on_text)
+        return [(likelihood.value, likelihood.is_greedy) for likelihood in likelihoods]
 
-    def _fitting(self, context: list[int], tokens: list[int]) -> Continuation:
-        """What ``max_length`` leaves of a context, whose end counts, and its continuation."""
+    def _truncated(self, context: list[int], tokens: list[int]) -> Continuation:
+        """A continuation after the end of its context, as much as ``max_length`` allows."""
         if self.max_length is not None:
             kept = self.max_length + 1 - len(tokens)
             if kept < 1:
@@ -105,7 +110,7 @@ class AtlasBenchLM(TemplateLM):
     def loglikelihood_rolling(
         self, requests: list[Instance], disable_tqdm: bool = False
     ) -> list[float]:
-        """Of whole documents after the end token; in windows only where ``max_length`` is set."""
+        """Likelihoods of whole documents after the end token, in windows of ``max_length``."""
         windows: list[tuple[int, Continuation]] = []
         for index, request in enumerate(requests):
             tokens = self.tok_encode(request.args[0])
@@ -118,18 +123,18 @@ class AtlasBenchLM(TemplateLM):
                         Continuation(np.array(context, np.int32), np.array(predicted, np.int32)),
                     )
                 )
-        found = score(self.reader, [window for _, window in windows], self.on_text)
+        likelihoods = score(self.reader, [window for _, window in windows], self.on_text)
         totals = [0.0] * len(requests)
-        for (index, _), likelihood in zip(windows, found, strict=True):
+        for (index, _), likelihood in zip(windows, likelihoods, strict=True):
             totals[index] += likelihood.value
         return totals
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Greedy continuations up to the end token, a stop text or the number of tokens asked.
+        """Greedy continuations up to the end token, a stop text or the maximum number of tokens.
 
-        Raises ValueError for a task that wants to sample.
+        Raises ValueError for a task that samples.
         """
-        asked, stops = [], []
+        greedy_requests, stops = [], []
         for request in requests:
             text, options = request.args
             options = normalize_gen_kwargs(options, MAX_NEW_TOKENS)
@@ -141,16 +146,18 @@ class AtlasBenchLM(TemplateLM):
             context = self.tok_encode(text) or [self.prefix_token_id]
             if self.max_length is not None:
                 context = context[-max(1, self.max_length - options["max_gen_toks"]) :]
-            asked.append(
-                Open(np.array(context, np.int32), options["max_gen_toks"], self._stops_at(until))
+            greedy_requests.append(
+                GreedyRequest(
+                    np.array(context, np.int32), options["max_gen_toks"], self._stops_at(until)
+                )
             )
             stops.append(until)
-        found = continue_greedily(
-            self.reader, asked, end_id=self.eot_token_id, on_text=self.on_text
+        continuations = continue_greedily(
+            self.reader, greedy_requests, end_id=self.eot_token_id, on_text=self.on_text
         )
         return [
             _before(self.own_tokenizer.decode(tokens), until)
-            for tokens, until in zip(found, stops, strict=True)
+            for tokens, until in zip(continuations, stops, strict=True)
         ]
 
     def _stops_at(self, until: list[str]) -> Callable[[list[int]], bool]:

@@ -1,9 +1,9 @@
-"""How `lm_eval --model atlas_bench` finds our models where lm-eval itself looks for no plugins.
+"""How `lm_eval --model atlas_bench` finds our models.
 
 lm-eval after 0.4.13 reads the entry point group `lm_eval.models`, which pyproject.toml names too.
-0.4.13 has a fixed list and no hook, but it imports torch before it looks a model up, and torch
-calls the entry points of `torch.backends` (torch 2.5 and later) when it is imported: `register`.
-Nothing is imported here: this runs in every program of the environment that uses torch.
+0.4.13 has a fixed list of models and no hook. It imports torch before it looks a model up, and
+torch (2.5 and later) then calls the entry points of `torch.backends`: `register`. This module
+imports nothing, because it runs in every program of the environment that uses torch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ TARGET = "atlas_bench.evaluation.lm_eval.model:AtlasBenchLM"
 
 
 def register() -> None:
-    """Name the model to lm-eval in a process that lm-eval's command line started; else nothing."""
+    """Register the model in a process that lm-eval's command line started; else do nothing."""
     if "lm_eval" not in sys.modules:
         return
     import lm_eval.models  # noqa: F401  its own list, which it makes only while there is none

@@ -1,8 +1,8 @@
-"""Many texts read at the price of their differences: what several begin with is read once.
+"""Read many texts so that a prefix that several of them share is read once.
 
 The texts form a tree of prefixes. The state after an inner node is computed once, and each text
-that goes on from there gets a copy of its row. Works for every mixer, since a state is all that is
-left of the past; for a recurrent one a copy is small, whatever the prefix's length.
+that continues from there gets a copy of its row. This works for every mixer, because the state is
+all that a model keeps of the past. The copy of a recurrent state is small for any prefix length.
 """
 
 from __future__ import annotations
@@ -20,34 +20,35 @@ from atlas_bench.evaluation.streaming import prefill
 from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.models.state import ModelState
 
-# A shorter prefix is read again with each text: that costs less than smaller batches would.
+# A shorter prefix is read again with each text, which costs less than smaller batches.
 SHORTEST_SHARED = 16
-FILLED = 0.75  # of a batch's longest text, that every other has at least: the rest is read in vain
+# Every text of a batch has at least this share of the longest one's tokens; the rest is padding.
+FILLED = 0.75
 
 
 @dataclass(frozen=True)
 class Text:
-    """``tokens`` (n,) int32, of which the first ``plain`` are only read: nothing is asked there."""
+    """``tokens`` (n,) int32; no predictions are needed at the first ``context``."""
 
     tokens: np.ndarray
-    plain: int
+    context: int
     index: int
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Texts that were read up to ``depth`` tokens, and the state there, a row for each."""
+class PartlyRead:
+    """Texts that were read up to ``depth`` tokens, and the state there, with a row for each."""
 
     texts: list[Text]
     depth: int
     state: ModelState
 
 
-Group = tuple[int, int]  # the texts from .. to of the sorted ones
+Group = tuple[int, int]  # first and end of a range of the sorted texts
 
 
 class PrefixReader:
-    """Reads texts up to where they part. ``tokens_read`` counts what the model was given.
+    """Reads texts up to where they differ. ``tokens_read`` counts the tokens given to the model.
 
     ``batch_tokens``: tokens read at once, at least one text; ``batch_rows``: texts at once.
     ``shared=False`` reads every text from its start.
@@ -66,14 +67,14 @@ class PrefixReader:
         self.batch_tokens, self.batch_rows = batch_tokens, batch_rows
         self.tokens_read = 0
 
-    def stand(self, texts: Iterable[Text], *, equal: bool) -> Iterator[Standing]:
-        """Every text once, in batches, at least its last token still to be read.
+    def read_prefixes(self, texts: Iterable[Text], *, equal: bool) -> Iterator[PartlyRead]:
+        """Every text once, in batches; at least its last token is still to be read.
 
-        ``equal``: what is left is equally long in all texts of a batch. Raises DoesNotFit for a
+        ``equal``: the rest is equally long in all texts of a batch. Raises DoesNotFit for a
         text whose state exceeds the free memory.
         """
         texts = sorted(texts, key=_key) if self.shared else list(texts)
-        common = [_common(*pair) if self.shared else 0 for pair in pairwise(texts)]
+        common = [_common_length(*pair) if self.shared else 0 for pair in pairwise(texts)]
         start = self.model.init_state(1)
         yield from self._descend(texts, common, [(0, len(texts))], 0, start, equal)
 
@@ -85,10 +86,10 @@ class PrefixReader:
         depth: int,
         state: ModelState,
         equal: bool,
-    ) -> Iterator[Standing]:
-        """The texts of ``groups``, the i-th of which goes on from row i of ``state``."""
+    ) -> Iterator[PartlyRead]:
+        """The texts of ``groups``; group i continues from row i of ``state``."""
         leaves: list[tuple[Text, int]] = []
-        nodes: list[tuple[int, Group, int]] = []  # where its texts part, which they are, the row
+        nodes: list[tuple[int, Group, int]] = []  # depth where its texts differ, texts, row
         for row, group in enumerate(groups):
             for first, last in _clusters(common, group, depth + SHORTEST_SHARED):
                 if last - first == 1:
@@ -97,8 +98,8 @@ class PrefixReader:
                     nodes.append((min(common[first : last - 1]), (first, last), row))
         yield from self._leaves(leaves, depth, state, equal)
         nodes.sort(key=lambda node: node[0])
-        for end, alike in groupby(nodes, key=lambda node: node[0]):
-            for batch in self._batches(list(alike), lambda _, e=end: (e - depth, e)):
+        for end, same_depth in groupby(nodes, key=lambda node: node[0]):
+            for batch in self._batches(list(same_depth), lambda _, e=end: (e - depth, e)):
                 tokens = np.stack([texts[first].tokens[depth:end] for _, (first, _), _ in batch])
                 rows = [row for *_, row in batch]
                 self.tokens_read += tokens.size
@@ -109,24 +110,24 @@ class PrefixReader:
 
     def _leaves(
         self, leaves: list[tuple[Text, int]], depth: int, state: ModelState, equal: bool
-    ) -> Iterator[Standing]:
+    ) -> Iterator[PartlyRead]:
         leaves = sorted(leaves, key=lambda leaf: len(leaf[0].tokens), reverse=True)
-        for _, alike in groupby(leaves, key=lambda leaf: equal and len(leaf[0].tokens)):
-            for batch in self._batches(list(alike), lambda leaf: _left(leaf[0], depth)):
+        for _, same_length in groupby(leaves, key=lambda leaf: equal and len(leaf[0].tokens)):
+            for batch in self._batches(list(same_length), lambda leaf: _remaining(leaf[0], depth)):
                 rows = [row for _, row in batch]
                 self.tokens_read += sum(len(text.tokens) - depth for text, _ in batch)
-                yield Standing([text for text, _ in batch], depth, state.select(rows))
+                yield PartlyRead([text for text, _ in batch], depth, state.select(rows))
 
     def _batches(
         self, items: Sequence[Any], size: Callable[[Any], tuple[int, int]]
     ) -> Iterator[list[Any]]:
-        """Items, longest first, in batches; ``size``: the tokens to read of one, and those then
-        behind it."""
+        """Items, longest first, in batches. ``size`` gives an item's tokens to read, and its length
+        after that."""
         device = self.model.embedding.weight.device
         while items:
             tokens, length = size(items[0])
             refuse_what_cannot_fit(self.model, 1, length)
-            # Half of what is free: the state is copied while it grows.
+            # Half of the free memory, because the state is copied while it grows.
             fitting = free_memory(device) // 2 // max(1, self.model.state_bytes(1, length))
             most = min(self.batch_tokens // tokens, fitting, self.batch_rows or len(items))
             count = 1
@@ -137,19 +138,19 @@ class PrefixReader:
 
 
 def _key(text: Text) -> bytes:
-    """Sorts like the shareable tokens themselves, and compares as fast as bytes do."""
-    return text.tokens[: text.plain].astype(">i4").tobytes()
+    """A key that sorts like the context's tokens, and compares fast."""
+    return text.tokens[: text.context].astype(">i4").tobytes()
 
 
-def _common(first: Text, second: Text) -> int:
-    """How many tokens both begin with and only read."""
-    length = min(first.plain, second.plain)
+def _common_length(first: Text, second: Text) -> int:
+    """The length of the longest common prefix of both contexts."""
+    length = min(first.context, second.context)
     differs = np.flatnonzero(first.tokens[:length] != second.tokens[:length])
     return int(differs[0]) if len(differs) else length
 
 
 def _clusters(common: list[int], group: Group, least: int) -> Iterator[Group]:
-    """The group cut between neighbours that share fewer than ``least`` tokens."""
+    """The group, split between neighbours that share fewer than ``least`` tokens."""
     first, last = group
     for end in range(first + 1, last + 1):
         if end == last or common[end - 1] < least:
@@ -157,5 +158,5 @@ def _clusters(common: list[int], group: Group, least: int) -> Iterator[Group]:
             first = end
 
 
-def _left(text: Text, depth: int) -> tuple[int, int]:
+def _remaining(text: Text, depth: int) -> tuple[int, int]:
     return len(text.tokens) - depth, len(text.tokens)

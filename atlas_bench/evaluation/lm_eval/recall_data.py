@@ -1,4 +1,4 @@
-"""The documents of our recall tasks as lm-eval asks for them (tasks/based_*.yaml)."""
+"""The documents of our recall tasks, which tasks/based_*.yaml let lm-eval load."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def load(
     answer_tokens: int = ANSWER_TOKENS,
     **metadata: Any,
 ) -> Any:
-    """The hub's data set ``path``, every context cut to the window of the model's own tokens.
+    """The hub's data set ``path`` with every context cut to a window in tokens of the model.
 
-    lm-eval gives the arguments of its model and of ``--metadata`` by name: the tokenizer is
+    lm-eval passes the arguments of its model and of ``--metadata`` by name: the tokenizer is
     ``tokenizer``, or that of a run (``checkpoint``), or of a hub model (``pretrained``). Raises
-    ValueError where there is none of them.
+    ValueError if none of them is given.
     """
     import datasets
 
@@ -32,7 +32,7 @@ def load(
     def cut(document: dict[str, Any]) -> dict[str, Any]:
         return {"context": window(document["context"], document["answers"], encoder, tokens)}
 
-    # Never from a cache: what `cut` does depends on the tokenizer, which no cache would notice.
+    # Without a cache, which would not notice that the result of `cut` depends on the tokenizer.
     return datasets.load_dataset(path).map(cut, load_from_cache_file=False, keep_in_memory=True)
 
 

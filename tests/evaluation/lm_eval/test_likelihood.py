@@ -11,7 +11,12 @@ import torch
 
 from atlas_bench.evaluation import memory_use
 from atlas_bench.evaluation.lm_eval import prefixes
-from atlas_bench.evaluation.lm_eval.likelihood import Continuation, Open, continue_greedily, score
+from atlas_bench.evaluation.lm_eval.likelihood import (
+    Continuation,
+    GreedyRequest,
+    continue_greedily,
+    score,
+)
 from atlas_bench.evaluation.lm_eval.prefixes import SHORTEST_SHARED, PrefixReader, Text
 from atlas_bench.evaluation.memory_use import DoesNotFit
 from atlas_bench.models.build import build_model
@@ -120,7 +125,7 @@ def test_likelihoods_in_float32_differ_by_rounding(name: str) -> None:
 @pytest.mark.parametrize("name", ["transformer", "atlas", "hybrid"])
 def test_the_likeliest_continuation_is_known_as_such(name: str) -> None:
     context = drawn(3, 30)
-    (tokens,) = continue_greedily(reader(name), [Open(context, 4)], end_id=-1)
+    (tokens,) = continue_greedily(reader(name), [GreedyRequest(context, 4)], end_id=-1)
     best = np.array(tokens, np.int32)
     other = np.append(best[:-1], (best[-1] + 1) % WORDS).astype(np.int32)
     found = score(reader(name), [Continuation(context, best), Continuation(context, other)])
@@ -130,7 +135,7 @@ def test_the_likeliest_continuation_is_known_as_such(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_what_is_shared_changes_no_greedy_continuation(name: str) -> None:
     contexts = [one.context for one in questions()]
-    asked = [Open(context, 1 + index % 5) for index, context in enumerate(contexts)]
+    asked = [GreedyRequest(context, 1 + index % 5) for index, context in enumerate(contexts)]
     alone = [continue_greedily(reader(name), [one], end_id=3)[0] for one in asked]
     assert max(map(len, alone)) == 5
     for options in ({}, {"batch_tokens": 100, "prefill_chunk": 9}):
@@ -139,13 +144,17 @@ def test_what_is_shared_changes_no_greedy_continuation(name: str) -> None:
 
 def test_a_continuation_ends_where_it_is_told() -> None:
     context = drawn(3, 30)
-    (tokens,) = continue_greedily(reader("titans"), [Open(context, 9)], end_id=-1)
+    (tokens,) = continue_greedily(reader("titans"), [GreedyRequest(context, 9)], end_id=-1)
     stop = tokens[4]
     first = tokens.index(stop)
-    asked = [Open(context, 9, lambda new: new[-1] == stop), Open(context, 2), Open(context, 9)]
+    asked = [
+        GreedyRequest(context, 9, lambda new: new[-1] == stop),
+        GreedyRequest(context, 2),
+        GreedyRequest(context, 9),
+    ]
     found = continue_greedily(reader("titans"), asked, end_id=-1)
     assert found == [tokens[: first + 1], tokens[:2], tokens]
-    (cut,) = continue_greedily(reader("titans"), [Open(context, 9)], end_id=stop)
+    (cut,) = continue_greedily(reader("titans"), [GreedyRequest(context, 9)], end_id=stop)
     assert cut == tokens[:first]
 
 
@@ -183,8 +192,8 @@ def test_batches_keep_to_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [Text(drawn(n, length), length - 1, n) for n, length in enumerate([9, 30, 30, 12, 30])]
 
     def lengths(equal: bool = False, **options) -> list[list[int]]:
-        standings = reader("titans", **options).stand(texts, equal=equal)
-        return [[len(text.tokens) for text in standing.texts] for standing in standings]
+        batches = reader("titans", **options).read_prefixes(texts, equal=equal)
+        return [[len(text.tokens) for text in batch.texts] for batch in batches]
 
     assert lengths(batch_tokens=60) == [[30, 30], [30], [12, 9]]  # 12 beside 30 is mostly filling
     assert lengths(batch_rows=2) == [[30, 30], [30], [12, 9]]
