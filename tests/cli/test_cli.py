@@ -23,6 +23,7 @@ from atlas_bench.memory import fla
 from atlas_bench.runs.checks import check_machine
 from atlas_bench.sweeps.index import read_index
 from atlas_bench.sweeps.plan import Plan
+from atlas_bench.tasks.babilong.task import BabilongSettings
 from atlas_bench.training.settings import TrainingSettings
 
 BAD = [
@@ -182,7 +183,10 @@ def test_every_model_composes_at_every_scale(model: str, scale: str) -> None:
 
 
 def test_the_default_training_stands_the_same_in_conf_and_in_the_settings() -> None:
-    assert compose_settings([]).training == TrainingSettings()
+    training = compose_settings([]).training
+    assert training.curriculum.stages == list(BabilongSettings.default_stages)
+    training.curriculum.stages = None  # checked settings hold the task's own
+    assert training == TrainingSettings()
 
 
 def test_flags_are_not_taken_for_overrides() -> None:

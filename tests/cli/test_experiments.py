@@ -18,12 +18,14 @@ from atlas_bench.cli.command import Command, read_command
 from atlas_bench.cli.compose import compose_settings
 from atlas_bench.cli.experiments import BUDGETS, experiment_names, with_budget
 from atlas_bench.config.errors import ConfigError
+from atlas_bench.evaluation.learner import Cost
 from atlas_bench.models.accounting import account
 from atlas_bench.models.build import build_model
 from atlas_bench.models.language_model import count_parameters
 from atlas_bench.report.published import published_names, published_table
-from atlas_bench.runs import estimate as dry_run
 from atlas_bench.runs.estimate import PEAK_FLOPS, UTILISATION, Estimate, as_text, estimate_jobs
+from atlas_bench.runs.learners import learner_for
+from atlas_bench.runs.learners.language_model import extrapolate_layers
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.tasks.learnability.online import OPTIMIZERS
 from atlas_bench.tasks.learnability.targets import TARGETS
@@ -91,7 +93,8 @@ def test_the_papers_budget(name: str) -> None:
 
 @pytest.mark.parametrize("name", OTHER_TOKENS)
 def test_the_tokens_of_other_protocols(name: str) -> None:
-    assert dry_run._tokens(read(name, "paper").settings) == OTHER_TOKENS[name]
+    (estimate,) = estimate_jobs([read(name, "paper").settings])
+    assert estimate.cost.tokens == OTHER_TOKENS[name]
 
 
 def test_the_learnability_study_is_the_papers() -> None:
@@ -108,10 +111,11 @@ def test_the_learnability_study_is_the_papers() -> None:
     assert (task.dimension, task.window) == (256, 512)
     assert (task.learner.layers, task.learner.expansion) == (3, 4)
     assert (task.learner.optimizer, task.learner.learning_rate) == ("sgd", 0.1)
-    (found, *_) = estimate_jobs([compose_settings(first)])
-    assert (found.parameters, found.tokens, found.gpu_hours) == (3 * 256**2, 8192, None)
-    assert "? mlp_2x1_adam: not counted: one step a token" in as_text([found, found])
-    assert found.evaluations == ["learnability low_rank"]
+    (estimate,) = estimate_jobs([compose_settings(first)])
+    assert (estimate.cost.parameters, estimate.cost.tokens) == (3 * 256**2, 8192)
+    assert estimate.gpu_hours is None
+    assert "? mlp_2x1_adam: not counted: one step a token" in as_text([estimate, estimate])
+    assert estimate.evaluations == ["learnability low_rank"]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +141,9 @@ def test_every_model_is_as_large_as_the_papers(
     for model in models - set(NEED_GPU):
         settings = compose_settings([f"model={model}", f"scale={scale}"])
         count = partial(parameters_of, settings)
-        sizes[model] = dry_run.grown(settings, lambda scale, count=count: (count(scale), 0.0))[0]
+        sizes[model], _ = extrapolate_layers(
+            settings, lambda scale, count=count: (count(scale), 0.0)
+        )
     assert sizes == pytest.approx(dict.fromkeys(sizes, parameters), rel=0.05)
 
 
@@ -172,18 +178,19 @@ def test_a_dry_run_says_what_every_job_costs_and_leaves_nothing(
 
 def test_hours_are_operations_by_speed() -> None:
     settings = read("table5_recall", "paper").settings
-    found = Estimate(settings, 1000, 10, PEAK_FLOPS * UTILISATION * 3.6)
-    assert found.gpu_hours == pytest.approx(1.0)
-    assert "1.00 GPU-hours" in as_text([found])
+    cost = Cost(1000, 10, PEAK_FLOPS * UTILISATION * 3.6)
+    estimate = Estimate(settings, learner_for(settings), cost)
+    assert estimate.gpu_hours == pytest.approx(1.0)
+    assert "1.00 GPU-hours" in as_text([estimate])
 
 
 def test_layers_alike_need_not_all_be_counted() -> None:
     words = ["model=deltanet", "scale=tiny", "scale.layers=5"]
     settings = compose_settings(words)
     whole = account(settings.model, settings.scale, vocab_size=settings.text.vocab_size)
-    (found,) = estimate_jobs([settings])
-    assert found.parameters == whole.total
-    assert found.flops_per_token == pytest.approx(whole.training_operations, rel=1e-9)
+    (estimate,) = estimate_jobs([settings])
+    assert estimate.cost.parameters == whole.total
+    assert estimate.cost.flops_per_token == pytest.approx(whole.training_operations, rel=1e-9)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="counted where there is a GPU")

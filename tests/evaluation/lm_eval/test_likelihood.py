@@ -116,10 +116,12 @@ def test_likelihoods_are_a_forward_passs(name: str, options: dict) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_likelihoods_in_float32_differ_by_rounding(name: str) -> None:
+    """The error against float64 is at most a few times that of a plain float32 forward pass."""
     found = score(reader(name, torch.float32), questions())
-    # In float32 too: Newton-Schulz on random weights (atlas) makes 4e-5 of its own rounding.
-    for likelihood, (value, _) in zip(found, direct(name, torch.float32), strict=True):
-        assert likelihood.value == pytest.approx(value, rel=1e-5, abs=1e-5)
+    exact = np.array([value for value, _ in direct(name)])
+    plain = np.array([value for value, _ in direct(name, torch.float32)])
+    allowed = 4 * max(np.abs(plain - exact).max(), np.finfo(np.float32).eps * np.abs(exact).max())
+    assert np.abs(np.array([likelihood.value for likelihood in found]) - exact).max() <= allowed
 
 
 @pytest.mark.parametrize("name", ["transformer", "atlas", "hybrid"])
