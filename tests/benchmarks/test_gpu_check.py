@@ -22,6 +22,7 @@ def check(folder: Path, *words: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 def test_steps_are_compared_measured_and_written(tmp_path: Path) -> None:
     done = check(tmp_path, "--only", "models", "library", "operations", "training")
     assert done.returncode == 0, done.stdout + done.stderr
