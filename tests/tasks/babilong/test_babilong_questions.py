@@ -85,7 +85,7 @@ def test_the_task_asks_them_and_says_so(tokenizer: Tokenizer) -> None:
     settings.check(TextSettings())
     task = BabilongTask(settings, TextSettings(), seed=0, question_every=10)
     asked = list(task.questions(task.cells()[0], 12))
-    assert [each.question for each in asked] == [q.question for q in real("qa17")[:12]]
+    assert [each.text for each in asked] == [q.question for q in real("qa17")[:12]]
     assert all(len(each.context_ids) == 700 for each in asked)
     assert task.tokenizer.fingerprint == tokenizer.fingerprint
     assert task.protocol()["questions"] == "real: qa17_train.txt"
