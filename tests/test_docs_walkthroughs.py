@@ -32,7 +32,6 @@ def test_the_pages_name_what_they_write() -> None:
         "atlas_bench/tasks/parity.py",
         "atlas_bench/tasks/registry.py",
         "atlas_bench/tasks/registry.py",
-        "conf/task/parity.yaml",
     ]
 
 

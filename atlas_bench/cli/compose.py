@@ -42,11 +42,17 @@ class HydraFacts:
 
 
 def register_schema() -> None:
-    """Make the schema known to Hydra: ``schema``, and ``NAME_schema`` for each task."""
+    """Make the schema known to Hydra: ``schema``, and ``NAME_schema`` for each task.
+
+    A task without a file in conf/task is a choice too, with the defaults of its settings.
+    """
     store = ConfigStore.instance()
     store.store(name="schema", node=RunSettings)
-    for name, task_settings in TASKS.items():  # in no group, where it would be a choice
-        store.store(name=f"{name}_schema", node=task_settings)
+    with_file = {path.stem for path in (folder_of("conf") / "task").glob("*.yaml")}
+    for name, task_settings in TASKS.items():
+        store.store(name=f"{name}_schema", node=task_settings)  # in no group, so not a choice
+        if name not in with_file:
+            store.store(group="task", name=name, node=task_settings)
 
 
 @contextmanager

@@ -11,13 +11,14 @@ from atlas_bench.tasks.ruler.task import RulerSettings
 from atlas_bench.tasks.suites.task import SuiteSettings
 from atlas_bench.tasks.task import TaskSettings
 
-# conf/task/NAME.yaml takes its keys from `KEY_schema`; several files may share one.
+# `task=NAME` takes conf/task/NAME.yaml, or without such a file the defaults of the settings here.
+# The files have the keys of these settings as `NAME_schema`; several files may share one.
 TASKS: dict[str, type[TaskSettings]] = {
     "babilong": BabilongSettings,
     "ruler": RulerSettings,
     "mqar": MqarSettings,
     "mad": MadSettings,
-    "suite": SuiteSettings,
+    "commonsense": SuiteSettings,
     "lm": LanguageModellingSettings,
     "learnability": LearnabilitySettings,
 }
