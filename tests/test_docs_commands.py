@@ -190,6 +190,8 @@ def wrong_words(text: str, keys: set[str], conf: Path) -> list[str]:
                 wrong.append(word)
             if (conf / key).is_dir():
                 choices = {path.stem for path in (conf / key).glob("*.yaml")} | {"NAME", ""}
+                if key == "task":
+                    choices |= set(TASKS)
                 if key == "experiment":
                     choices |= {*experiment_names(), "NAME/BUDGET"}
                 wrong += [each for each in re.split(r"[,|]", value) if each not in choices]
