@@ -20,15 +20,17 @@ def measure(model: str, length: str) -> dict:
     """Tokens/s and peak resident bytes of one sample."""
     from atlas_bench.evaluation.streaming import Prompt, generate
     from atlas_bench.models.build import build_model
-    from atlas_bench.tasks.babilong.samples import evaluation_samples, load_noise
+    from atlas_bench.tasks.babi import PERSON_NAMES
+    from atlas_bench.tasks.babilong.samples import evaluation_samples
     from atlas_bench.tasks.vocabulary import shared_tokenizer
+    from atlas_bench.text.noise import load_noise
 
     settings = compose_settings([f"model={model}"])
     tokenizer = shared_tokenizer()
     network = build_model(
         settings.model, settings.scale, vocab_size=tokenizer.vocab_size, seed=0
     ).eval()
-    noise = load_noise(tokenizer, split="test")
+    noise = load_noise(settings.text, "test", tokenizer, without_names=PERSON_NAMES)
     (sample,) = evaluation_samples("qa1", length, 1, 42, noise=noise, tokenizer=tokenizer)
     hardware = settings.hardware
 

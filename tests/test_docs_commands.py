@@ -211,7 +211,8 @@ def test_a_wrong_override_in_prose_is_found(followed: Path) -> None:  # noqa: F8
 def missing_files(text: str) -> list[str]:
     """Files of the repository in the inline code of a page that are not there."""
     roots = [REPOSITORY, REPOSITORY / "atlas_bench"]
-    tops = {path.name for root in roots for path in root.iterdir() if path.is_dir()} - {"build", "outputs"}
+    folders = {path.name for root in roots for path in root.iterdir() if path.is_dir()}
+    tops = folders - {"build", "outputs"}
     named = []
     for span in spans(text):
         path = span.split("::")[0]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
-from atlas_bench.text.tokenizer import Tokenizer
+from atlas_bench.text.corpora import load_corpus, sentences
+from atlas_bench.text.settings import TextSettings
+from atlas_bench.text.tokenizer import EMBEDDED, Tokenizer
 
 MIN_SENTENCE_TOKENS = 10  # BABILong leaves shorter sentences out
 _BATCH = 8192
@@ -115,3 +118,35 @@ class NoisePool:
         flat = np.concatenate(bounds)
         inside = flat[: np.searchsorted(flat, budget, side="left")]
         return Noise(self.tokens, start, np.append(inside, budget))
+
+
+def load_noise(
+    text: TextSettings,
+    split: str,
+    tokenizer: Tokenizer,
+    *,
+    min_tokens: int = MIN_SENTENCE_TOKENS,
+    without_names: frozenset[str] = frozenset(),
+) -> NoisePool:
+    """The sentences of the ``train`` or ``test`` part of a text that contain none of the names.
+
+    Raises CorpusError (a ValueError) that names the key when the text is unavailable.
+    """
+    read = _embedded_noise if text.source == EMBEDDED else _read_noise
+    return read(text.source, text.folder, split, tokenizer, min_tokens, without_names)
+
+
+def _read_noise(
+    source: str,
+    folder: str | None,
+    split: str,
+    tokenizer: Tokenizer,
+    min_tokens: int,
+    without_names: frozenset[str],
+) -> NoisePool:
+    books = sentences(load_corpus(source, folder=folder, split=split), without_names)
+    return NoisePool.from_sentences(books, tokenizer, min_tokens=min_tokens)
+
+
+# The embedded text cannot change: the jobs of a sweep and the evaluations of a run share its pools.
+_embedded_noise = lru_cache(maxsize=4)(_read_noise)

@@ -58,6 +58,12 @@ class Tokenizer:
         self.vocab_size: int = max(backend.get_vocab(with_added_tokens=True).values()) + 1
         self.fingerprint: str = hashlib.sha256(backend.to_str().encode()).hexdigest()[:12]
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tokenizer) and self.fingerprint == other.fingerprint
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
     def encode(self, text: str) -> list[int]:
         """Ids of ``text``, with nothing added in front or behind."""
         return self._backend.encode(text, add_special_tokens=False).ids

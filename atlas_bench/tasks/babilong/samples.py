@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from atlas_bench.seeding import seeded
 from atlas_bench.tasks.babi import (
-    PERSON_NAMES,
     SUBTASKS,
     Query,
     Question,
@@ -23,32 +21,12 @@ from atlas_bench.tasks.babi import (
 from atlas_bench.tasks.babilong.hub import hub_samples
 from atlas_bench.tasks.babilong.sample import Sample
 from atlas_bench.tasks.lengths import context_tokens, parse_length
-from atlas_bench.text.corpora import load_corpus, sentences
-from atlas_bench.text.noise import MIN_SENTENCE_TOKENS, NoisePool
+from atlas_bench.text.noise import NoisePool
 from atlas_bench.text.tokenizer import Tokenizer
 
 SOURCES = ("generated", "hub")
 TOKENS_PER_FACT = 8  # the published sets drop a story of more than context / 8 rows
 _ATTEMPTS = 500  # stories drawn before a length is called too short for the subtask
-
-
-def load_noise(
-    tokenizer: Tokenizer,
-    *,
-    split: str,
-    source: str = "embedded",
-    folder: str | Path | None = None,
-    max_books: int | None = None,
-    min_tokens: int = MIN_SENTENCE_TOKENS,
-    max_tokens: int | None = None,
-) -> NoisePool:
-    """The ``train`` or ``test`` part of a corpus, without sentences that name a bAbI person.
-
-    Raises CorpusError (a ValueError) naming the key when the corpus is unavailable.
-    """
-    corpus = load_corpus(source, folder=folder, split=split, max_books=max_books)
-    books = sentences(corpus, without_names=PERSON_NAMES)
-    return NoisePool.from_sentences(books, tokenizer, min_tokens=min_tokens, max_tokens=max_tokens)
 
 
 def build_sample(

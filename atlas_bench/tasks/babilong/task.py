@@ -16,7 +16,7 @@ from atlas_bench.tasks.babilong.metrics import exact_match, published_metric
 from atlas_bench.tasks.babilong.prompted import PromptedBabilong
 from atlas_bench.tasks.babilong.questions import QUESTIONS as QUESTION_SOURCES
 from atlas_bench.tasks.babilong.questions import questions_file, real_questions
-from atlas_bench.tasks.babilong.samples import SOURCES, evaluation_samples, load_noise
+from atlas_bench.tasks.babilong.samples import SOURCES, evaluation_samples
 from atlas_bench.tasks.babilong.streams import StreamGenerator
 from atlas_bench.tasks.lengths import CONVENTIONS, context_tokens, parse_length
 from atlas_bench.tasks.stages import NoiseStage
@@ -30,7 +30,7 @@ from atlas_bench.tasks.task import (
     summarize,
 )
 from atlas_bench.tasks.vocabulary import shared_tokenizer
-from atlas_bench.text.noise import NoisePool
+from atlas_bench.text.noise import NoisePool, load_noise
 from atlas_bench.text.settings import TextSettings
 
 
@@ -209,5 +209,4 @@ class BabilongTask(QuestionTask):
         return self._noise("test")
 
     def _noise(self, split: str) -> NoisePool:
-        text = self.text
-        return load_noise(self.tokenizer, split=split, source=text.source, folder=text.folder)
+        return load_noise(self.text, split, self.tokenizer, without_names=babi.PERSON_NAMES)

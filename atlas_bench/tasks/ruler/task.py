@@ -29,8 +29,7 @@ from atlas_bench.tasks.task import (
     TaskSettings,
     summarize,
 )
-from atlas_bench.text.corpora import load_corpus, sentences
-from atlas_bench.text.noise import NoisePool
+from atlas_bench.text.noise import NoisePool, load_noise
 from atlas_bench.text.settings import TextSettings
 from atlas_bench.text.tokenizer import Tokenizer, make_tokenizer
 
@@ -235,10 +234,9 @@ class RulerTask(QuestionTask):
         if split not in self._loaded_essays:
             if self.settings.essays == "paul_graham" and split == "test":
                 books = [sources.paul_graham_sentences()]
+                pool = NoisePool.from_sentences(books, self.tokenizer, min_tokens=1)
             else:
-                text = self.text
-                books = sentences(load_corpus(text.source, folder=text.folder, split=split))
-            pool = NoisePool.from_sentences(books, self.tokenizer, min_tokens=1)
+                pool = load_noise(self.text, split, self.tokenizer, min_tokens=1)
             self._loaded_essays[split] = pool
         return self._loaded_essays[split]
 

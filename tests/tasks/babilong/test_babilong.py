@@ -22,10 +22,11 @@ from atlas_bench.tasks.babi import (
 )
 from atlas_bench.tasks.babilong.metrics import exact_match, published_metric
 from atlas_bench.tasks.babilong.sample import Sample
-from atlas_bench.tasks.babilong.samples import build_sample, evaluation_samples, load_noise
+from atlas_bench.tasks.babilong.samples import build_sample, evaluation_samples
 from atlas_bench.tasks.lengths import context_tokens, format_length, parse_length
 from atlas_bench.text.corpora import load_corpus
-from atlas_bench.text.noise import NoisePool
+from atlas_bench.text.noise import NoisePool, load_noise
+from atlas_bench.text.settings import TextSettings
 from atlas_bench.text.tokenizer import Tokenizer
 
 FACTS = ("Mary moved to the office.", "John went to the garden.", "Mary went to the kitchen.")
@@ -76,7 +77,7 @@ def test_no_budget_no_noise() -> None:
 
 
 def test_loaded_noise_names_nobody_and_keeps_the_split(tokenizer: Tokenizer) -> None:
-    pool = load_noise(tokenizer, split="test")
+    pool = load_noise(TextSettings(), "test", tokenizer, without_names=PERSON_NAMES)
     text = tokenizer.decode(pool.tokens)
     assert not any(f" {name} " in text for name in PERSON_NAMES)
     train_text = "\n".join(book.text for book in load_corpus(split="train").books)
