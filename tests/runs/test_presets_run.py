@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,6 @@ import atlas_bench.runs.execute
 import atlas_bench.runs.learners.language_model
 import atlas_bench.runs.show
 from atlas_bench.cli.compose import compose_settings
-from atlas_bench.runs.settings import RunSettings
 from atlas_bench.training.loop import Trainer
 
 SMALL = [
@@ -23,10 +23,6 @@ SMALL = [
     "training.curriculum.longest=0.5", "training.min_sequences=1", "task.lengths=[1k]",
     "task.samples=2", "logger=none", "hardware.device=cpu", "hardware.prefill_chunk=400",
 ]  # fmt: skip
-
-
-def settings(name: str, *overrides: str) -> RunSettings:
-    return compose_settings([f"model={name}", *SMALL, *overrides])
 
 
 class StoppedAtStep2(Trainer):
@@ -42,15 +38,16 @@ def test_runs_and_resumes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     # test_run.py looks at the plots
     monkeypatch.setattr(atlas_bench.runs.show, "draw_plots", lambda *arguments, **options: {})
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    record = json.loads(atlas_bench.runs.execute.execute(settings(name), whole).read_text())
+    settings = compose_settings([f"model={name}", *SMALL])
+    record = json.loads(atlas_bench.runs.execute.execute(settings, whole).read_text())
     assert record["model"] == name
     assert record["parameters"] == pytest.approx(163_136, rel=0.01)
     assert all(score["samples"] == 2 for score in record["scores"])
     with monkeypatch.context() as patch:
         patch.setattr(atlas_bench.runs.learners.language_model, "Trainer", StoppedAtStep2)
         with pytest.raises(atlas_bench.runs.execute.Stopped, match="stopped by SIGTERM"):
-            atlas_bench.runs.execute.execute(settings(name, "mode=train"), cut)
-    atlas_bench.runs.execute.execute(settings(name, "mode=train", "resume=true"), cut)
+            atlas_bench.runs.execute.execute(replace(settings, mode="train"), cut)
+    atlas_bench.runs.execute.execute(replace(settings, mode="train", resume=True), cut)
     losses = [
         [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
         for run in (whole, cut)
