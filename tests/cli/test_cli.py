@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from in_process import atlas_bench
 from presets import NEED_GPU
 from tiny_sweeps import installed
 
@@ -62,15 +61,6 @@ BAD = [
     (["-m", "training.learning_rate=interval(1,2)"], "interval(1,2)", "give a list of values"),
     (["seed=0", "--multi"], "--multi is not a flag", "did you mean --multirun?"),
 ]  # fmt: skip
-
-
-def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own, as a user calls it."""
-    command = [sys.executable, "-c", "from atlas_bench.cli.run import main; main()", *arguments]
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=300,
-        env={**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("overrides", "key", "right"), BAD, ids=lambda value: str(value)[:40])
@@ -146,31 +136,42 @@ def test_what_else_the_kernels_need() -> None:
             check_machine(gated)
 
 
-def test_what_only_shows_while_running_is_one_sentence_too(tmp_path: Path) -> None:
-    cases = [
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
         (["mode=eval", "checkpoint=nowhere"], "nowhere is not a checkpoint"),
         (["text=folder", "text.folder=nowhere"], "text.folder"),
         (["text.tokenizer=nowhere"], "text.tokenizer"),
         (["task.subtasks=[qa2]", "task.lengths=[301]", "mode=train_eval"], "task.lengths"),
         (["model.memory.expansion=40"], "cannot match"),
-    ]
-    for overrides, said in cases:
-        done = run(*overrides, "training.tokens=64", "logger=none", folder=tmp_path)
-        assert done.returncode == 2, (overrides, done.stderr)
-        assert said in done.stderr
-        assert "Traceback" not in done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    ],
+)
+def test_what_only_shows_while_running_is_one_sentence_too(
+    overrides: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert atlas_bench(*overrides, "training.tokens=64", "logger=none") == 2
+    stderr = capsys.readouterr().err
+    assert message in stderr
+    assert len(stderr.strip().splitlines()) == 1, stderr
 
 
-def test_help_and_printed_config(tmp_path: Path) -> None:
-    shown = run("--help", folder=tmp_path)
-    assert shown.returncode == 0
+def test_help_and_printed_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert atlas_bench("--help") == 0
+    shown = capsys.readouterr().out
     for word in ("model: atlas, atlas_identity", "atlas-bench-report outputs/", "--cfg job"):
-        assert word in shown.stdout
-    printed = run("--cfg", "job", "model=titans", folder=tmp_path)
-    assert printed.returncode == 0
-    assert "optimizer: momentum" in printed.stdout
-    assert run("--version", folder=tmp_path).stdout.startswith("atlas-bench 0.")
+        assert word in shown
+    assert atlas_bench("--cfg", "job", "model=titans") == 0
+    assert "optimizer: momentum" in capsys.readouterr().out
+    assert atlas_bench("--version") == 0
+    assert capsys.readouterr().out.startswith("atlas-bench 0.")
     assert list(tmp_path.iterdir()) == []
 
 
