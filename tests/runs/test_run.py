@@ -11,6 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+from in_process import atlas_bench, no_plots
+
+from atlas_bench.cli.report import main as report
 
 SMALL = [
     "training.tokens=4096", "training.batch_tokens=512",
@@ -18,12 +21,6 @@ SMALL = [
     "training.checkpoint_every=2", "task.lengths=[0k,1k]", "task.samples=3", "logger=none",
     "hardware.threads=1",
 ]  # fmt: skip
-
-
-def atlas_bench(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments), cwd=folder, capture_output=True, text=True, timeout=300
-    )
 
 
 def command(*arguments: str) -> list[str]:
@@ -40,13 +37,14 @@ def last_loss(run: Path) -> float:
     return json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["loss"]
 
 
-@pytest.mark.parametrize("model", ["atlas", "titans", "transformer"])
-def test_trains_evaluates_and_records(model: str, tmp_path: Path) -> None:
-    done = atlas_bench(f"model={model}", *SMALL, folder=tmp_path)
+def test_trains_evaluates_and_records(tmp_path: Path) -> None:
+    done = subprocess.run(
+        command(*SMALL), cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     run = only_run(tmp_path)
     record = json.loads((run / "record.json").read_text())
-    assert record["model"] == model
+    assert record["model"] == "atlas"
     assert record["scale"] == "tiny"
     assert record["parameters"] == pytest.approx(163_136, rel=0.01)
     assert record["train_tokens"] >= 4096
@@ -71,51 +69,59 @@ def test_trains_evaluates_and_records(model: str, tmp_path: Path) -> None:
     assert not (tmp_path / "wandb").exists()
 
 
-def test_a_checkpoint_is_evaluated_alike_and_the_report_reads_both(tmp_path: Path) -> None:
+def test_a_checkpoint_is_evaluated_alike_and_the_report_reads_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     # Neither the default model nor all of the preset's settings: the checkpoint tells both.
     other = ["model=titans", "model.memory.expansion=2", "seed=3", "training.clip=0.5"]
-    assert atlas_bench(*SMALL, *other, folder=tmp_path).returncode == 0
+    assert atlas_bench(*SMALL, *other) == 0
     run = only_run(tmp_path)
     last = run / "checkpoints/last"
-    done = atlas_bench(
-        *SMALL, "mode=eval", f"checkpoint={last}", "output_dir=again", folder=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
+    assert atlas_bench(*SMALL, "mode=eval", f"checkpoint={last}", "output_dir=again") == 0
     (again,) = (tmp_path / "again").glob("*/*")
     record = json.loads((again / "record.json").read_text())
     assert record["seed"] == 3  # the model's, as its training and its text
     assert record["config"]["training"]["clip"] == 0.5
     assert record["config"]["trained_on"]["text"]["source"] == "embedded"
     assert (again / "predictions.jsonl").read_text() == (run / "predictions.jsonl").read_text()
-    code = "import sys; from atlas_bench.cli.report import main; sys.exit(main())"
-    report = subprocess.run(
-        [sys.executable, "-c", code, "outputs", "again", "--output", "report"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert report.returncode == 0, report.stderr
+    with no_plots():
+        assert report(["outputs", "again", "--output", "report"]) == 0
     assert "titans" in (tmp_path / "report/table.md").read_text()
-    wrong = atlas_bench("mode=eval", f"checkpoint={run}", "model=atlas", folder=tmp_path)
-    assert wrong.returncode == 2
-    assert f"model=atlas is not what checkpoint={run} was trained as, model=titans" in wrong.stderr
     assert (tmp_path / "report/accuracy.png").is_file()
+    capsys.readouterr()
+    assert atlas_bench("mode=eval", f"checkpoint={run}", "model=atlas") == 2
+    assert (
+        f"model=atlas is not what checkpoint={run} was trained as, model=titans"
+        in capsys.readouterr().err
+    )
 
 
-def test_a_command_that_fails_before_its_run_begins_leaves_nothing(tmp_path: Path) -> None:
-    for words in (["mode=eval", "checkpoint=nowhere"], ["text.tokenizer=nowhere"]):
-        done = atlas_bench(*words, "logger=none", folder=tmp_path)
-        assert done.returncode == 2, done.stderr
-        assert "nowhere" in done.stderr
-        assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("words", [["mode=eval", "checkpoint=nowhere"], ["text.tokenizer=nowhere"]])
+def test_a_command_that_fails_before_its_run_begins_leaves_nothing(
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert atlas_bench(*words, "logger=none") == 2
+    assert "nowhere" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_kill_9_and_resume_gives_the_same_loss_to_the_bit(tmp_path: Path) -> None:
+def test_kill_9_and_resume_gives_the_same_loss_to_the_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir()
     cut.mkdir()
     small = [*SMALL, "mode=train"]
-    assert atlas_bench(*small, folder=whole).returncode == 0
+    monkeypatch.chdir(whole)
+    assert atlas_bench(*small) == 0
+    monkeypatch.chdir(cut)
     process = subprocess.Popen(
-        command(*small), cwd=cut, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(*small), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 120
     while not list(cut.glob("outputs/*/*/checkpoints/last.json")):
@@ -126,19 +132,17 @@ def test_kill_9_and_resume_gives_the_same_loss_to_the_bit(tmp_path: Path) -> Non
     process.wait()
     run = only_run(cut)
     assert not (run / "record.json").exists()
-    resumed = atlas_bench(*small, "resume=true", folder=cut)
-    assert resumed.returncode == 0, resumed.stderr
-    assert "resuming at step" in resumed.stdout
+    capsys.readouterr()
+    assert atlas_bench(*small, "resume=true") == 0
+    assert "resuming at step" in capsys.readouterr().out
     assert only_run(cut) == run
     assert last_loss(run) == last_loss(only_run(whole))
     steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, len(steps) + 1))
-    other = atlas_bench(*small, "seed=1", f"resume={run}", folder=cut)
-    assert other.returncode == 2
-    assert "seed was 0 there and is 1 here" in other.stderr
-    over = atlas_bench(*small, f"hydra.run.dir={run}", folder=cut)
-    assert over.returncode == 2
-    assert "holds another run" in over.stderr
+    assert atlas_bench(*small, "seed=1", f"resume={run}") == 2
+    assert "seed was 0 there and is 1 here" in capsys.readouterr().err
+    assert atlas_bench(*small, f"hydra.run.dir={run}") == 2
+    assert "holds another run" in capsys.readouterr().err
     assert last_loss(run) == last_loss(only_run(whole))
 
 
