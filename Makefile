@@ -14,6 +14,7 @@ test: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest tests/memory --hypothesis-profile=thorough
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -36,7 +36,7 @@ def test_a_memory(optimizer: str) -> None:
     model = ModelSettings(
         memory=MemorySettings(optimizer=optimizer, window=4, update_every=4), match="none"
     )
-    costs = account(model, SCALE, vocab_size=100)
+    costs = account(model, SCALE, vocab_size=100, tokens=64)
     assert costs.total == count_parameters(build_model(model, SCALE, vocab_size=100, seed=0))
     assert costs.parameters["initial memories"] == 3 * 4 * 2 * 8 * 32
     assert not costs.grows

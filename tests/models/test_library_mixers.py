@@ -78,11 +78,11 @@ def test_causal_and_every_parameter_learns(name: str, library) -> None:  # noqa:
 
 @pytest.mark.parametrize("name", LIBRARY_MIXERS)
 @pytest.mark.parametrize(
-    "scale", [ScaleSettings(), ScaleSettings(width=1024, layers=24, heads=16)], ids=["tiny", "340m"]
+    "scale", [ScaleSettings(), ScaleSettings(width=1024, layers=4, heads=16)], ids=["tiny", "wide"]
 )
 def test_counted_and_matched_without_the_library(name: str, scale: ScaleSettings) -> None:
     """Parameters are the Transformer's; operations are at least those of the linear maps."""
-    costs = account(settings(name), scale, vocab_size=32000)
+    costs = account(settings(name), scale, vocab_size=32000, tokens=64)
     with torch.device("meta"):
         transformer = build_model(
             ModelSettings(name="transformer", mixers=["attention"]), scale, vocab_size=32000, seed=0
