@@ -9,9 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from in_process import atlas_bench
 
-from atlas_bench.cli import run as cli
 from atlas_bench.sweeps.index import Index, read_index
 
 TINY = [
@@ -47,13 +46,9 @@ def sweep(*words: str, folder: Path) -> tuple[int, str, str]:
     return process.returncode, said, errors
 
 
-def sweep_here(monkeypatch: pytest.MonkeyPatch, *words: str) -> int | None:
-    """The exit code of the sweep in this process, in the working directory."""
-    monkeypatch.setattr(sys, "argv", ["atlas-bench", "-m", *TINY, *words])
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return ended.value.code
+def sweep_here(*words: str) -> int:
+    """The exit code of the sweep in this process, in the working directory; plots are not drawn."""
+    return atlas_bench("-m", *TINY, *words)
 
 
 def only_index(folder: Path) -> tuple[Path, Index]:
