@@ -110,14 +110,14 @@ def _report(arguments: argparse.Namespace) -> int:
         return 0
     _check(arguments)
     # Half a second of imports that the other paths can do without.
-    from atlas_bench.report.assemble import Runs, beside_paper, comparing_runs
+    from atlas_bench.report.assemble import beside_paper, comparing_runs
 
-    runs = Runs(*_read(arguments.directories))
+    records, unfinished = _read(arguments.directories)
     folder = arguments.output or arguments.directories[0] / "report"
     if arguments.table is None:
-        report = comparing_runs(runs, folder, arguments.metric, best=arguments.best)
+        report = comparing_runs(records, unfinished, folder, arguments.metric, best=arguments.best)
     else:
-        report = beside_paper(runs, arguments.table)
+        report = beside_paper(records, arguments.table)
     for table in report.shown:
         console.print(rich_table(table))
     try:

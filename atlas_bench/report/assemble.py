@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,24 +18,16 @@ from atlas_bench.report.html import TaskResults, page
 from atlas_bench.report.plots import plots_of
 from atlas_bench.report.plots.style import save
 from atlas_bench.report.published import published_names, published_table
+from atlas_bench.report.render import render
 from atlas_bench.report.row_groups import order_of
 from atlas_bench.report.selection import describe_grids, find_grids, without_grids
-from atlas_bench.report.table_formats import Table, latex_table, markdown_table
+from atlas_bench.report.table_formats import Table
 from atlas_bench.report.tables import (
     main_metrics,
-    markdown_runs,
     metric_names,
     score_tables,
     scores_csv,
 )
-
-
-@dataclass(frozen=True)
-class Runs:
-    """Records, and the folders of runs without one, with the reason."""
-
-    records: list[Record]
-    unfinished: dict[Path, str]
 
 
 @dataclass
@@ -56,34 +48,40 @@ class Report:
         return [folder / name for name in (*self.texts, *self.figures)]
 
 
-def beside_paper(runs: Runs, name: str) -> Report:
+def beside_paper(records: Sequence[Record], name: str) -> Report:
     """One of the papers' tables with ours in it.
 
     Raises RecordError in one sentence if no run has a score of it.
     """
-    comparison = compare(published_table(name), runs.records)
+    comparison = compare(published_table(name), records)
     shown = comparison_tables(comparison)
     if not shown:
-        raise RecordError(f"none of the {len(runs.records)} runs found has a score of {name}")
+        raise RecordError(f"none of the {len(records)} runs found has a score of {name}")
     texts = {
-        f"{name}.md": "\n".join(map(markdown_table, shown)),
-        f"{name}.tex": "\n".join(map(latex_table, shown)),
+        f"{name}.md": render("tables.md", tables=shown),
+        f"{name}.tex": render("tables.tex", tables=shown),
         f"{name}.csv": comparison_csv(comparison),
     }
     return Report(shown, texts)
 
 
 def comparing_runs(
-    runs: Runs, folder: Path, metric: str | None = None, *, best: bool = False
+    all_records: Sequence[Record],
+    unfinished: Mapping[Path, str],
+    folder: Path,
+    metric: str | None = None,
+    *,
+    best: bool = False,
 ) -> Report:
     """Tables, plots and the page of all tasks, to be written to ``folder``.
 
     They show ``metric``, or the first metric of each subtask. With ``best`` only the settings that
-    validation chooses are left of each grid of training settings.
+    validation chooses are left of each grid of training settings. ``unfinished``: folders of runs
+    without a record, and why.
     Raises RecordError in one sentence if there is no score, or none of ``metric``.
     """
-    grids = [grid for grid in find_grids(runs.records) if grid.choice] if best else []
-    records = without_grids(runs.records, grids)
+    grids = [grid for grid in find_grids(all_records) if grid.choice] if best else []
+    records = without_grids(all_records, grids)
     records += [record for grid in grids for record in grid.choice.records]
     results = []
     for task, of_task in _by_task(records, metric).items():
@@ -91,12 +89,12 @@ def comparing_runs(
         chosen = [grid for grid in grids if grid.records[0].task == task]
         results[-1].tables[-1].notes += describe_grids(chosen)
     shown = [table for each in results for table in each.tables]
-    comparisons = [compare(published_table(name), runs.records) for name in published_names()]
+    comparisons = [compare(published_table(name), all_records) for name in published_names()]
     beside = [table for each in comparisons if each.measured for table in comparison_tables(each)]
     texts = {
-        "report.html": page(results, beside, records, runs.unfinished, folder),
-        "table.md": "\n".join([*map(markdown_table, shown), markdown_runs(records)]),
-        "table.tex": "\n".join(map(latex_table, shown)),
+        "report.html": page(results, beside, records, unfinished, folder),
+        "table.md": render("tables.md", tables=shown, runs=sorted(records, key=order_of)),
+        "table.tex": render("tables.tex", tables=shown),
         "scores.csv": scores_csv(records),
     }
     figures = {

@@ -1,4 +1,4 @@
-"""A table and its forms: terminal, Markdown, LaTeX; and the CSV of plain rows."""
+"""A table, its form for the terminal, and the CSV of plain rows; templates make other forms."""
 
 from __future__ import annotations
 
@@ -14,21 +14,6 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 NOTHING = "\N{EN DASH}"  # where a cell has no number
-LATEX_ESCAPES = {
-    "\\": r"\textbackslash{}",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "[": "{[}",  # after \\ a bracket would be an argument
-    "]": "{]}",
-    "\N{PLUS-MINUS SIGN}": r"$\pm$",
-    "\N{MINUS SIGN}": "$-$",
-    "\N{EN DASH}": "--",
-    "\N{NOT EQUAL TO}": r"$\neq$",
-}
 
 
 @dataclass(frozen=True)
@@ -58,6 +43,10 @@ class Table:
     texts: int
     sections: list[list[list[TableEntry]]]  # sections of rows; a line is drawn between sections
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def rows(self) -> list[list[TableEntry]]:
+        return [row for section in self.sections for row in section]
 
 
 def rich_table(table: Table) -> RichTable:
@@ -94,57 +83,6 @@ def _rich_entry(entry: TableEntry) -> Text:
     return text
 
 
-def markdown_table(table: Table) -> str:
-    """With a heading; ends in a newline."""
-    numbers = len(table.headings) - table.texts
-    lines = [f"## {table.title}", "", markdown_line(table.headings)]
-    lines.append(markdown_line([*["---"] * table.texts, *["---:"] * numbers]))
-    lines += [
-        markdown_line(entry.full for entry in row) for section in table.sections for row in section
-    ]
-    return "\n".join([*lines, "", *(f"- {note}" for note in table.notes), ""])
-
-
-def markdown_line(cells: Iterable[object]) -> str:
-    return "| " + " | ".join(str(cell).replace("|", r"\|") for cell in cells) + " |"
-
-
-def latex_table(table: Table) -> str:
-    """A `table` for `\\usepackage{booktabs}`, as wide as its cells; ends in a newline."""
-    numbers = len(table.headings) - table.texts
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        f"\\caption{{{latex_text(table.title)}}}",
-        f"\\begin{{tabular}}{{{'l' * table.texts}{'r' * numbers}}}",
-        r"\toprule",
-        _latex_line(latex_text(heading) for heading in table.headings),
-    ]
-    for section in table.sections:
-        lines.append(r"\midrule")
-        lines += [_latex_line(_latex_entry(entry) for entry in row) for row in section]
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    if table.notes:
-        lines += ["", r"\smallskip", r"\parbox{\linewidth}{\footnotesize\raggedright"]
-        lines += [f"{latex_text(note)}\\par" for note in table.notes]
-        lines.append("}")
-    return "\n".join([*lines, r"\end{table}", ""])
-
-
-def _latex_line(cells: Iterable[str]) -> str:
-    return " & ".join(cells) + r" \\"
-
-
-def _latex_entry(entry: TableEntry) -> str:
-    text = latex_text(entry.text)
-    return f"{text} {{\\scriptsize {latex_text(entry.beside)}}}" if entry.beside else text
-
-
-def latex_text(text: str) -> str:
-    """``text`` so that LaTeX prints it as it is."""
-    return "".join(LATEX_ESCAPES.get(character, character) for character in text)
-
-
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     """A CSV file; missing values are empty, lists and truth values are JSON."""
     text = io.StringIO()
@@ -167,3 +105,7 @@ def short_count(count: int) -> str:
             digits = 0 if count >= 100 * size else 1
             return f"{count / size:.{digits}f}{letter}"
     return str(count)
+
+
+def count_entry(count: int | None) -> TableEntry:
+    return TableEntry(NOTHING if count is None else short_count(count), order=count)

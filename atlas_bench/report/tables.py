@@ -28,10 +28,9 @@ from atlas_bench.report.table_formats import (
     NOTHING,
     Table,
     TableEntry,
+    count_entry,
     csv_text,
-    markdown_line,
     rich_table,
-    short_count,
 )
 
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
@@ -129,9 +128,7 @@ def _notes(groups: Sequence[RunGroup], estimates: Sequence[Estimate]) -> list[st
 
 def _group_entries(group: RunGroup) -> list[TableEntry]:
     """The model with the number of seeds, and the number of parameters."""
-    parameters, seeds = group.first.parameters, len(group.records)
-    size = TableEntry(short_count(parameters), order=parameters)
-    return [seeds_entry(group.name, seeds), size]
+    return [seeds_entry(group.name, len(group.records)), count_entry(group.first.parameters)]
 
 
 def seeds_entry(name: str, seeds: int) -> TableEntry:
@@ -186,19 +183,6 @@ def estimate_entry(
 
 
 # files -------------------------------------------------------------------------------------
-
-
-def markdown_runs(records: Iterable[Record]) -> str:
-    """The runs that tables were made from."""
-    headings = ["run", "model", "seed", "tokens trained", "device", "started"]
-    lines = ["## Runs", "", markdown_line(headings)]
-    lines.append(markdown_line(["---", "---", "---:", "---:", "---", "---"]))
-    for record in sorted(records, key=order_of):
-        run = record.name if record.path is None else str(record.path.parent)
-        tokens = short_count(record.train_tokens)
-        facts = [f"{record.model} {record.scale}", record.seed, tokens, record.device]
-        lines.append(markdown_line([run, *facts, record.started_at]))
-    return "\n".join(lines) + "\n"
 
 
 def scores_csv(records: Iterable[Record]) -> str:

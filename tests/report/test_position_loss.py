@@ -11,7 +11,7 @@ from atlas_bench.artifacts.schema import Record, Score
 from atlas_bench.report.plots import plots_of
 from atlas_bench.report.plots.lines import position_loss_figure
 from atlas_bench.report.plots.style import save
-from atlas_bench.report.table_formats import markdown_table
+from atlas_bench.report.render import render
 from atlas_bench.report.tables import main_metrics, score_tables
 
 MakeRecord = Callable[..., Record]
@@ -58,7 +58,7 @@ def test_written_as_a_file_or_left_out(make_record: MakeRecord, tmp_path: Path) 
 
 
 def test_tables_have_positions_in_order_and_no_per_cent(make_record: MakeRecord) -> None:
-    text = "".join(map(markdown_table, score_tables([make_record(scores=scores(0.0))])))
+    text = render("tables.md", tables=score_tables([make_record(scores=scores(0.0))]))
     places = [text.index(f"| {bucket} |") for bucket in BUCKETS]
     assert places == sorted(places)
     assert "4.5" in text

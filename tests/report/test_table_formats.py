@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from atlas_bench.artifacts.schema import Record
-from atlas_bench.report.table_formats import Table, TableEntry, latex_table, latex_text
+from atlas_bench.report.render import TEMPLATES, render
+from atlas_bench.report.table_formats import Table, TableEntry
 from atlas_bench.report.tables import score_tables
 
 MakeRecord = Callable[..., Record]
@@ -17,7 +18,7 @@ MakeRecord = Callable[..., Record]
 def test_latex_is_a_booktabs_table(make_record: MakeRecord) -> None:
     records = [make_record(model, subtasks=("qa1", "qa2")) for model in ("atlas", "transformer")]
     (table,) = score_tables(records, "exact_match")
-    text = latex_table(table)
+    text = render("tables.tex", tables=[table])
     assert re.findall(r"\\(top|mid|bottom)rule", text) == ["top", "mid", "mid", "bottom"]
     assert r"\begin{tabular}{llrrrrrrr}" in text
     assert r"\caption{babilong, exact match (\%), 100 samples a cell}" in text
@@ -42,6 +43,6 @@ def test_latex_is_a_booktabs_table(make_record: MakeRecord) -> None:
     ],
 )
 def test_latex_prints_any_text(text: str, latex: str) -> None:
-    assert latex_text(text) == latex
+    assert TEMPLATES.filters["latex"](text) == latex
     table = Table(text, [text], 1, [[[TableEntry(text, beside=text)]]], [text])
-    assert latex_table(table).count(latex) == 5
+    assert render("tables.tex", tables=[table]).count(latex) == 5

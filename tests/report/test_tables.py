@@ -14,10 +14,10 @@ import pytest
 from rich.console import Console
 
 from atlas_bench.artifacts.schema import Record, Score
-from atlas_bench.report.row_groups import flatten, merge_seeds, natural
-from atlas_bench.report.table_formats import markdown_table, short_count
+from atlas_bench.report.render import render
+from atlas_bench.report.row_groups import flatten, merge_seeds, natural, order_of
+from atlas_bench.report.table_formats import short_count
 from atlas_bench.report.tables import (
-    markdown_runs,
     rich_tables,
     score_tables,
     scores_csv,
@@ -28,8 +28,8 @@ FIRST = ("qa1", "exact_match", (0, "0k"))
 
 
 def markdown(records: list[Record], metric: str | None = None) -> str:
-    parts = [markdown_table(table) for table in score_tables(records, metric)]
-    return "\n".join([*parts, markdown_runs(records)])
+    tables = score_tables(records, metric)
+    return render("tables.md", tables=tables, runs=sorted(records, key=order_of))
 
 
 def terminal(records: list[Record], metric: str | None = None, width: int = 80) -> str:

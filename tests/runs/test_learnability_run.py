@@ -14,9 +14,10 @@ from atlas_bench.artifacts.records import read_record
 from atlas_bench.artifacts.schema import Record
 from atlas_bench.cli.compose import compose_settings
 from atlas_bench.config.errors import ConfigError
-from atlas_bench.report.assemble import Runs, beside_paper, comparing_runs
+from atlas_bench.report.assemble import beside_paper, comparing_runs
+from atlas_bench.report.render import render
 from atlas_bench.report.selection import best_settings
-from atlas_bench.report.table_formats import markdown_table
+from atlas_bench.report.table_formats import Table
 from atlas_bench.runs import show
 from atlas_bench.runs.estimate import describe
 from atlas_bench.runs.execute import RunError, Stopped, execute
@@ -59,6 +60,10 @@ def test_a_run_leaves_what_every_run_leaves(tmp_path: Path) -> None:
     assert found.scores[0].value == pytest.approx(first, rel=1e-5)
 
 
+def markdown(table: Table) -> str:
+    return render("tables.md", tables=[table])
+
+
 def test_a_rate_is_chosen_by_other_sequences(tmp_path: Path) -> None:
     records = [
         run(tmp_path / rate, "validation_samples=3", f"task.learner.learning_rate={rate}")
@@ -70,7 +75,7 @@ def test_a_rate_is_chosen_by_other_sequences(tmp_path: Path) -> None:
         assert all(tested[score.length_name] != score.value for score in record.validation[:2])
     (choice,) = best_settings(records)
     assert (choice.settings, choice.points) == ({"task.learner.learning_rate": 0.01}, 2)
-    (first, _) = map(markdown_table, beside_paper(Runs(records, {}), "fig_learnability").shown)
+    first, _ = (markdown(table) for table in beside_paper(records, "fig_learnability").shown)
     rows = [line for line in first.splitlines() if ", ours" in line]
     assert [f"{records[1].scores[2].value:.3f}" in row for row in rows] == [True]
     other = replace(records[0], model="mlp_2x1_sgd")
@@ -100,14 +105,13 @@ def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_the_report_has_targets_side_by_side(tmp_path: Path) -> None:
     targets = ("low_rank", "window_attention_mlp")
     records = [run(tmp_path / target, f"task.target={target}") for target in targets]
-    runs = Runs(records, {})
-    (first, last) = map(markdown_table, beside_paper(runs, "fig_learnability").shown)
+    first, last = (markdown(table) for table in beside_paper(records, "fig_learnability").shown)
     (row,) = [line for line in first.splitlines() if line.startswith("| mlp_2x1_adam d8, ours")]
     cells = [cell.strip() for cell in row.split("|")[2:-1]]
     values = [f"{record.scores[2].value:.3f}≠" for record in records]
     assert cells == [values[0], "–", "–", "–", values[1]]
     assert "curves without numbers" in last
-    report = comparing_runs(runs, tmp_path / "report")
+    report = comparing_runs(records, {}, tmp_path / "report")
     table = report.texts["table.md"]
     assert "[1]" not in table  # nothing to tell apart: a table has one of them only
     assert "0-63" in table

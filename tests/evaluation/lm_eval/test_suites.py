@@ -14,7 +14,7 @@ from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.locations import folder_of
 from atlas_bench.evaluation.lm_eval.model import AtlasBenchLM
 from atlas_bench.evaluation.lm_eval.recall_data import load
-from atlas_bench.report.table_formats import markdown_table
+from atlas_bench.report.render import render
 from atlas_bench.report.tables import score_tables
 from atlas_bench.runs.execute import execute
 from atlas_bench.tasks.suites.task import AVERAGED, SUBTASKS
@@ -52,7 +52,7 @@ def test_commonsense_has_the_papers_columns_and_says_that_it_is_no_result(
     assert record.protocol["metrics"]["hellaswag"] == ["acc_norm"]
     assert record.protocol["lm_eval_task_versions"]["piqa"] == "1.0"
     assert "no benchmark results" in record.notes[0]
-    text = "".join(map(markdown_table, score_tables([record])))
+    text = render("tables.md", tables=score_tables([record]))
     lines = [line for line in text.splitlines() if "23.7k" in line]
     assert len(lines) == len(wanted)
     assert all("(fixture)" in line for line in lines)
