@@ -110,7 +110,9 @@ def compare(table: PublishedTable, records: Iterable[Record]) -> Comparison:
 
     Stand-ins of models that the paper does not have would say nothing and are left out.
     """
-    measures = {measure for column in table.columns for measure in _measures(column)}
+    measures = {
+        measure for column in table.columns for measure in (*column.weights, *column.stand_in)
+    }
     scored = [record for record in records if any(each.scores(record) for each in measures)]
     grids, rows = find_grids(scored), []
     published = [record for record in scored if record.model in table.presets]
@@ -142,7 +144,7 @@ def _our_score(
     for weights, marks in (
         (column.weights, ""),
         (column.baselines, BASELINE),
-        ({column.stand_in: 1.0} if column.stand_in else {}, STANDS_IN),
+        (column.stand_in, STANDS_IN),
     ):
         seeds = _complete_seeds(weights, group, lengths if marks == STANDS_IN else None)
         if seeds:
@@ -156,10 +158,10 @@ def _our_score(
         f"fewer samples, {samples} and not {measure.samples}"
         for seed in seeds
         for measure, same in seed.items()
-        if (samples := min(score.samples for score in same)) < (measure.samples or 0)
+        if (samples := min(score.samples for score in same)) < measure.samples
     ]
     if STANDS_IN in marks:
-        reasons.append(f"{column.stand_in.tasks[0]} over {', '.join(lengths)}")
+        reasons.append(f"{next(iter(weights)).tasks[0]} over {', '.join(lengths)}")
     if differs or reasons or marks:
         marks = DIFFERS + marks
     scale = 100.0 if column.in_per_cent else 1.0
@@ -172,10 +174,6 @@ def _our_score(
         low, high = scale * scores[0].ci_low, scale * scores[0].ci_high
     samples = min(score.samples for score in scores)
     return OurScore(estimate(values, samples, low, high), marks, tuple(dict.fromkeys(reasons)))
-
-
-def _measures(column: Column) -> list[Measure]:
-    return [*column.weights, *([column.stand_in] if column.stand_in else [])]
 
 
 def _complete_seeds(
@@ -199,9 +197,9 @@ def _complete_seeds(
     return seeds
 
 
-def _shared_lengths(stand_in: Measure | None, records: Iterable[Record]) -> list[str]:
+def _shared_lengths(stand_in: Weights, records: Iterable[Record]) -> list[str]:
     """The lengths that all runs with the stand-in have; means over others cannot be compared."""
-    scored = [] if stand_in is None else [stand_in.scores(record) for record in records]
+    scored = [measure.scores(record) for measure in stand_in for record in records]
     names = [[score.length_name for score in scores] for scores in scored if scores]
     return [name for name in names[0] if all(name in each for each in names)] if names else []
 
@@ -245,10 +243,10 @@ def protocol_differences(table: PublishedTable, records: Sequence[Record]) -> li
     return list(dict.fromkeys(difference for difference in differences if difference))
 
 
-def _count(ours: Sequence[int], published: int | None, what: str, tolerance: float) -> str | None:
+def _count(ours: Sequence[int], published: int, what: str, tolerance: float) -> str | None:
     least, most = short_count(min(ours)), short_count(max(ours))
     counted = f"{most if least == most else f'{least} to {most}'} {what}"
-    if published is None:
+    if not published:
         return f"{counted}, the paper does not say how many"
     if all(math.isclose(count, published, rel_tol=tolerance) for count in ours):
         return None

@@ -136,7 +136,7 @@ def _order_rows(comparison: Comparison, columns: Sequence[Column]) -> list[list[
 def _notes(comparison: Comparison) -> list[str]:
     table = comparison.table
     notes = [table.note] if table.note else []
-    stand_ins = [column.stand_in for column in table.columns if column.stand_in]
+    stand_ins = [measure for column in table.columns for measure in column.stand_in]
     named = ", ".join(f"{each.tasks[0]} {each.subtasks[0]} {each.metric}" for each in stand_ins)
     for mark, meaning in LEGEND.items():
         if any(mark in score.marks for score in comparison.scores):

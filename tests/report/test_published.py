@@ -1,7 +1,9 @@
-"""The papers' tables: complete, of one piece with each other, and refused where they are not."""
+"""The papers' tables: complete, possible, and of one piece with each other."""
 
 from __future__ import annotations
 
+import csv
+import math
 from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
@@ -14,6 +16,7 @@ from atlas_bench.report.published import PublishedRow, published_names, publishe
 from atlas_bench.tasks.mad.cases import BASELINE, SUBTASKS, changes
 
 MakeRecord = Callable[..., Record]
+FOLDER = Path(published.__file__).parent / "published"
 MODELS = Path(__file__).parents[2] / "conf" / "model"
 COMMONSENSE = (
     *("lambada_acc", "piqa_acc", "hellaswag_acc", "winogrande_acc"),
@@ -158,40 +161,46 @@ def test_the_cases_of_mad_are_those_of_the_task() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("file", "old", "new", "message"),
-    [
-        ("table4_mad", "49.4", "149.4", "Transformers: compression=149.4 is impossible"),
-        ("table4_mad", "49.4", "nan", "compression=nan is impossible"),
-        ("table4_mad", "compression", "compresion", "must have the columns model, preset, compr"),
-        ("table4_mad", "arXiv 2505.23735v1 Table 4", "", "needs a model and a source"),
-        ("columns", "fuzzy recall,mad_fuzzy_recall", "x,mad_fuzy_recall", "mean mad_fuzzy_recall?"),
-        ("measures", "mad,compression,,macro_accuracy,share", "mad,compression,,x,nats", "units"),
-    ],
-)  # fmt: skip
-def test_wrong_data_is_refused(
-    monkeypatch: pytest.MonkeyPatch, file: str, old: str, new: str, message: str
-) -> None:
-    class Package:
-        """The package's files, one of them changed."""
+# the files ------------------------------------------------------------------------------------
 
-        def __init__(self, path: Path) -> None:
-            self.path = path
 
-        def __truediv__(self, name: str) -> Package:
-            return Package(self.path / name)
+def lines_of(file: str) -> list[dict[str, str]]:
+    with (FOLDER / f"{file}.csv").open(encoding="utf-8", newline="") as opened:
+        return list(csv.DictReader(opened))
 
-        def read_text(self, encoding: str) -> str:
-            text = self.path.read_text(encoding=encoding)
-            assert self.path.stem != file or old in text
-            return text.replace(old, new) if self.path.stem == file else text
 
-    folder = Path(published.__file__).parent
-    monkeypatch.setattr(published, "files", lambda _: Package(folder))
-    for cached in (published.published_table, published._measures):
-        cached.cache_clear()
-    with pytest.raises(ValueError, match="published/") as raised:
-        published_table("table4_mad")
-    assert message in str(raised.value)
-    for cached in (published.published_table, published._measures):
-        cached.cache_clear()
+@pytest.mark.parametrize("name", published_names())
+def test_the_columns_of_a_table_are_those_of_columns_csv(name: str) -> None:
+    columns = [column.name for column in published_table(name).columns]
+    assert list(lines_of(name)[0]) == ["model", "preset", *columns, "source", "note"]
+
+
+@pytest.mark.parametrize("name", published_names())
+def test_every_row_has_a_model_a_source_and_possible_numbers(name: str) -> None:
+    table = published_table(name)
+    per_cent = {column.name for column in table.columns if column.in_per_cent}
+    for each in table.rows:
+        assert each.model
+        assert each.source
+        for column, value in each.values.items():
+            assert 0 <= value < (100.001 if column in per_cent else math.inf), (each.model, column)
+
+
+@pytest.mark.parametrize("name", published_names())
+def test_the_decimals_are_the_printed_ones(name: str) -> None:
+    for column in published_table(name).columns:
+        printed = [line[column.name] for line in lines_of(name) if line[column.name]]
+        most = max((len(number.partition(".")[2]) for number in printed), default=None)
+        assert column.decimals == (most if printed else 0 if column.in_per_cent else 3)
+
+
+def test_no_column_mixes_units_and_every_measure_is_known() -> None:
+    measures = [line["name"] for line in lines_of("measures")]
+    assert len(set(measures)) == len(measures)
+    for line in lines_of("columns"):
+        assert line["table"] in published_names()
+        named = line["measures"].replace("+", " ").split() + line["stand_in"].split()
+        assert set(named) <= set(measures), line["name"]
+    for name in published_names():
+        for column in published_table(name).columns:
+            assert len({each.unit for each in (*column.weights, *column.stand_in)}) == 1
