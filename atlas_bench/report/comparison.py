@@ -19,7 +19,6 @@ from atlas_bench.report.published import (
     NOT_APPLICABLE,
     Column,
     Measure,
-    PublishedRow,
     PublishedTable,
     Weights,
 )
@@ -69,15 +68,6 @@ class OurRow:
     def preset(self) -> str:
         return self.group.first.model
 
-    @property
-    def scale(self) -> str:
-        return self.group.first.scale
-
-    @property
-    def seeds(self) -> int:
-        """The most seeds of any score."""
-        return max(score.estimate.seeds for score in self.scores.values())
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -95,14 +85,6 @@ class Comparison:
     def measured(self) -> bool:
         """Whether any score is of the paper's own measure."""
         return any(not score.stands_in for score in self.scores)
-
-    def rows_of(self, published: PublishedRow) -> list[OurRow]:
-        return [row for row in self.rows if row.preset == published.preset]
-
-    @property
-    def unpublished(self) -> list[OurRow]:
-        """Rows of models that the paper does not have."""
-        return [row for row in self.rows if row.preset not in self.table.presets]
 
 
 def compare(table: PublishedTable, records: Iterable[Record]) -> Comparison:
@@ -129,7 +111,7 @@ def compare(table: PublishedTable, records: Iterable[Record]) -> Comparison:
         if scores:
             rows.append(OurRow(group, scores, differs))
     number_twins([row.group for row in rows])
-    shown = {f"{row.preset} {row.scale}" for row in rows}
+    shown = {f"{row.preset} {row.group.first.scale}" for row in rows}
     return Comparison(table, rows, describe_grids(grid for grid in grids if grid.model in shown))
 
 
@@ -169,11 +151,10 @@ def _our_score(
         scale * sum(weights[each] * mean(score.value for score in seed[each]) for each in weights)
         for seed in seeds
     ]
-    low = high = None
-    if len(scores) == 1 and scores[0].ci_low is not None and scores[0].ci_high is not None:
-        low, high = scale * scores[0].ci_low, scale * scores[0].ci_high
+    bounds = (scores[0].ci_low, scores[0].ci_high) if len(scores) == 1 else ()
+    interval = [scale * bound for bound in bounds if bound is not None]
     samples = min(score.samples for score in scores)
-    return OurScore(estimate(values, samples, low, high), marks, tuple(dict.fromkeys(reasons)))
+    return OurScore(estimate(values, samples, *interval), marks, tuple(dict.fromkeys(reasons)))
 
 
 def _complete_seeds(
@@ -211,7 +192,7 @@ def order_kept(comparison: Comparison, column: Column, scale: str) -> tuple[int,
     ranked = [
         (printed[row.preset], row.scores[column.name])
         for row in comparison.rows
-        if row.scale == scale
+        if row.group.first.scale == scale
         and printed.get(row.preset) is not None
         and column.name in row.scores
         and ON_FIXTURE not in row.scores[column.name].marks
@@ -234,10 +215,11 @@ def protocol_differences(table: PublishedTable, records: Sequence[Record]) -> li
         counts = [record.train_tokens for record in records]
         tokens = _count(counts, table.train_tokens, "training tokens", TOKENS_TOLERANCE)
     parameters = [record.parameters for record in records]
+    tokenizers = [f"tokenizer {record.tokenizer.get('name')}" for record in records]
     differences = [
         _count(parameters, table.parameters, "parameters", PARAMETERS_TOLERANCE),
         tokens,
-        *(_name(_tokenizer(each), table.tokenizer, table.tokenizer_names) for each in records),
+        *(_name(name, table.tokenizer, table.tokenizer_names) for name in tokenizers),
         *(_name(_data(each), table.data, table.data_names) for each in records),
     ]
     return list(dict.fromkeys(difference for difference in differences if difference))
@@ -257,10 +239,6 @@ def _name(ours: str, published: str, accepted: Sequence[str]) -> str | None:
     if published == NOT_APPLICABLE or any(name in ours.lower() for name in accepted):
         return None
     return f"{ours}, not {published}"
-
-
-def _tokenizer(record: Record) -> str:
-    return f"tokenizer {record.tokenizer.get('name')}"
 
 
 def _data(record: Record) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby, product
 
 from atlas_bench.report.comparison import (
     BASELINE,
@@ -11,11 +12,10 @@ from atlas_bench.report.comparison import (
     STANDS_IN,
     Comparison,
     OurRow,
-    OurScore,
     order_kept,
 )
 from atlas_bench.report.published import Column, PublishedRow
-from atlas_bench.report.table_formats import NOTHING, Table, TableEntry, csv_text
+from atlas_bench.report.table_formats import NOTHING, Table, TableEntry, csv_text, number_entry
 from atlas_bench.report.tables import estimate_entry, seeds_entry
 
 LEGEND = {
@@ -37,33 +37,35 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
     paper's other models; ours that the paper does not have; how much of the order is kept.
     """
     scored = {name for row in comparison.rows for name in row.scores}
-    groups: dict[str, list[Column]] = {}
-    for column in comparison.table.columns:
-        groups.setdefault(column.group, []).append(column)
-    shown = [
-        name for name, columns in groups.items() if scored & {column.name for column in columns}
-    ]
-    tables = [_table(comparison, name, groups[name]) for name in shown]
+    tables, missing = [], []
+    for group, columns in groupby(comparison.table.columns, key=lambda column: column.group):
+        columns = list(columns)
+        if any(column.name in scored for column in columns):
+            tables.append(_table(comparison, group, columns))
+        else:
+            missing.append(group)
     if tables:  # the notes hold for all of them
         tables[-1].notes += _notes(comparison)
-        if missing := [name for name in groups if name not in shown]:
+        if missing:
             tables[-1].notes.append(f"No run found has a score of {', '.join(missing)}.")
     return tables
 
 
 def _table(comparison: Comparison, group: str, columns: Sequence[Column]) -> Table:
     about, names = comparison.table, {column.name for column in columns}
+    rows = [row for row in comparison.rows if names & set(row.scores)]
     shared, papers = [], []
     for published in about.rows:
-        paper = _paper_entries(published, columns)
-        rows = [row for row in comparison.rows_of(published) if names & set(row.scores)]
-        if rows:
-            ours = [entries for row in rows for entries in _our_rows(row, published, columns)]
-            shared.append([paper, *ours])
+        section = [_paper_entries(published, columns)]
+        for row in rows:
+            if row.preset == published.preset:
+                section.append(_our_entries(row, columns))
+                section += _difference_rows(row, published, columns)
+        if len(section) > 1:
+            shared.append(section)
         else:
-            papers.append(paper)
-    unpublished = [row for row in comparison.unpublished if names & set(row.scores)]
-    others = [_our_entries(row, columns) for row in unpublished]
+            papers += section
+    others = [_our_entries(row, columns) for row in rows if row.preset not in about.presets]
     sections = [*shared, papers, others, _order_rows(comparison, columns)]
     return Table(
         f"{about.title} ({about.paper})" + (f", {group}" if group else ""),
@@ -73,57 +75,50 @@ def _table(comparison: Comparison, group: str, columns: Sequence[Column]) -> Tab
     )
 
 
-def _our_rows(
-    row: OurRow, published: PublishedRow, columns: Sequence[Column]
-) -> list[list[TableEntry]]:
-    """Ours, and the difference if any score has one."""
-    differences = [_difference_entry(_difference(row, published, each), each) for each in columns]
-    rows = [_our_entries(row, columns)]
-    if any(entry.order is not None for entry in differences):
-        rows.append([TableEntry("difference"), *differences])
-    return rows
-
-
 def _paper_entries(published: PublishedRow, columns: Sequence[Column]) -> list[TableEntry]:
-    entries = [TableEntry(f"{published.model}, paper")]
-    for column in columns:
-        value = published.values.get(column.name)
-        text = NOTHING if value is None else f"{value:.{column.decimals}f}"
-        entries.append(TableEntry(text, order=value))
-    return entries
+    return [
+        TableEntry(f"{published.model}, paper"),
+        *(
+            number_entry(published.values.get(c.name), f"{{:.{c.decimals}f}}".format)
+            for c in columns
+        ),
+    ]
 
 
 def _our_entries(row: OurRow, columns: Sequence[Column]) -> list[TableEntry]:
-    scores = [_score_entry(row.scores.get(column.name), column) for column in columns]
-    return [seeds_entry(f"{row.group.name}, ours", row.seeds), *scores]
+    seeds = max(score.estimate.seeds for score in row.scores.values())
+    entries = [seeds_entry(f"{row.group.name}, ours", seeds)]
+    for column in columns:
+        if score := row.scores.get(column.name):
+            digits = max(1, column.decimals)
+            entries.append(estimate_entry(score.estimate, _fixed, digits, marks=score.marks))
+        else:
+            entries.append(TableEntry(NOTHING))
+    return entries
 
 
-def _score_entry(score: OurScore | None, column: Column) -> TableEntry:
-    if score is None:
-        return TableEntry(NOTHING)
-
-    def number(value: float, digits: int) -> str:
-        return f"{value:.{digits}f}"
-
-    return estimate_entry(score.estimate, number, max(1, column.decimals), marks=score.marks)
+def _fixed(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}"
 
 
-def _difference_entry(value: float | None, column: Column) -> TableEntry:
-    if value is None:
-        return TableEntry(NOTHING)
-    sign = "\N{MINUS SIGN}" if value < 0 else "+"
-    return TableEntry(f"{sign}{abs(value):.{max(1, column.decimals)}f}", order=value)
-
-
-def _difference(row: OurRow, published: PublishedRow, column: Column) -> float | None:
-    score = row.scores.get(column.name)
-    return None if score is None else score.difference(published.values.get(column.name))
+def _difference_rows(
+    row: OurRow, published: PublishedRow, columns: Sequence[Column]
+) -> list[list[TableEntry]]:
+    """One row, or none if no score has a difference."""
+    entries = []
+    for column in columns:
+        score, sign = row.scores.get(column.name), f"{{:+.{max(1, column.decimals)}f}}"
+        value = score.difference(published.values.get(column.name)) if score else None
+        entries.append(number_entry(value, sign.format))
+    if all(entry.order is None for entry in entries):
+        return []
+    return [[TableEntry("difference"), *entries]]
 
 
 def _order_rows(comparison: Comparison, columns: Sequence[Column]) -> list[list[TableEntry]]:
     """For each scale, how many pairs of models are in the paper's order."""
     rows = []
-    for scale in dict.fromkeys(row.scale for row in comparison.rows):
+    for scale in dict.fromkeys(row.group.first.scale for row in comparison.rows):
         counts = [order_kept(comparison, column, scale) for column in columns]
         if any(pairs for _, pairs in counts):
             entries = [
@@ -154,19 +149,16 @@ def _notes(comparison: Comparison) -> list[str]:
     return notes + [f"{row.model}, paper: {row.note}" for row in table.rows if row.note]
 
 
-# CSV ---------------------------------------------------------------------------------------
-
-
 def comparison_csv(comparison: Comparison) -> str:
     """Every number of the paper and of ours, one pair per line, in the paper's unit."""
-    pairs: list[tuple[PublishedRow | None, OurRow | None]] = []
-    for published in comparison.table.rows:
-        pairs += [(published, row) for row in comparison.rows_of(published) or [None]]
-    pairs += [(None, row) for row in comparison.unpublished]
+    table, pairs = comparison.table, []
+    for published in table.rows:
+        rows = [row for row in comparison.rows if row.preset == published.preset]
+        pairs += [(published, row) for row in rows or [None]]
+    pairs += [(None, row) for row in comparison.rows if row.preset not in table.presets]
     lines = [
-        {"table": comparison.table.name, "column": column.name, **numbers}
-        for published, row in pairs
-        for column in comparison.table.columns
+        {"table": table.name, "column": column.name, **numbers}
+        for (published, row), column in product(pairs, table.columns)
         if (numbers := _pair(published, row, column))
     ]
     return csv_text(CSV_COLUMNS, lines)
@@ -180,14 +172,9 @@ def _pair(published: PublishedRow | None, row: OurRow | None, column: Column) ->
         line |= {"model": published.model, "preset": published.preset}
         line |= {"source": published.source, "paper": paper}
     if score is not None:
-        found = score.estimate
-        line |= {"preset": row.preset, "scale": row.scale}
-        line |= {"seeds": found.seeds, "samples": found.samples, "ours": _rounded(found.value)}
-        line |= {"low": _rounded(found.low), "high": _rounded(found.high)}
-        line |= {"difference": _rounded(score.difference(paper)), "marks": score.marks}
+        ours = score.estimate
+        line |= {"preset": row.preset, "scale": row.group.first.scale, "marks": score.marks}
+        line |= {"seeds": ours.seeds, "samples": ours.samples, "ours": ours.value}
+        line |= {"low": ours.low, "high": ours.high, "difference": score.difference(paper)}
         line |= {"differs": "; ".join([*row.differs, *score.reasons])}
-    return line
-
-
-def _rounded(value: float | None) -> float | str:
-    return "" if value is None else round(value, 4)
+    return {key: round(each, 4) if isinstance(each, float) else each for key, each in line.items()}

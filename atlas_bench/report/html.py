@@ -25,7 +25,7 @@ from atlas_bench.report.plots import Plot
 from atlas_bench.report.plots.style import AXIS, COLOURS, GREY, GRID, INK, STYLE
 from atlas_bench.report.render import render
 from atlas_bench.report.row_groups import order_of
-from atlas_bench.report.table_formats import Table, TableEntry, count_entry
+from atlas_bench.report.table_formats import Table, TableEntry, number_entry, short_count
 
 # The colours of a plot become the page's own, which change in dark mode.
 THEMED = {
@@ -107,12 +107,12 @@ def _runs(records: Sequence[Record]) -> Table:
         [
             TableEntry(record.name, link=f"#config{index}"),
             *(TableEntry(record.scale), TableEntry(record.task)),
-            TableEntry(str(record.seed), order=record.seed),
-            *map(count_entry, (record.parameters, record.state_bytes, record.train_tokens)),
-            *(
-                TableEntry(f"{seconds:,.0f}", order=seconds)
-                for seconds in (record.train_seconds, record.wall_seconds)
-            ),
+            number_entry(record.seed, str),
+            number_entry(record.parameters, short_count),
+            number_entry(record.state_bytes, short_count),
+            number_entry(record.train_tokens, short_count),
+            number_entry(record.train_seconds, "{:,.0f}".format),
+            number_entry(record.wall_seconds, "{:,.0f}".format),
         ]
         for index, record in enumerate(records)
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,5 +107,8 @@ def short_count(count: int) -> str:
     return str(count)
 
 
-def count_entry(count: int | None) -> TableEntry:
-    return TableEntry(NOTHING if count is None else short_count(count), order=count)
+def number_entry(value: float | None, write: Callable[[float], str]) -> TableEntry:
+    """``value`` as ``write`` writes it, with a typographic minus."""
+    if value is None:
+        return TableEntry(NOTHING)
+    return TableEntry(write(value).replace("-", "\N{MINUS SIGN}"), order=value)

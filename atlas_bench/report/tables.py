@@ -28,9 +28,10 @@ from atlas_bench.report.table_formats import (
     NOTHING,
     Table,
     TableEntry,
-    count_entry,
     csv_text,
+    number_entry,
     rich_table,
+    short_count,
 )
 
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
@@ -128,7 +129,10 @@ def _notes(groups: Sequence[RunGroup], estimates: Sequence[Estimate]) -> list[st
 
 def _group_entries(group: RunGroup) -> list[TableEntry]:
     """The model with the number of seeds, and the number of parameters."""
-    return [seeds_entry(group.name, len(group.records)), count_entry(group.first.parameters)]
+    return [
+        seeds_entry(group.name, len(group.records)),
+        number_entry(group.first.parameters, short_count),
+    ]
 
 
 def seeds_entry(name: str, seeds: int) -> TableEntry:
