@@ -74,6 +74,7 @@ def _table_of_jobs(index: Index, records: dict[int, Record]) -> Table:
 
 def _sentence_on(choice: Choice) -> str:
     """The best settings for one model, scale and task, with their scores."""
+    run = choice.records[0]
     settings = " ".join(f"{key}={value}" for key, value in choice.settings.items()) or "one point"
     seeds = "1 seed" if len(choice.records) == 1 else f"{len(choice.records)} seeds"
     tested = [score for record in choice.records for score in record.scores]
@@ -81,7 +82,7 @@ def _sentence_on(choice: Choice) -> str:
     values = [score.value for score in tested if score.metric == metric]
     test = f"; test {metric} {sum(values) / len(values):.4f}" if values else ""
     return (
-        f"best of {choice.points} for {choice.model} {choice.scale} on {choice.task}: {settings} "
+        f"best of {choice.points} for {run.model} {run.scale} on {run.task}: {settings} "
         f"(validation {choice.score:.4f}, {seeds}{test})"
     )
 

@@ -111,6 +111,11 @@ class RunGroup:
             for key, same in scores.items()
         }
 
+    def chance(self, subtask: str) -> float | None:
+        """What guessing scores, if it is known."""
+        chance = self.first.protocol.get("chance")
+        return chance.get(subtask) if isinstance(chance, dict) else chance
+
     def subtasks(self, metric: str) -> set[str]:
         return {subtask for subtask, name, _ in self.estimates if name == metric}
 

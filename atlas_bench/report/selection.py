@@ -13,7 +13,7 @@ from atlas_bench.report.row_groups import below, differing, order_of, setup_of
 
 # A sweep finds the best settings for each of these; every other key is a setting.
 SWEEP_COMPARES = ("model.name", "scale", "task", "text")
-DERIVED = ("name", "parameters")  # they follow from other keys
+SIZE = "parameters"  # follows from other keys
 # A table chooses among fewer keys. A row may stand for one variant of a model, and how much a run
 # is trained, on which lengths, is another question.
 # The size and optimizer of a task's own learner are part of the model name in its records.
@@ -30,9 +30,6 @@ NO_CHOICE = (
 class Choice:
     """The settings with the best validation score of one model, scale and task."""
 
-    model: str
-    scale: str
-    task: str
     settings: dict[str, Any]  # the keys that vary, e.g. {"training.learning_rate": 0.004}
     score: float  # mean over the seeds
     points: int  # settings with as many seeds as these
@@ -68,13 +65,8 @@ class SettingsGrid:
         """
         if self.choice is None:
             return list(self.records)
-        chosen = []
-        for record in self.choice.records:
-            config = record.config
-            for key in self.varied:
-                config = _with_value(config, key.split("."), CHOSEN)
-            chosen.append(replace(record, config=config))
-        return chosen
+        chosen = dict.fromkeys(self.varied, CHOSEN)  # dotted keys, which come last in `flatten`
+        return [replace(each, config=each.config | chosen) for each in self.choice.records]
 
 
 def best_settings(records: Iterable[Record]) -> list[Choice]:
@@ -156,33 +148,16 @@ def _group_by(
 
 
 def _best(records: Sequence[Record]) -> Choice:
-    varied = [key for key in differing(list(map(setup_of, records))) if key not in DERIVED]
+    varied = [key for key in differing(list(map(setup_of, records))) if key != SIZE]
     points = _group_by(records, lambda record: [setup_of(record).get(key) for key in varied])
-    most = max(map(_seeds, points))
-    complete = [point for point in points if _seeds(point) == most]
-    best = max(complete, key=_mean_score)
-    first = best[0]
+    seeds = [len({record.seed for record in point}) for point in points]
+    complete = [point for point, count in zip(points, seeds, strict=True) if count == max(seeds)]
+    scores = [mean(record.validation_score for record in point) for point in complete]
+    best = complete[scores.index(max(scores))]
     return Choice(
-        model=first.model,
-        scale=first.scale,
-        task=first.task,
-        settings={key: setup_of(first).get(key) for key in varied},
-        score=_mean_score(best),
+        settings={key: setup_of(best[0]).get(key) for key in varied},
+        score=max(scores),
         points=len(complete),
         left_out=len(points) - len(complete),
         records=tuple(best),
     )
-
-
-def _seeds(records: Sequence[Record]) -> int:
-    return len({record.seed for record in records})
-
-
-def _mean_score(records: Sequence[Record]) -> float:
-    return mean(record.validation_score for record in records)
-
-
-def _with_value(config: dict[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
-    """A copy of nested settings with ``value`` at ``path``."""
-    first, *rest = path
-    return {**config, first: _with_value(config.get(first, {}), rest, value) if rest else value}

@@ -11,15 +11,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from atlas_bench.artifacts.schema import Record
-from atlas_bench.report.plots.style import PANELS_ACROSS, STYLE, panels
+from atlas_bench.report.plots.style import PANELS_ACROSS, PER_CENT, STYLE, panels
 from atlas_bench.report.row_groups import Length
 
 Place = tuple[Length, float, float]  # and the bounds of the depth, from 0 to 1
 
 
+@matplotlib.rc_context({**STYLE, "axes.grid": False})
 def depth_figure(records: Sequence[Record]) -> Figure | None:
     """One heat map for each subtask, of the first metric: lengths across, depths down.
 
@@ -37,21 +37,17 @@ def depth_figure(records: Sequence[Record]) -> Figure | None:
             place = (length, score.depth_low, score.depth_high)
             values.setdefault(score.subtask, {}).setdefault(place, []).append(score.value)
     lengths = sorted({length for places in values.values() for length, _, _ in places})
+    figure, all_axes = panels(list(values), "context length", "depth of the answer", sharey=True)
     across = min(len(values), PANELS_ACROSS)
-    width = max(1.6 + across * (1.2 + 0.55 * len(lengths)), 4.5)
-    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        figure, all_axes = panels(
-            *(len(values), "context length", "depth of the answer"),
-            size=(width, 3.4 * math.ceil(len(values) / across) + 0.6),
-            sharey=True,
-        )
-        for axes, (subtask, places) in zip(all_axes, values.items(), strict=True):
-            means = {place: mean(same) for place, same in places.items()}
-            mesh = _draw_depths(axes, means, lengths)
-            axes.set_title(subtask, loc="left")
-        bar = figure.colorbar(mesh, ax=figure.axes, label=metric.words, aspect=30)
-        bar.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        figure.suptitle(f"{first.model} {first.scale}, {first.task}", fontsize=12)
+    figure.set_size_inches(
+        max(1.6 + across * (1.2 + 0.55 * len(lengths)), 4.5),
+        3.4 * math.ceil(len(values) / across) + 0.6,
+    )
+    for axes, places in zip(all_axes, values.values(), strict=True):
+        mesh = _draw_depths(axes, {place: mean(same) for place, same in places.items()}, lengths)
+    bar = figure.colorbar(mesh, ax=figure.axes, label=metric.words, aspect=30)
+    bar.ax.yaxis.set_major_formatter(PER_CENT)
+    figure.suptitle(f"{first.model} {first.scale}, {first.task}", fontsize=12)
     return figure
 
 
@@ -69,5 +65,5 @@ def _draw_depths(axes: Axes, means: dict[Place, float], lengths: Sequence[Length
     mesh = axes.pcolormesh(edges, bounds, values, vmin=0, vmax=1, cmap="cividis")
     axes.set_xticks(range(len(lengths)), [name for _, name in lengths])
     axes.set_ylim(1, 0)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.yaxis.set_major_formatter(PER_CENT)
     return mesh

@@ -7,7 +7,7 @@ thread or without a display draws the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
-from matplotlib.ticker import (
-    Formatter,
-    FuncFormatter,
-    LogLocator,
-    NullFormatter,
-    NullLocator,
-    PercentFormatter,
-)
+from matplotlib.ticker import Formatter, LogLocator, NullFormatter, NullLocator
 
 from atlas_bench.artifacts.folder import replacing
 from atlas_bench.artifacts.metrics import Metric
@@ -55,6 +48,8 @@ STYLE = {
 }
 DOTS_PER_INCH = 200
 PANELS_ACROSS = 3
+CHANCE = "chance"
+PER_CENT, PLAIN = "{x:.0%}", "{x:g}"  # formats of ticks
 
 
 def line_styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -75,43 +70,41 @@ def line_styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def panels(
-    count: int,
-    xlabel: str,
-    ylabel: str = "",
-    *,
-    size: tuple[float, float] | None = None,
-    **options: Any,
+    titles: Sequence[str], xlabel: str, ylabel: str = "", **options: Any
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with ``count`` axes in rows of at most PANELS_ACROSS, labelled at its edges."""
-    across = min(count, PANELS_ACROSS)
-    down = math.ceil(count / across)
-    if size is None:
-        size = (5.8, 4.4) if count == 1 else (4.2 * across, 3.4 * down + 0.7)
+    """A figure with one panel per title in rows of at most PANELS_ACROSS, labelled at its edges.
+
+    ``options`` are those of `Figure.subplots`.
+    """
+    across = min(len(titles), PANELS_ACROSS)
+    down = math.ceil(len(titles) / across)
+    size = (5.8, 4.4) if len(titles) == 1 else (4.2 * across, 3.4 * down + 0.7)
     figure = Figure(figsize=size, layout="constrained")
     all_axes = list(figure.subplots(down, across, squeeze=False, **options).flat)
-    for index, axes in enumerate(all_axes[:count]):
-        if index + across >= count:  # no panel is below this one
-            axes.set_xlabel(xlabel)
-        if index % across == 0:
-            axes.set_ylabel(ylabel)
-    for axes in all_axes[count:]:
+    for axes in all_axes[len(titles) :]:
         axes.remove()
-    return figure, all_axes[:count]
+    for index, title in enumerate(titles):
+        all_axes[index].set_title(title, loc="left")
+        if index + across >= len(titles):  # no panel is below this one
+            all_axes[index].set_xlabel(xlabel)
+        if index % across == 0:
+            all_axes[index].set_ylabel(ylabel)
+    return figure, all_axes[: len(titles)]
 
 
 def set_metric_axis(axes: Axes, metric: Metric) -> None:
     """The whole range from 0 to 100 % for a share, a logarithmic axis for a ratio."""
     if metric.in_per_cent:
         axes.set_ylim(-0.03, 1.03)
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.yaxis.set_major_formatter(PER_CENT)
         axes.set_yticks(np.linspace(0, 1, 6))
     elif metric.unit == "ratio":
-        axes.set_yscale("log")
-        set_log_ticks(axes.yaxis, FuncFormatter(lambda value, _: f"{value:g}"))
+        set_log_axis(axes.yaxis, PLAIN)
 
 
-def set_log_ticks(axis: Axis, formatter: Formatter) -> None:
+def set_log_axis(axis: Axis, formatter: Formatter | str) -> None:
     """Ticks for the range that was drawn, with labels inside the decades if there are few."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 1000 * low else (1.0,)))
     axis.set_major_formatter(formatter)
@@ -140,13 +133,13 @@ def set_length_axis(axes: Axes, lengths: Iterable[Length]) -> None:
     axes.set_xlim(left, (positive[-1] if positive else 1) * margin)
 
 
-def draw_legend(figure: Figure, last: str = "") -> Legend:
-    """One legend for all panels, below them; the entry called ``last`` is the last."""
+def draw_legend(figure: Figure) -> Legend:
+    """One legend for all panels, below them; the entry of `CHANCE` is the last."""
     handles: dict[str, Any] = {}
     for axes in figure.axes:
         handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    if last in handles:
-        handles[last] = handles.pop(last)
+    if CHANCE in handles:
+        handles[CHANCE] = handles.pop(CHANCE)
     inches = 0.6 + 0.09 * max(map(len, handles))  # for a line sample and the longest label
     columns = max(1, min(len(handles), int(figure.get_figwidth() / inches)))
     columns = math.ceil(len(handles) / math.ceil(len(handles) / columns))  # rows of equal length
@@ -157,8 +150,7 @@ def draw_legend(figure: Figure, last: str = "") -> Legend:
 
 def save(figure: Figure, path: Path) -> Path:
     """Write ``figure`` to ``path`` in the format of its suffix, in one step; returns ``path``."""
-    path = Path(path)
-    kind = path.suffix.lower().lstrip(".")
+    kind = path.suffix.lstrip(".")
     # Without a date the same records give the same bytes.
     metadata = {"Date": None} if kind == "svg" else None
     with matplotlib.rc_context(STYLE), replacing(path) as temporary:

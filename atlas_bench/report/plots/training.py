@@ -12,19 +12,22 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FuncFormatter, PercentFormatter
+from matplotlib.ticker import EngFormatter
 
 from atlas_bench.artifacts.folder import RunFolder
+from atlas_bench.artifacts.metrics import ACCURACY
 from atlas_bench.artifacts.records import RecordError
 from atlas_bench.artifacts.schema import Record
 from atlas_bench.report.plots.style import (
     COLOURS,
     GREY,
+    PLAIN,
     STYLE,
     draw_legend,
     line_styles,
     panels,
-    set_log_ticks,
+    set_log_axis,
+    set_metric_axis,
 )
 from atlas_bench.report.row_groups import merge_seeds
 
@@ -54,36 +57,36 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return steps
 
 
+@matplotlib.rc_context(STYLE)
 def training_figure(steps: Sequence[dict[str, Any]]) -> Figure:
     """Loss and answer accuracy over tokens; thin vertical lines where the stage changes length.
 
     Without steps the axes are empty.
     """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 4.8), layout="constrained")
-        loss, accuracy = figure.subplots(2, 1, sharex=True)
-        for axes, key, colour in (
-            (loss, "loss", COLOURS[0]),
-            (accuracy, "answer_accuracy", COLOURS[2]),
-        ):
-            tokens, values = _curve(steps, key)
-            if len(values):
-                marker = "o" if len(values) == 1 else ""
-                axes.plot(tokens, values, color=colour, alpha=0.25, linewidth=0.8)
-                axes.plot(tokens, _smooth(values), color=colour, marker=marker)
-            axes.set_ylabel(key.replace("_", " "))
-        loss.set_ylim(bottom=0)
-        accuracy.set_ylim(-0.03, 1.03)
-        accuracy.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        accuracy.set_xlabel("tokens trained")
-        accuracy.xaxis.set_major_formatter(EngFormatter(sep=""))
-        _draw_stages(loss, accuracy, steps)
-        if not steps:
-            loss.text(0.5, 0.5, "no training steps", transform=loss.transAxes, ha="center")
-            loss.set(xticks=[], yticks=[])
+    figure = Figure(figsize=(7.2, 4.8), layout="constrained")
+    loss, accuracy = figure.subplots(2, 1, sharex=True)
+    for axes, key, colour in (
+        (loss, "loss", COLOURS[0]),
+        (accuracy, "answer_accuracy", COLOURS[2]),
+    ):
+        tokens, values = _curve(steps, key)
+        if len(values):
+            marker = "o" if len(values) == 1 else ""
+            axes.plot(tokens, values, color=colour, alpha=0.25, linewidth=0.8)
+            axes.plot(tokens, _smooth(values), color=colour, marker=marker)
+        axes.set_ylabel(key.replace("_", " "))
+    loss.set_ylim(bottom=0)
+    set_metric_axis(accuracy, ACCURACY)
+    accuracy.set_xlabel("tokens trained")
+    accuracy.xaxis.set_major_formatter(EngFormatter(sep=""))
+    _draw_stages(loss, accuracy, steps)
+    if not steps:
+        loss.text(0.5, 0.5, "no training steps", transform=loss.transAxes, ha="center")
+        loss.set(xticks=[], yticks=[])
     return figure
 
 
+@matplotlib.rc_context(STYLE)
 def loss_figure(records: Iterable[Record]) -> Figure | None:
     """Smoothed training loss over tokens, one line per run with a metrics.jsonl beside its record.
 
@@ -94,21 +97,20 @@ def loss_figure(records: Iterable[Record]) -> Figure | None:
     styles = line_styles(group.name for group in groups)
     if len(styles) < len(groups):
         return None
-    with matplotlib.rc_context(STYLE):
-        figure, (axes,) = panels(1, "tokens trained", "training loss, smoothed")
-        for group in groups:
-            look = {key: styles[group.name][key] for key in ("color", "linestyle")}
-            curves = [curve for record in group.records if len((curve := _losses(record))[0])]
-            for index, (tokens, values) in enumerate(curves):
-                thin = slice(None, None, max(1, len(values) // MOST_POINTS))
-                label = group.label if index == 0 else ""  # once in the legend
-                axes.plot(tokens[thin], _smooth(values)[thin], label=label, linewidth=1.5, **look)
-        if not axes.lines:
-            return None
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.set_yscale("log")  # late improvements are small beside the first ones
-        set_log_ticks(axes.yaxis, FuncFormatter(lambda value, _: f"{value:g}"))
-        draw_legend(figure)
+    figure, (axes,) = panels([""], "tokens trained", "training loss, smoothed")
+    for group in groups:
+        look = {key: styles[group.name][key] for key in ("color", "linestyle")}
+        curves = [curve for record in group.records if len((curve := _losses(record))[0])]
+        for index, (tokens, values) in enumerate(curves):
+            thin = slice(None, None, max(1, len(values) // MOST_POINTS))
+            label = group.label if index == 0 else ""  # once in the legend
+            axes.plot(tokens[thin], _smooth(values)[thin], label=label, linewidth=1.5, **look)
+    if not axes.lines:
+        return None
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    # Logarithmic, because late improvements are small beside the first ones.
+    set_log_axis(axes.yaxis, PLAIN)
+    draw_legend(figure)
     return figure
 
 
