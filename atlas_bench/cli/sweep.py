@@ -13,7 +13,7 @@ from atlas_bench.artifacts.folder import RECORD_NAME, SWEEP_NAME
 from atlas_bench.artifacts.records import RecordError, read_record
 from atlas_bench.artifacts.schema import Record
 from atlas_bench.console import plain_console
-from atlas_bench.report.selection import Choice, best_settings
+from atlas_bench.report.selection import SettingsGrid, best_settings
 from atlas_bench.sweeps.index import DONE, Index, read_index
 
 BAD_INPUT = 2
@@ -50,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not console.is_terminal:
         console.width = WIDTH_OF_FILES
     console.print(_table_of_jobs(index, records))
-    for choice in best_settings(records.values()):
-        console.print(_sentence_on(choice), soft_wrap=True, highlight=False)
+    for grid in best_settings(records.values()):
+        console.print(_sentence_on(grid), soft_wrap=True, highlight=False)
     return 0
 
 
@@ -72,18 +72,18 @@ def _table_of_jobs(index: Index, records: dict[int, Record]) -> Table:
     return table
 
 
-def _sentence_on(choice: Choice) -> str:
+def _sentence_on(grid: SettingsGrid) -> str:
     """The best settings for one model, scale and task, with their scores."""
-    run = choice.records[0]
-    settings = " ".join(f"{key}={value}" for key, value in choice.settings.items()) or "one point"
-    seeds = "1 seed" if len(choice.records) == 1 else f"{len(choice.records)} seeds"
-    tested = [score for record in choice.records for score in record.scores]
+    run = grid.best[0]
+    settings = " ".join(f"{key}={value}" for key, value in grid.settings.items()) or "one point"
+    seeds = "1 seed" if len(grid.best) == 1 else f"{len(grid.best)} seeds"
+    tested = [score for record in grid.best for score in record.scores]
     metric = tested[0].metric if tested else None
     values = [score.value for score in tested if score.metric == metric]
     test = f"; test {metric} {sum(values) / len(values):.4f}" if values else ""
     return (
-        f"best of {choice.points} for {run.model} {run.scale} on {run.task}: {settings} "
-        f"(validation {choice.score:.4f}, {seeds}{test})"
+        f"best of {grid.points} for {run.model} {run.scale} on {run.task}: {settings} "
+        f"(validation {grid.score:.4f}, {seeds}{test})"
     )
 
 

@@ -80,9 +80,9 @@ def comparing_runs(
     without a record, and why.
     Raises RecordError in one sentence if there is no score, or none of ``metric``.
     """
-    grids = [grid for grid in find_grids(all_records) if grid.choice] if best else []
+    grids = [grid for grid in find_grids(all_records) if grid.best] if best else []
     records = without_grids(all_records, grids)
-    records += [record for grid in grids for record in grid.choice.records]
+    records += [record for grid in grids for record in grid.best]
     results = []
     for task, of_task in _by_task(records, metric).items():
         results.append(_results(task, of_task, metric))

@@ -163,11 +163,12 @@ def _complete_seeds(
     """The scores by measure of each seed that has every measure; only those at ``lengths``, unless
     it is None."""
     seeds = []
-    for records in group.by_seed.values():
+    for seed in dict.fromkeys(record.seed for record in group.records):
         scores = {
             measure: [
                 score
-                for record in records
+                for record in group.records
+                if record.seed == seed
                 for score in measure.scores(record)
                 if lengths is None or score.length_name in lengths
             ]

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from statistics import mean, stdev
 from typing import Any
 
@@ -87,13 +88,6 @@ class RunGroup:
         seeds = len(self.records)
         return self.name if seeds == 1 else f"{self.name} ({seeds} seeds)"
 
-    @property
-    def by_seed(self) -> dict[int, list[Record]]:
-        records: dict[int, list[Record]] = {}
-        for record in self.records:
-            records.setdefault(record.seed, []).append(record)
-        return records
-
     @cached_property
     def estimates(self) -> dict[tuple[str, str, Length], Estimate]:
         """By subtask, metric and length, merged over the seeds."""
@@ -116,8 +110,13 @@ class RunGroup:
         chance = self.first.protocol.get("chance")
         return chance.get(subtask) if isinstance(chance, dict) else chance
 
+    @cached_property
+    def cells(self) -> set[tuple[str, str]]:
+        """The subtasks and metrics that have scores."""
+        return {key[:2] for key in self.estimates}
+
     def subtasks(self, metric: str) -> set[str]:
-        return {subtask for subtask, name, _ in self.estimates if name == metric}
+        return {subtask for subtask, name in self.cells if name == metric}
 
     def over_length(self, subtask: str, metric: str) -> dict[Length, Estimate]:
         """The estimates of one subtask and metric, from the shortest length to the longest."""
@@ -132,22 +131,16 @@ def merge_seeds(records: Iterable[Record]) -> list[RunGroup]:
     """Groups of runs that differ only in their seed; runs without scores are left out.
 
     The order is fixed: by task, model, size and start. Groups of one task that were not measured
-    alike, or that share a name, are numbered.
+    alike, or that share a name in one table, are numbered.
     """
 
     def group_of(record: Record) -> RunGroup:
         identity = (record.task, record.model, record.scale)
         return RunGroup([record], identity, protocol_of(record), setup_of(record), {record.seed})
 
-    def alike(group: RunGroup, other: RunGroup) -> bool:
-        """Whether one table shows both side by side under the same name."""
-        scored = [{key[:2] for key in each.estimates} for each in (group, other)]
-        return group.identity == other.identity and not set.isdisjoint(*scored)
-
     groups = _merge(records, group_of)
-    for task in {group.first.task for group in groups}:
-        of_task = [group for group in groups if group.first.task == task]
-        _number(of_task, alike, _seeds_and_path)
+    for _, of_task in groupby(groups, key=lambda group: group.first.task):
+        number_twins(list(of_task), seeds=True)
     return groups
 
 
@@ -165,19 +158,9 @@ def merge_subtasks(records: Iterable[Record]) -> list[RunGroup]:
     return _merge(records, group_of)
 
 
-def number_twins(groups: Sequence[RunGroup]) -> None:
-    """Number the groups of `merge_subtasks` that share a name."""
-    _number(
-        groups,
-        lambda group, other: group.identity == other.identity,
-        lambda group: f" ({group.first.path.parent})" if group.first.path else "",
-    )
-
-
 def _merge(records: Iterable[Record], group_of: Callable[[Record], RunGroup]) -> list[RunGroup]:
     groups: list[RunGroup] = []
-    for record in sorted((record for record in records if record.scores), key=order_of):
-        new = group_of(record)
+    for new in map(group_of, sorted((each for each in records if each.scores), key=order_of)):
         for group in groups:
             if (
                 group.identity == new.identity
@@ -185,7 +168,7 @@ def _merge(records: Iterable[Record], group_of: Callable[[Record], RunGroup]) ->
                 and not differing([group.protocol, new.protocol])
                 and not differing([group.setup, new.setup])
             ):
-                group.records.append(record)
+                group.records += new.records
                 group.parts |= new.parts
                 break
         else:
@@ -193,41 +176,34 @@ def _merge(records: Iterable[Record], group_of: Callable[[Record], RunGroup]) ->
     return groups
 
 
-def _number(
-    groups: Sequence[RunGroup],
-    alike: Callable[[RunGroup, RunGroup], bool],
-    origin_of: Callable[[RunGroup], str],
-) -> None:
-    """Number groups whose protocols differ or that look alike, with a note of the differences."""
+def number_twins(groups: Sequence[RunGroup], *, seeds: bool = False) -> None:
+    """Number groups whose protocols differ or that share a name, with a note of the differences.
+
+    ``seeds``: the groups are those of `merge_seeds`. They share a name only where one table shows
+    them, and the note says which seeds they have.
+    """
     measured = differing([group.protocol for group in groups])
     number = 0
     for group in groups:
-        twins = [other for other in groups if alike(group, other)]
+        twins = [
+            other
+            for other in groups
+            if group.identity == other.identity and (not seeds or group.cells & other.cells)
+        ]
         if not measured and len(twins) == 1:
             continue
         number += 1
-        differences = {key: group.protocol.get(key) for key in measured}
-        for key in differing([twin.setup for twin in twins]):
-            differences[key] = group.setup.get(key)
+        facts = {key: group.protocol.get(key) for key in measured}
+        facts |= {key: group.setup.get(key) for key in differing([twin.setup for twin in twins])}
+        said = [f"no {key}" if fact is None else f"{key}={fact}" for key, fact in facts.items()]
+        if len(said) > MOST_DIFFERENCES:
+            said[MOST_DIFFERENCES:] = [f"and {len(said) - MOST_DIFFERENCES} more differences"]
+        path = group.first.path
+        origin = [f"seed {', '.join(str(each.seed) for each in group.records)}"] if seeds else []
+        origin += [str(path.parent)] if path else []
         group.mark = number
-        group.note = f"[{number}] {_format_facts(differences)}{origin_of(group)}"
-
-
-def _format_facts(facts: dict[str, Any]) -> str:
-    """Facts that tell groups apart, in a few words."""
-    shown = [
-        f"no {key}" if value is None else f"{key}={value}"
-        for key, value in list(facts.items())[:MOST_DIFFERENCES]
-    ]
-    if len(facts) > MOST_DIFFERENCES:
-        shown.append(f"and {len(facts) - MOST_DIFFERENCES} more differences")
-    return ", ".join(shown) or "the same config run again"
-
-
-def _seeds_and_path(group: RunGroup) -> str:
-    seeds = ", ".join(str(record.seed) for record in group.records)
-    path = group.first.path
-    return f" (seed {seeds})" if path is None else f" (seed {seeds}, {path.parent})"
+        group.note = f"[{number}] {', '.join(said) or 'the same config run again'}"
+        group.note += f" ({', '.join(origin)})" if origin else ""
 
 
 # facts -------------------------------------------------------------------------------------

@@ -27,24 +27,18 @@ NO_CHOICE = (
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The settings with the best validation score of one model, scale and task."""
-
-    settings: dict[str, Any]  # the keys that vary, e.g. {"training.learning_rate": 0.004}
-    score: float  # mean over the seeds
-    points: int  # settings with as many seeds as these
-    left_out: int  # settings with fewer seeds
-    records: tuple[Record, ...]  # one per seed
-
-
-@dataclass(frozen=True)
 class SettingsGrid:
-    """Runs of one model, scale and task with different training settings. ``choice`` is None if
-    not all of them have the same validation scores."""
+    """Runs of one model, scale and task with different settings, and those that validation chooses.
+
+    Scores are means over seeds. Settings with fewer seeds than others are left out, because a lucky
+    seed would win. The first of equal settings wins.
+    """
 
     records: tuple[Record, ...]
-    varied: tuple[str, ...]
-    choice: Choice | None
+    varied: tuple[str, ...]  # keys, e.g. "training.learning_rate"
+    best: tuple[Record, ...]  # one per seed; none if not all have the same validation scores
+    points: int  # settings with as many seeds as these
+    left_out: int  # settings with fewer seeds
 
     @property
     def model(self) -> str:
@@ -57,24 +51,30 @@ class SettingsGrid:
         subtasks = {score.subtask for score in self.records[0].scores}
         return subtasks.pop() if len(subtasks) == 1 else self.records[0].task
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The best values of the keys that vary."""
+        setup = setup_of(self.best[0])
+        return {key: setup.get(key) for key in self.varied}
+
+    @property
+    def score(self) -> float:
+        """The mean validation score of the best settings over their seeds."""
+        return _validation_score(self.best)
+
     def chosen_records(self) -> list[Record]:
-        """The runs with the best settings; all runs if there is no choice.
+        """The runs with the best settings; all runs if there are none.
 
         Their configs say `CHOSEN` instead of the value, so that runs of other subtasks, for which
         other values were chosen, can fill the same row of a paper's table.
         """
-        if self.choice is None:
-            return list(self.records)
         chosen = dict.fromkeys(self.varied, CHOSEN)  # dotted keys, which come last in `flatten`
-        return [replace(each, config=each.config | chosen) for each in self.choice.records]
+        best = [replace(record, config=record.config | chosen) for record in self.best]
+        return best or list(self.records)
 
 
-def best_settings(records: Iterable[Record]) -> list[Choice]:
-    """The best settings for each model, scale and task, of runs with validation samples.
-
-    Scores are means over seeds. Settings with fewer seeds than others are left out, because a lucky
-    seed would win. The first of equal settings wins.
-    """
+def best_settings(records: Iterable[Record]) -> list[SettingsGrid]:
+    """The best settings for each model, scale and task, of runs with validation samples."""
 
     def compared(record: Record) -> list[Any]:
         facts = {
@@ -85,7 +85,7 @@ def best_settings(records: Iterable[Record]) -> list[Choice]:
         return [record.task, record.model, facts]
 
     validated = [record for record in records if record.validation]
-    return [_best(group) for group in _group_by(validated, compared)]
+    return [_grid(group) for group in _group_by(validated, compared)]
 
 
 def find_grids(records: Iterable[Record]) -> list[SettingsGrid]:
@@ -102,15 +102,13 @@ def find_grids(records: Iterable[Record]) -> list[SettingsGrid]:
 
     grids = []
     for group in _group_by(records, compared):
-        if varied := differing([setup_of(record) for record in group]):
-            # Means over different samples cannot be compared.
-            validated = {
-                tuple((score.subtask, score.length_name, score.metric) for score in each.validation)
-                for each in group
-            }
-            choice = _best(group) if group[0].validation and len(validated) == 1 else None
-            grids.append(SettingsGrid(tuple(group), tuple(varied), choice))
-    return grids
+        # Means over different samples cannot be compared.
+        validated = {
+            tuple((score.subtask, score.length_name, score.metric) for score in each.validation)
+            for each in group
+        }
+        grids.append(_grid(group, choose=len(validated) == 1 and validated != {()}))
+    return [grid for grid in grids if grid.varied]
 
 
 def without_grids(records: Iterable[Record], grids: Iterable[SettingsGrid]) -> list[Record]:
@@ -128,12 +126,11 @@ def describe_grids(grids: Iterable[SettingsGrid]) -> list[str]:
 
 
 def _describe(grid: SettingsGrid) -> str:
-    choice = grid.choice
-    if choice is None:
+    if not grid.best:
         return f"the points of a grid of {', '.join(grid.varied)} stand apart: {NO_CHOICE}"
-    settings = ", ".join(f"{key}={value}" for key, value in choice.settings.items())
-    fewer = f", {choice.left_out} with fewer seeds left out" if choice.left_out else ""
-    return f"{settings}, the best by validation of {choice.points} points{fewer}"
+    settings = ", ".join(f"{key}={value}" for key, value in grid.settings.items())
+    fewer = f", {grid.left_out} with fewer seeds left out" if grid.left_out else ""
+    return f"{settings}, the best by validation of {grid.points} points{fewer}"
 
 
 def _group_by(
@@ -147,17 +144,15 @@ def _group_by(
     return list(groups.values())
 
 
-def _best(records: Sequence[Record]) -> Choice:
+def _grid(records: Sequence[Record], *, choose: bool = True) -> SettingsGrid:
     varied = [key for key in differing(list(map(setup_of, records))) if key != SIZE]
     points = _group_by(records, lambda record: [setup_of(record).get(key) for key in varied])
     seeds = [len({record.seed for record in point}) for point in points]
     complete = [point for point, count in zip(points, seeds, strict=True) if count == max(seeds)]
-    scores = [mean(record.validation_score for record in point) for point in complete]
-    best = complete[scores.index(max(scores))]
-    return Choice(
-        settings={key: setup_of(best[0]).get(key) for key in varied},
-        score=max(scores),
-        points=len(complete),
-        left_out=len(points) - len(complete),
-        records=tuple(best),
-    )
+    best = max(complete, key=_validation_score) if choose else ()
+    fewer = len(points) - len(complete)
+    return SettingsGrid(tuple(records), tuple(varied), tuple(best), len(complete), fewer)
+
+
+def _validation_score(records: Sequence[Record]) -> float:
+    return mean(record.validation_score for record in records)

@@ -106,7 +106,7 @@ def test_scores_of_other_cells_cannot_choose(run: MakeRun) -> None:
     one, other = run(rate=1e-3, validated=0.5), run(rate=2e-3, validated=0.9)
     other.validation[0].length_name = "256"
     (grid,) = find_grids([one, other])
-    assert grid.choice is None
+    assert grid.best == ()
 
 
 def test_budgets_lengths_and_the_models_own_settings_are_no_grid(run: MakeRun) -> None:

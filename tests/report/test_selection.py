@@ -31,10 +31,10 @@ def test_the_mean_over_seeds_of_the_validation_scores_decides() -> None:
         run(1e-3, 1, 0.2, model="titans"), run(2e-3, 1, 0.3, model="titans"),
     ]  # fmt: skip
     atlas, titans = best_settings(records)
-    assert (atlas.records[0].model, atlas.settings) == ("atlas", {"training.learning_rate": 1e-3})
+    assert (atlas.best[0].model, atlas.settings) == ("atlas", {"training.learning_rate": 1e-3})
     assert atlas.score == pytest.approx(0.7)
     assert atlas.points == 2
-    assert {each.seed for each in atlas.records} == {0, 1}
+    assert {each.seed for each in atlas.best} == {0, 1}
     assert titans.settings == {"training.learning_rate": 2e-3}
 
 
