@@ -7,10 +7,8 @@ below the table name the differences.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, fields
-
-from rich.table import Table as RichTable
 
 from atlas_bench.artifacts.metrics import Metric
 from atlas_bench.artifacts.schema import Record, Score
@@ -30,7 +28,6 @@ from atlas_bench.report.table_formats import (
     TableEntry,
     csv_text,
     number_entry,
-    rich_table,
     short_count,
 )
 
@@ -52,11 +49,6 @@ def score_tables(records: Iterable[Record], metric: str | None = None) -> list[T
     return tables
 
 
-def rich_tables(records: Iterable[Record], metric: str | None = None) -> list[RichTable]:
-    """`score_tables` for the terminal."""
-    return [rich_table(table) for table in score_tables(records, metric)]
-
-
 def metric_names(records: Iterable[Record]) -> list[str]:
     """Every metric with a score, in order of appearance."""
     return list(dict.fromkeys(score.metric for record in records for score in record.scores))
@@ -73,39 +65,35 @@ def main_metrics(records: Iterable[Record]) -> list[str]:
 
 def _table(groups: Sequence[RunGroup], metric: Metric) -> Table:
     """The table of one task and metric."""
-    scored = [
-        (subtask, length, estimate)
-        for group in groups
+    scored = {
+        (at, subtask, length): estimate
+        for at, group in enumerate(groups)
         for (subtask, name, length), estimate in group.estimates.items()
         if name == metric.name
-    ]
-    estimates = [estimate for _, _, estimate in scored]
-    lengths = sorted({length for _, length, _ in scored})
-    samples = Counter(estimate.samples for estimate in estimates).most_common(1)[0][0]
+    }
+    lengths = sorted({length for _, _, length in scored})
     names = Counter(name for _, name in lengths)
+    samples = Counter(each.samples for each in scored.values()).most_common(1)[0][0]
     sections = []
-    for subtask in sorted({subtask for subtask, _, _ in scored}, key=natural):
+    for subtask in sorted({subtask for _, subtask, _ in scored}, key=natural):
         rows = []
-        for group in groups:
-            if found := group.over_length(subtask, metric.name):
-                entries = [
-                    _score_entry(group, found.get(each), metric, samples) for each in lengths
-                ]
-                rows.append([TableEntry(subtask), *_group_entries(group), *entries])
+        for at, group in enumerate(groups):
+            if subtask in group.subtasks(metric.name):
+                found = [scored.get((at, subtask, length)) for length in lengths]
+                model = seeds_entry(group.name, len(group.records))
+                size = number_entry(group.first.parameters, short_count)
+                entries = [_score_entry(group, each, metric, samples) for each in found]
+                rows.append([TableEntry(subtask), model, size, *entries])
         sections.append(rows)
-    return Table(
-        f"{groups[0].first.task}, {metric.title}, {samples} samples a cell",
-        [
-            *("subtask", "model", "size"),
-            *(name if names[name] == 1 else f"{name} ({tokens})" for tokens, name in lengths),
-        ],
-        2,
-        sections,
-        _notes(groups, estimates),
-    )
+    headings = [
+        *("subtask", "model", "size"),
+        *(name if names[name] == 1 else f"{name} ({tokens})" for tokens, name in lengths),
+    ]
+    title = f"{groups[0].first.task}, {metric.title}, {samples} samples a cell"
+    return Table(title, headings, 2, sections, _notes(groups, scored.values()))
 
 
-def _notes(groups: Sequence[RunGroup], estimates: Sequence[Estimate]) -> list[str]:
+def _notes(groups: Sequence[RunGroup], estimates: Collection[Estimate]) -> list[str]:
     legend = []
     if any(each.seeds == 1 and each.low is not None for each in estimates):
         legend.append(WILSON_LEGEND)
@@ -125,14 +113,6 @@ def _notes(groups: Sequence[RunGroup], estimates: Sequence[Estimate]) -> list[st
 
 
 # entries -----------------------------------------------------------------------------------
-
-
-def _group_entries(group: RunGroup) -> list[TableEntry]:
-    """The model with the number of seeds, and the number of parameters."""
-    return [
-        seeds_entry(group.name, len(group.records)),
-        number_entry(group.first.parameters, short_count),
-    ]
 
 
 def seeds_entry(name: str, seeds: int) -> TableEntry:

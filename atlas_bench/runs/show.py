@@ -12,7 +12,8 @@ from atlas_bench.report.plots.depths import depth_figure
 from atlas_bench.report.plots.lines import accuracy_figure, position_loss_figure
 from atlas_bench.report.plots.style import save
 from atlas_bench.report.plots.training import read_metrics, training_figure
-from atlas_bench.report.tables import rich_tables
+from atlas_bench.report.table_formats import rich_table
+from atlas_bench.report.tables import score_tables
 from atlas_bench.tasks.suites.task import ZERO_SHOT
 
 
@@ -26,8 +27,8 @@ def show(
     """
     folder = context.folder
     plots = draw_plots(folder, record, trained=trained)
-    for table in rich_tables([record]):
-        context.console.print(table)
+    for table in score_tables([record]):
+        context.console.print(rich_table(table))
     if "accuracy" in plots:
         context.console.print(f"plot    {plots['accuracy']}")
     context.console.print(f"record  {folder.record}")

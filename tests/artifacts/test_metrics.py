@@ -14,7 +14,8 @@ from atlas_bench.artifacts.metrics import BITS_PER_BYTE, EXACT_MATCH, POSITION_L
 from atlas_bench.artifacts.records import RecordError, read_record, write_record
 from atlas_bench.artifacts.schema import RECORD_FORMAT, Record, Score
 from atlas_bench.report.selection import best_settings
-from atlas_bench.report.tables import rich_tables, scores_csv
+from atlas_bench.report.table_formats import rich_table
+from atlas_bench.report.tables import score_tables, scores_csv
 
 NATS = lower("nats_per_token", "nats")
 
@@ -36,9 +37,9 @@ def written(record: Record, folder: Path) -> Record:
 
 def test_a_metric_in_nats_is_shown_as_it_is_and_lower_is_better(tmp_path: Path) -> None:
     record = written(run(2.5), tmp_path)
-    (table,) = rich_tables([record])
+    (table,) = score_tables([record])
     console = Console(width=120, record=True)
-    console.print(table)
+    console.print(rich_table(table))
     text = console.export_text()
     assert "nats per token" in text
     assert "2.5" in text

@@ -16,9 +16,8 @@ from rich.console import Console
 from atlas_bench.artifacts.schema import Record, Score
 from atlas_bench.report.render import render
 from atlas_bench.report.row_groups import flatten, merge_seeds, natural, order_of
-from atlas_bench.report.table_formats import short_count
+from atlas_bench.report.table_formats import rich_table, short_count
 from atlas_bench.report.tables import (
-    rich_tables,
     score_tables,
     scores_csv,
 )
@@ -34,8 +33,8 @@ def markdown(records: list[Record], metric: str | None = None) -> str:
 
 def terminal(records: list[Record], metric: str | None = None, width: int = 80) -> str:
     console = Console(width=width, record=True, file=io.StringIO())
-    for table in rich_tables(records, metric):
-        console.print(table)
+    for table in score_tables(records, metric):
+        console.print(rich_table(table))
     return console.export_text()
 
 
@@ -161,7 +160,7 @@ def test_order_does_not_depend_on_the_order_of_records(make_record: MakeRecord) 
 
 def test_runs_without_scores_have_no_row(make_record: MakeRecord) -> None:
     assert merge_seeds([make_record(correct=[1], lengths=[])]) == []
-    assert rich_tables([make_record(lengths=[])]) == []
+    assert score_tables([make_record(lengths=[])]) == []
 
 
 # forms ----------------------------------------------------------------------------------------
@@ -183,8 +182,8 @@ def test_terminal_table_fits_80_columns(make_record: MakeRecord) -> None:
 
 def test_tables_are_grouped_by_metric_and_subtask(make_record: MakeRecord) -> None:
     record = make_record(subtasks=("qa10", "qa2", "qa1"))
-    assert len(rich_tables([record])) == 2
-    assert len(rich_tables([record], "published_metric")) == 1
+    assert len(score_tables([record])) == 2
+    assert len(score_tables([record], "published_metric")) == 1
     (table,) = score_tables([record], "published_metric")
     assert [section[0][0].text for section in table.sections] == ["qa1", "qa2", "qa10"]
     other_task = make_record(task="ruler")
