@@ -29,6 +29,7 @@ TOKENS_TOLERANCE = 0.01  # the last training step may exceed the token budget by
 MOST_DIFFERENCES = 5  # named in one note
 
 Length = tuple[int, str]  # nominal tokens and name: "1k" is 1000 or 1024 tokens by convention
+Cell = tuple[str, str, Length]  # subtask, metric and length
 
 
 # estimates ---------------------------------------------------------------------------------
@@ -89,9 +90,9 @@ class RunGroup:
         return self.name if seeds == 1 else f"{self.name} ({seeds} seeds)"
 
     @cached_property
-    def estimates(self) -> dict[tuple[str, str, Length], Estimate]:
+    def estimates(self) -> dict[Cell, Estimate]:
         """By subtask, metric and length, merged over the seeds."""
-        scores: dict[tuple[str, str, Length], list[Score]] = {}
+        scores: dict[Cell, list[Score]] = {}
         for record in self.records:
             for score in record.scores:
                 key = (score.subtask, score.metric, (score.length_tokens, score.length_name))
@@ -111,20 +112,12 @@ class RunGroup:
         return chance.get(subtask) if isinstance(chance, dict) else chance
 
     @cached_property
-    def cells(self) -> set[tuple[str, str]]:
+    def scored(self) -> set[tuple[str, str]]:
         """The subtasks and metrics that have scores."""
-        return {key[:2] for key in self.estimates}
+        return {(subtask, metric) for subtask, metric, _ in self.estimates}
 
     def subtasks(self, metric: str) -> set[str]:
-        return {subtask for subtask, name in self.cells if name == metric}
-
-    def over_length(self, subtask: str, metric: str) -> dict[Length, Estimate]:
-        """The estimates of one subtask and metric, from the shortest length to the longest."""
-        return {
-            key[2]: self.estimates[key]
-            for key in sorted(self.estimates, key=lambda key: key[2])
-            if key[:2] == (subtask, metric)
-        }
+        return {subtask for subtask, name in self.scored if name == metric}
 
 
 def merge_seeds(records: Iterable[Record]) -> list[RunGroup]:
@@ -188,7 +181,7 @@ def number_twins(groups: Sequence[RunGroup], *, seeds: bool = False) -> None:
         twins = [
             other
             for other in groups
-            if group.identity == other.identity and (not seeds or group.cells & other.cells)
+            if group.identity == other.identity and (not seeds or group.scored & other.scored)
         ]
         if not measured and len(twins) == 1:
             continue

@@ -27,11 +27,10 @@ from atlas_bench.report.plots.style import (
     set_log_axis,
     set_metric_axis,
 )
-from atlas_bench.report.row_groups import Estimate, Length, RunGroup, merge_seeds, natural
+from atlas_bench.report.row_groups import Cell, Length, RunGroup, merge_seeds, natural
 
 LENGTH_LABEL = "context length (tokens)"
 SHADE, PALE_SHADE = 0.13, 0.07  # of bands; many that overlap get too dark
-FEW_BANDS = 4
 COSTS = {  # fields of a score by what they are, with their unit
     "tokens read a second": ("tokens_per_second", ""),
     "peak memory": ("peak_memory_bytes", "B"),
@@ -40,36 +39,27 @@ COSTS = {  # fields of a score by what they are, with their unit
 
 @matplotlib.rc_context(STYLE)
 def accuracy_figure(records: Iterable[Record], metric: str | None = None) -> Figure | None:
-    """Scores over length. One panel for each task and subtask; without ``metric``, the first one.
+    """Scores of one task over length, one panel for each subtask; without ``metric``, the first.
 
     The band is the 95% Wilson interval of a single seed, or mean -+ standard deviation of several.
     A dotted line marks ``protocol["chance"]``: a number, or one for each subtask.
     """
     groups = merge_seeds(records)
     metric = metric or next((group.first.scores[0].metric for group in groups), None)
-    groups = [group for group in groups if group.subtasks(metric)]
+    groups, keys = _scored(groups, metric)
     if not groups:
         return None
-    subtasks = sorted(
-        {(group.first.task, subtask) for group in groups for subtask in group.subtasks(metric)},
-        key=lambda panel: (panel[0], natural(panel[1])),
-    )
-    declared, styles = groups[0].first.metric(metric), line_styles(group.name for group in groups)
-    titles = [f"{task} {subtask}" for task, subtask in subtasks]
+    subtasks = sorted({subtask for subtask, _, _ in keys}, key=natural)
+    titles = [f"{groups[0].first.task} {subtask}" for subtask in subtasks]
+    declared = groups[0].first.metric(metric)
     figure, all_axes = panels(titles, LENGTH_LABEL, declared.words, sharey=True)
-    for axes, (task, subtask) in zip(all_axes, subtasks, strict=True):
-        of_task = [group for group in groups if group.first.task == task]
-        lengths: set[Length] = set()
-        for group in of_task:
-            found = group.over_length(subtask, metric)
-            lengths |= set(found)
-            points = [(tokens, point) for (tokens, _), point in found.items()]
-            shade = SHADE if len(groups) <= FEW_BANDS else PALE_SHADE
-            _draw_line(axes, points, group.label, styles[group.name], declared, shade)
-        for chance in sorted({group.chance(subtask) for group in of_task} - {None}):
+    for axes, subtask in zip(all_axes, subtasks, strict=True):
+        cells = sorted((key[2][0], key) for key in keys if key[0] == subtask)
+        _draw_bands(axes, groups, cells, declared, SHADE if len(groups) <= 4 else PALE_SHADE)
+        for chance in sorted({group.chance(subtask) for group in groups} - {None}):
             axes.axhline(chance, color=GREY, linestyle=(0, (1, 2)), linewidth=1.2, label=CHANCE)
         set_metric_axis(axes, declared)
-        set_length_axis(axes, lengths)
+        set_length_axis(axes, {length for _, (_, _, length) in cells})
     legend = draw_legend(figure)
     legend.set_title(_band_title(groups, metric), prop={"size": 9})
     legend.get_title().set_color(GREY)
@@ -83,44 +73,50 @@ def position_loss_figure(records: Iterable[Record]) -> Figure | None:
     A point is the mean loss in nats over a range of positions, each as wide as all before it; all
     points of a panel are of the same windows.
     """
-    metric = POSITION_LOSS.name  # its subtasks are ranges of positions, such as 256-511
-    groups = [group for group in merge_seeds(records) if group.subtasks(metric)]
-    keys = {key for group in groups for key in group.estimates if key[1] == metric}
-    lengths = sorted({length for _, _, length in keys})
-    if not lengths:
+    groups, keys = _scored(merge_seeds(records), POSITION_LOSS.name)
+    if not groups:
         return None
-    styles = line_styles(group.name for group in groups)
+    lengths = sorted({length for _, _, length in keys})
     labels = ("position in the window (tokens)", "loss (nats a token)")
     figure, all_axes = panels([f"windows of {name}" for _, name in lengths], *labels, sharey=True)
     for axes, length in zip(all_axes, lengths, strict=True):
-        ranges = sorted({subtask for subtask, _, at in keys if at == length}, key=natural)
-        for group in groups:
-            found = [group.estimates.get((name, metric, length)) for name in ranges]
-            points = [(place, point) for place, point in enumerate(found) if point is not None]
-            _draw_line(axes, points, group.label, styles[group.name], POSITION_LOSS, SHADE)
+        # The subtasks are ranges of positions, such as 256-511.
+        cells = sorted((key for key in keys if key[2] == length), key=lambda key: natural(key[0]))
+        _draw_bands(axes, groups, list(enumerate(cells)), POSITION_LOSS, SHADE)
+        ranges = [subtask for subtask, _, _ in cells]
         axes.set_xticks(range(len(ranges)), ranges, rotation=45, ha="right")
     draw_legend(figure)
     return figure
 
 
-def _draw_line(
+def _scored(groups: Sequence[RunGroup], metric: str | None) -> tuple[list[RunGroup], set[Cell]]:
+    """The groups with scores of ``metric``, and the cells of these scores."""
+    groups = [group for group in groups if group.subtasks(metric)]
+    return groups, {cell for group in groups for cell in group.estimates if cell[1] == metric}
+
+
+def _draw_bands(
     axes: Axes,
-    points: Sequence[tuple[int, Estimate]],
-    label: str,
-    style: dict[str, object],
+    groups: Sequence[RunGroup],
+    cells: Sequence[tuple[int, Cell]],
     metric: Metric,
     shade: float,
 ) -> None:
-    """A line with a band from the low to the high ends of its points."""
-    if not points:
-        return
-    places, estimates = zip(*points, strict=True)
-    axes.plot(places, [point.value for point in estimates], label=label, **style)
-    low = [point.value if point.low is None else max(0.0, point.low) for point in estimates]
-    high = [point.value if point.high is None else point.high for point in estimates]
-    if metric.in_per_cent:
-        high = [min(1.0, value) for value in high]
-    axes.fill_between(places, low, high, color=style["color"], alpha=shade, linewidth=0)
+    """A line for each group over ``cells``, which have their places on the axis, with a band from
+    the low to the high ends of its points."""
+    styles = line_styles(group.name for group in groups)
+    for group in groups:
+        style = styles[group.name]
+        found = [(place, group.estimates[cell]) for place, cell in cells if cell in group.estimates]
+        if not found:
+            continue
+        places, points = zip(*found, strict=True)
+        axes.plot(places, [point.value for point in points], label=group.label, **style)
+        low = [point.value if point.low is None else max(0.0, point.low) for point in points]
+        high = [point.value if point.high is None else point.high for point in points]
+        if metric.in_per_cent:
+            high = [min(1.0, value) for value in high]
+        axes.fill_between(places, low, high, color=style["color"], alpha=shade, linewidth=0)
 
 
 def _band_title(groups: Sequence[RunGroup], metric: str) -> str:
@@ -188,13 +184,13 @@ def state_figure(records: Iterable[Record], metric: str) -> Figure | None:
     styles = line_styles(group.first.model for group in groups)
     for axes, subtask in zip(all_axes, subtasks, strict=True):
         for model, style in styles.items():
-            points = sorted(
-                (group.first.state_bytes, list(scored.values())[-1].value)
-                for group in groups
-                if group.first.model == model and (scored := group.over_length(subtask, metric))
-            )
+            points = []
+            for group in groups:
+                found = [cell for cell in group.estimates if cell[:2] == (subtask, metric)]
+                if group.first.model == model and found:
+                    points.append((group.first.state_bytes, group.estimates[max(found)].value))
             if points:
-                axes.plot(*zip(*points, strict=True), label=model, **style)
+                axes.plot(*zip(*sorted(points), strict=True), label=model, **style)
         set_log_axis(axes.xaxis, EngFormatter("B", sep=""))
         if declared.in_per_cent:
             set_metric_axis(axes, declared)

@@ -27,25 +27,12 @@ from atlas_bench.report.row_groups import Length
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#222222")
 MARKERS = ("o", "s", "^", "D", "v", "<", ">", "p")
 LINES = ("-", "--", ":")  # the next one when all colours are in use
+STYLE = matplotlib.rc_params_from_file(
+    Path(__file__).with_name("style.mplstyle"), use_default_template=False
+)
 # No heat map contains one of these colours, because the HTML page replaces them by its own.
-INK, GREY, AXIS, GRID = "#1f2328", "#727a83", "#4f575f", "#e6e6e6"
-STYLE = {
-    "font.size": 11.0,
-    "axes.titlesize": 12.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": AXIS,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "legend.frameon": False,
-    "svg.hashsalt": "atlas-bench",  # the same figure gives the same file
-}
+INK, AXIS, GRID = (STYLE[key] for key in ("text.color", "axes.edgecolor", "grid.color"))
+GREY = "#727a83"
 DOTS_PER_INCH = 200
 PANELS_ACROSS = 3
 CHANCE = "chance"
