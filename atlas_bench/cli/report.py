@@ -15,7 +15,7 @@ from atlas_bench.artifacts.records import RecordError, find_records, read_record
 from atlas_bench.artifacts.schema import Record
 from atlas_bench.naming import nearest
 from atlas_bench.report.published import published_names, published_table
-from atlas_bench.report.table_formats import rich_table
+from atlas_bench.report.tables import rich_table
 
 NAME = "atlas-bench-report"
 BAD_INPUT = 2

@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 from matplotlib.figure import Figure
 
-from atlas_bench.artifacts.folder import replacing
+from atlas_bench.artifacts.folder import (
+    CONFIG_NAME,
+    METRICS_NAME,
+    PREDICTIONS_NAME,
+    RECORD_NAME,
+    replacing,
+)
 from atlas_bench.artifacts.records import RecordError
 from atlas_bench.artifacts.schema import Record
 from atlas_bench.naming import nearest
 from atlas_bench.report.comparison import compare
 from atlas_bench.report.comparison_tables import comparison_csv, comparison_tables
-from atlas_bench.report.html import TaskResults, page
-from atlas_bench.report.plots import plots_of
-from atlas_bench.report.plots.style import save
+from atlas_bench.report.plots import Plot, plots_of
+from atlas_bench.report.plots.style import page_svg, save
 from atlas_bench.report.published import published_names, published_table
 from atlas_bench.report.render import render
 from atlas_bench.report.row_groups import order_of
 from atlas_bench.report.selection import describe_grids, find_grids, without_grids
-from atlas_bench.report.table_formats import Table
 from atlas_bench.report.tables import (
+    Table,
+    TableEntry,
     main_metrics,
     metric_names,
+    number_entry,
     score_tables,
     scores_csv,
+    short_count,
 )
+
+FILES = (RECORD_NAME, CONFIG_NAME, ".hydra/config.yaml", METRICS_NAME, PREDICTIONS_NAME)
 
 
 @dataclass
@@ -46,6 +59,16 @@ class Report:
         for name, figure in self.figures.items():
             save(figure, folder / name)
         return [folder / name for name in (*self.texts, *self.figures)]
+
+
+@dataclass(frozen=True)
+class TaskResults:
+    """One task's tables and plots; ``other_tables`` are folded away."""
+
+    task: str
+    tables: list[Table]
+    other_tables: list[Table]
+    plots: list[Plot]
 
 
 def beside_paper(records: Sequence[Record], name: str) -> Report:
@@ -82,7 +105,7 @@ def comparing_runs(
     """
     grids = [grid for grid in find_grids(all_records) if grid.best] if best else []
     records = without_grids(all_records, grids)
-    records += [record for grid in grids for record in grid.best]
+    records = sorted([*records, *(each for grid in grids for each in grid.best)], key=order_of)
     results = []
     for task, of_task in _by_task(records, metric).items():
         results.append(_results(task, of_task, metric))
@@ -92,8 +115,8 @@ def comparing_runs(
     comparisons = [compare(published_table(name), all_records) for name in published_names()]
     beside = [table for each in comparisons if each.measured for table in comparison_tables(each)]
     texts = {
-        "report.html": page(results, beside, records, unfinished, folder),
-        "table.md": render("tables.md", tables=shown, runs=sorted(records, key=order_of)),
+        "report.html": _page(results, beside, records, unfinished, folder),
+        "table.md": render("tables.md", tables=shown, runs=records),
         "table.tex": render("tables.tex", tables=shown),
         "scores.csv": scores_csv(records),
     }
@@ -127,7 +150,84 @@ def _by_task(records: Sequence[Record], metric: str | None) -> dict[str, list[Re
             f"{nearest(metric, metrics)}"
         )
     by_task: dict[str, list[Record]] = {}
-    for record in sorted(records, key=order_of):
+    for record in records:
         if any(metric in (None, score.metric) for score in record.scores):
             by_task.setdefault(record.task, []).append(record)
     return by_task
+
+
+# the page ----------------------------------------------------------------------------------
+
+
+def _page(
+    results: Sequence[TaskResults],
+    beside_papers: Sequence[Table],
+    records: Sequence[Record],
+    unfinished: Mapping[Path, str],
+    folder: Path,
+) -> str:
+    """The page in ``folder``, to which the links to runs are relative."""
+    sections = [result.task for result in results]
+    sections += ["Beside the papers"] if beside_papers else []
+    sections += ["Runs", "Configs"]
+    sections += ["Without a record"] if unfinished else []
+    return render(
+        "page.html",
+        summary=_summary(records),
+        sections=sections,
+        results=results,
+        beside_papers=beside_papers,
+        records=records,
+        runs=_runs(records),
+        unfinished=[f"{path}: {reason}" for path, reason in unfinished.items()],
+        model_first=_with_model_first,
+        svg=page_svg,
+        links=partial(_links, folder=folder),
+    )
+
+
+def _summary(records: Sequence[Record]) -> str:
+    models = len({record.model for record in records})
+    days = sorted({record.started_at[:10] for record in records})
+    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    runs = f"{len(records)} run{'' if len(records) == 1 else 's'}"
+    return f"{runs} of {models} model{'' if models == 1 else 's'}, {when}"
+
+
+def _with_model_first(table: Table) -> Table:
+    """The model in the first column, which stays in view; a single subtask goes to the title."""
+    subtasks = {row[0].text for row in table.rows}
+    title = table.title if len(subtasks) > 1 else f"{table.title}, {table.rows[0][0].text}"
+    first = [1, 0] if len(subtasks) > 1 else [1]
+    headings, *rows = (
+        [*(cells[at] for at in first), *cells[2:]] for cells in (table.headings, *table.rows)
+    )
+    return Table(title, headings, len(first), [rows], table.notes)
+
+
+def _runs(records: Sequence[Record]) -> Table:
+    headings = [
+        *("run", "scale", "task", "seed", "parameters", "state", "tokens trained"),
+        *("training, s", "all, s"),
+    ]
+    rows = [
+        [
+            TableEntry(record.name, link=f"#config{index}"),
+            *(TableEntry(record.scale), TableEntry(record.task)),
+            number_entry(record.seed, str),
+            number_entry(record.parameters, short_count),
+            number_entry(record.state_bytes, short_count),
+            number_entry(record.train_tokens, short_count),
+            number_entry(record.train_seconds, "{:,.0f}".format),
+            number_entry(record.wall_seconds, "{:,.0f}".format),
+        ]
+        for index, record in enumerate(records)
+    ]
+    return Table("All runs", headings, 3, [rows])
+
+
+def _links(record: Record, folder: Path) -> list[tuple[str, str]]:
+    """The existing files of the run, with links relative to the page's ``folder``."""
+    run = record.path.parent
+    relative = Path(os.path.relpath(run, folder)).as_posix()
+    return [(name, quote(f"{relative}/{name}")) for name in FILES if (run / name).is_file()]

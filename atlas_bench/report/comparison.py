@@ -30,7 +30,7 @@ from atlas_bench.report.row_groups import (
     number_twins,
 )
 from atlas_bench.report.selection import describe_grids, find_grids, without_grids
-from atlas_bench.report.table_formats import short_count
+from atlas_bench.report.tables import short_count
 
 DIFFERS, ON_FIXTURE, BASELINE, STANDS_IN = "\N{NOT EQUAL TO}", "f", "b", "s"
 PARAMETERS_TOLERANCE = 0.1  # papers round: "760M" is anything from 690M to 830M

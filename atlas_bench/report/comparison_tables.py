@@ -15,8 +15,15 @@ from atlas_bench.report.comparison import (
     order_kept,
 )
 from atlas_bench.report.published import Column, PublishedRow
-from atlas_bench.report.table_formats import NOTHING, Table, TableEntry, csv_text, number_entry
-from atlas_bench.report.tables import estimate_entry, seeds_entry
+from atlas_bench.report.tables import (
+    NOTHING,
+    Table,
+    TableEntry,
+    csv_text,
+    estimate_entry,
+    number_entry,
+    seeds_entry,
+)
 
 LEGEND = {
     DIFFERS: "not the paper's protocol, so no replication; what differs is said below",

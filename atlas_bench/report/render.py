@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from atlas_bench.report.table_formats import short_count
+from atlas_bench.report.tables import short_count
 
 LATEX_ESCAPES = str.maketrans(
     {

@@ -6,9 +6,17 @@ below the table name the differences.
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from rich import box
+from rich.table import Table as RichTable
+from rich.text import Text
 
 from atlas_bench.artifacts.metrics import Metric
 from atlas_bench.artifacts.schema import Record, Score
@@ -19,21 +27,83 @@ from atlas_bench.report.row_groups import (
     flatten,
     merge_seeds,
     natural,
-    order_of,
 )
 from atlas_bench.report.selection import find_grids
-from atlas_bench.report.table_formats import (
-    NOTHING,
-    Table,
-    TableEntry,
-    csv_text,
-    number_entry,
-    short_count,
-)
 
+NOTHING = "\N{EN DASH}"  # where a cell has no number
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 WILSON_LEGEND = "One seed: value and 95% Wilson interval over the samples."
 SEEDS_LEGEND = f"Several seeds: mean {PLUS_MINUS} standard deviation over the seeds."
+
+
+@dataclass(frozen=True)
+class TableEntry:
+    """The content of one cell. The uncertainty stands ``below`` the text in brief, where there is
+    little room, or in full ``beside`` it. On the page ``order`` sorts the entry, ``share`` (0 to 1)
+    shades it and ``link`` is its target."""
+
+    text: str
+    below: str = ""
+    beside: str = ""
+    order: float | None = None
+    share: float | None = None
+    link: str = ""
+
+    @property
+    def full(self) -> str:
+        return f"{self.text} {self.beside}" if self.beside else self.text
+
+
+@dataclass
+class Table:
+    """Rows under headings; the first ``texts`` columns hold words, all others numbers."""
+
+    title: str
+    headings: list[str]
+    texts: int
+    sections: list[list[list[TableEntry]]]  # sections of rows; a line is drawn between sections
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def rows(self) -> list[list[TableEntry]]:
+        return [row for section in self.sections for row in section]
+
+
+def rich_table(table: Table) -> RichTable:
+    """For the terminal; an entry of the first column is not repeated within a section."""
+    drawn = RichTable(
+        title=Text(table.title),
+        title_style="bold",
+        title_justify="left",
+        caption=Text("\n".join(table.notes)),
+        caption_style="dim",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for index, heading in enumerate(table.headings):
+        if index < table.texts:
+            drawn.add_column(Text(heading), overflow="fold")
+        else:
+            drawn.add_column(Text(heading), justify="right", no_wrap=True)
+    for section in table.sections:
+        before = None
+        for row in section:
+            first = TableEntry("") if row[0] == before else row[0]
+            drawn.add_row(*(_rich_entry(entry) for entry in (first, *row[1:])))
+            before = row[0]
+        drawn.add_section()
+    return drawn
+
+
+def _rich_entry(entry: TableEntry) -> Text:
+    text = Text(entry.text, style="dim" if entry.text == NOTHING else "")
+    if entry.below:
+        text.append(f"\n{entry.below}", style="dim")
+    return text
+
+
+# scores ------------------------------------------------------------------------------------
 
 
 def score_tables(records: Iterable[Record], metric: str | None = None) -> list[Table]:
@@ -166,13 +236,29 @@ def estimate_entry(
     )
 
 
+def short_count(count: int) -> str:
+    """1234567 -> ``1.2M``; three digits at most."""
+    for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if count >= size:
+            digits = 0 if count >= 100 * size else 1
+            return f"{count / size:.{digits}f}{letter}"
+    return str(count)
+
+
+def number_entry(value: float | None, write: Callable[[float], str]) -> TableEntry:
+    """``value`` as ``write`` writes it, with a typographic minus."""
+    if value is None:
+        return TableEntry(NOTHING)
+    return TableEntry(write(value).replace("-", "\N{MINUS SIGN}"), order=value)
+
+
 # files -------------------------------------------------------------------------------------
 
 
 def scores_csv(records: Iterable[Record]) -> str:
     """Every score of every run, one per line, with all fields of its record; dicts as `a.b`."""
     rows = []
-    for record in sorted(records, key=order_of):
+    for record in records:
         facts = asdict(record)
         for name in ("scores", "depths", "metrics", "format", "path"):
             del facts[name]
@@ -187,3 +273,18 @@ def scores_csv(records: Iterable[Record]) -> str:
     keys = {key for row in rows for key in row}
     columns = [key for key in plain if key in keys] + sorted(keys - set(plain))
     return csv_text(columns, rows)
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """A CSV file; missing values are empty, lists and truth values are JSON."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(
+            {
+                key: json.dumps(value) if isinstance(value, (list, bool)) else value
+                for key, value in row.items()
+            }
+        )
+    return text.getvalue()

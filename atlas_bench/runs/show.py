@@ -12,8 +12,7 @@ from atlas_bench.report.plots.depths import depth_figure
 from atlas_bench.report.plots.lines import accuracy_figure, position_loss_figure
 from atlas_bench.report.plots.style import save
 from atlas_bench.report.plots.training import read_metrics, training_figure
-from atlas_bench.report.table_formats import rich_table
-from atlas_bench.report.tables import score_tables
+from atlas_bench.report.tables import rich_table, score_tables
 from atlas_bench.tasks.suites.task import ZERO_SHOT
 
 

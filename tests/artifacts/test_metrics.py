@@ -14,8 +14,7 @@ from atlas_bench.artifacts.metrics import BITS_PER_BYTE, EXACT_MATCH, POSITION_L
 from atlas_bench.artifacts.records import RecordError, read_record, write_record
 from atlas_bench.artifacts.schema import RECORD_FORMAT, Record, Score
 from atlas_bench.report.selection import best_settings
-from atlas_bench.report.table_formats import rich_table
-from atlas_bench.report.tables import score_tables, scores_csv
+from atlas_bench.report.tables import rich_table, score_tables, scores_csv
 
 NATS = lower("nats_per_token", "nats")
 

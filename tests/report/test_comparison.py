@@ -18,7 +18,7 @@ from atlas_bench.report.comparison import compare, order_kept
 from atlas_bench.report.comparison_tables import comparison_csv, comparison_tables
 from atlas_bench.report.published import published_table
 from atlas_bench.report.render import render
-from atlas_bench.report.table_formats import rich_table
+from atlas_bench.report.tables import rich_table
 
 MakeRecord = Callable[..., Record]
 LENGTHS = ((2048, "2k"), (4096, "4k"), (8192, "8k"))

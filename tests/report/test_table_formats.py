@@ -9,8 +9,7 @@ import pytest
 
 from atlas_bench.artifacts.schema import Record
 from atlas_bench.report.render import TEMPLATES, render
-from atlas_bench.report.table_formats import Table, TableEntry
-from atlas_bench.report.tables import score_tables
+from atlas_bench.report.tables import Table, TableEntry, score_tables
 
 MakeRecord = Callable[..., Record]
 

@@ -16,10 +16,11 @@ from rich.console import Console
 from atlas_bench.artifacts.schema import Record, Score
 from atlas_bench.report.render import render
 from atlas_bench.report.row_groups import flatten, merge_seeds, natural, order_of
-from atlas_bench.report.table_formats import rich_table, short_count
 from atlas_bench.report.tables import (
+    rich_table,
     score_tables,
     scores_csv,
+    short_count,
 )
 
 MakeRecord = Callable[..., Record]

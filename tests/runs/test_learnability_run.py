@@ -17,7 +17,7 @@ from atlas_bench.config.errors import ConfigError
 from atlas_bench.report.assemble import beside_paper, comparing_runs
 from atlas_bench.report.render import render
 from atlas_bench.report.selection import best_settings
-from atlas_bench.report.table_formats import Table
+from atlas_bench.report.tables import Table
 from atlas_bench.runs import show
 from atlas_bench.runs.estimate import describe
 from atlas_bench.runs.execute import RunError, Stopped, execute

@@ -6,13 +6,16 @@ thread or without a display draws the same.
 
 from __future__ import annotations
 
+import io
 import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -33,6 +36,14 @@ STYLE = matplotlib.rc_params_from_file(
 # No heat map contains one of these colours, because the HTML page replaces them by its own.
 INK, AXIS, GRID = (STYLE[key] for key in ("text.color", "axes.edgecolor", "grid.color"))
 GREY = "#727a83"
+# The colours of a plot become the page's own, which change in dark mode.
+THEMED = {
+    **{colour: f"var(--c{index})" for index, colour in enumerate(COLOURS, start=1)},
+    INK: "var(--ink)",
+    GREY: "var(--muted)",
+    AXIS: "var(--axis)",
+    GRID: "var(--grid)",
+}
 DOTS_PER_INCH = 200
 PANELS_ACROSS = 3
 CHANCE = "chance"
@@ -143,3 +154,26 @@ def save(figure: Figure, path: Path) -> Path:
     with matplotlib.rc_context(STYLE), replacing(path) as temporary:
         figure.savefig(temporary, format=kind, dpi=DOTS_PER_INCH, metadata=metadata)
     return path
+
+
+def page_svg(figure: Figure, label: str, prefix: str, size: str) -> Markup:
+    """``figure`` in the page's colours, with unique ids, without what only a file needs."""
+    # The page's background shows through; the figure itself stays as it was.
+    patches = [figure.patch, *(axes.patch for axes in figure.axes)]
+    buffer = io.StringIO()
+    for patch in patches:
+        patch.set_visible(False)
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    for patch in patches:
+        patch.set_visible(True)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.S)
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", text)
+    for colour, variable in THEMED.items():
+        text = text.replace(colour, variable)
+    text = text.replace("stroke: #ffffff", "stroke: var(--card)")
+    box = re.search(r'viewBox="[^"]*"', text).group()
+    inner = text[text.index(">") + 1 :].strip()
+    return Markup(f'<svg {box} role="img" aria-label="{escape(label)}" style="{size}">{inner}')
