@@ -7,7 +7,7 @@ passes for a replication. The marks come from the record and from published/tabl
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import mean
@@ -39,9 +39,10 @@ TOKENS_TOLERANCE = 0.05
 
 @dataclass(frozen=True)
 class OurScore:
-    """One of our numbers in the paper's unit, with its marks."""
+    """One of our numbers in the paper's unit, the paper's own if it has one, and our marks."""
 
     estimate: Estimate
+    published: float | None
     marks: str
     reasons: tuple[str, ...]  # why this score differs, besides the reasons of its whole row
 
@@ -49,11 +50,12 @@ class OurScore:
     def stands_in(self) -> bool:
         return STANDS_IN in self.marks
 
-    def difference(self, published: float | None) -> float | None:
+    @property
+    def difference(self) -> float | None:
         """Ours minus the paper's; None if it would mean nothing."""
-        if published is None or self.stands_in or ON_FIXTURE in self.marks:
+        if self.published is None or self.stands_in or ON_FIXTURE in self.marks:
             return None
-        return self.estimate.value - published
+        return self.estimate.value - self.published
 
 
 @dataclass(frozen=True)
@@ -92,21 +94,21 @@ def compare(table: PublishedTable, records: Iterable[Record]) -> Comparison:
 
     Stand-ins of models that the paper does not have would say nothing and are left out.
     """
-    measures = {
-        measure for column in table.columns for measure in (*column.weights, *column.stand_in)
-    }
+    measures = [each for column in table.columns for each in (*column.weights, *column.stand_in)]
     scored = [record for record in records if any(each.scores(record) for each in measures)]
     grids, rows = find_grids(scored), []
-    published = [record for record in scored if record.model in table.presets]
-    lengths = {column.name: _shared_lengths(column.stand_in, published) for column in table.columns}
+    printed = {row.preset: row.values for row in table.rows}
+    in_paper = [record for record in scored if record.model in printed]
+    lengths = {column.name: _shared_lengths(column.stand_in, in_paper) for column in table.columns}
     chosen = [record for grid in grids for record in grid.chosen_records()]
     for group in merge_subtasks([*without_grids(scored, grids), *chosen]):
         differs = tuple(protocol_differences(table, group.records))
+        published = printed.get(group.first.model, {})
         scores = {
-            column.name: score
-            for column in table.columns
-            if (score := _our_score(column, group, lengths[column.name], differs)) is not None
-            and (group.first.model in table.presets or not score.stands_in)
+            each.name: score
+            for each in table.columns
+            if (score := _our_score(each, group, published, lengths[each.name], differs))
+            and (group.first.model in printed or not score.stands_in)
         }
         if scores:
             rows.append(OurRow(group, scores, differs))
@@ -119,7 +121,11 @@ def compare(table: PublishedTable, records: Iterable[Record]) -> Comparison:
 
 
 def _our_score(
-    column: Column, group: RunGroup, lengths: Sequence[str], differs: Sequence[str]
+    column: Column,
+    group: RunGroup,
+    published: Mapping[str, float],
+    lengths: Sequence[str],
+    differs: Sequence[str],
 ) -> OurScore | None:
     """The column's value over the seeds that have all of its measures; if none has, that of MAD's
     baselines alone; if none has these, that of the stand-in, a mean over ``lengths``."""
@@ -154,7 +160,8 @@ def _our_score(
     bounds = (scores[0].ci_low, scores[0].ci_high) if len(scores) == 1 else ()
     interval = [scale * bound for bound in bounds if bound is not None]
     samples = min(score.samples for score in scores)
-    return OurScore(estimate(values, samples, *interval), marks, tuple(dict.fromkeys(reasons)))
+    ours = estimate(values, samples, *interval)
+    return OurScore(ours, published.get(column.name), marks, tuple(dict.fromkeys(reasons)))
 
 
 def _complete_seeds(
@@ -189,19 +196,18 @@ def _shared_lengths(stand_in: Weights, records: Iterable[Record]) -> list[str]:
 def order_kept(comparison: Comparison, column: Column, scale: str) -> tuple[int, int]:
     """How many pairs of our rows of one scale have the paper's order, and how many have an order in
     both. Scores on fixtures do not count."""
-    printed = {row.preset: row.values.get(column.name) for row in comparison.table.rows}
     ranked = [
-        (printed[row.preset], row.scores[column.name])
+        score
         for row in comparison.rows
-        if row.group.first.scale == scale
-        and printed.get(row.preset) is not None
-        and column.name in row.scores
-        and ON_FIXTURE not in row.scores[column.name].marks
+        for name, score in row.scores.items()
+        if (row.group.first.scale, name) == (scale, column.name)
+        and score.published is not None
+        and ON_FIXTURE not in score.marks
     ]
     products = [
-        (one - other) * (our_one.estimate.value - our_other.estimate.value)
-        for (one, our_one), (other, our_other) in combinations(ranked, 2)
-        if our_one.stands_in == our_other.stands_in
+        (one.published - other.published) * (one.estimate.value - other.estimate.value)
+        for one, other in combinations(ranked, 2)
+        if one.stands_in == other.stands_in
     ]
     return sum(product > 0 for product in products), sum(product != 0 for product in products)
 

@@ -67,7 +67,7 @@ def _table(comparison: Comparison, group: str, columns: Sequence[Column]) -> Tab
         for row in rows:
             if row.preset == published.preset:
                 section.append(_our_entries(row, columns))
-                section += _difference_rows(row, published, columns)
+                section += _difference_rows(row, columns)
         if len(section) > 1:
             shared.append(section)
         else:
@@ -108,15 +108,12 @@ def _fixed(value: float, digits: int) -> str:
     return f"{value:.{digits}f}"
 
 
-def _difference_rows(
-    row: OurRow, published: PublishedRow, columns: Sequence[Column]
-) -> list[list[TableEntry]]:
+def _difference_rows(row: OurRow, columns: Sequence[Column]) -> list[list[TableEntry]]:
     """One row, or none if no score has a difference."""
     entries = []
     for column in columns:
         score, sign = row.scores.get(column.name), f"{{:+.{max(1, column.decimals)}f}}"
-        value = score.difference(published.values.get(column.name)) if score else None
-        entries.append(number_entry(value, sign.format))
+        entries.append(number_entry(score and score.difference, sign.format))
     if all(entry.order is None for entry in entries):
         return []
     return [[TableEntry("difference"), *entries]]
@@ -182,6 +179,6 @@ def _pair(published: PublishedRow | None, row: OurRow | None, column: Column) ->
         ours = score.estimate
         line |= {"preset": row.preset, "scale": row.group.first.scale, "marks": score.marks}
         line |= {"seeds": ours.seeds, "samples": ours.samples, "ours": ours.value}
-        line |= {"low": ours.low, "high": ours.high, "difference": score.difference(paper)}
+        line |= {"low": ours.low, "high": ours.high, "difference": score.difference}
         line |= {"differs": "; ".join([*row.differs, *score.reasons])}
     return {key: round(each, 4) if isinstance(each, float) else each for key, each in line.items()}
