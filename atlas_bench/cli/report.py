@@ -13,6 +13,7 @@ from rich.text import Text
 
 from atlas_bench.artifacts.records import RecordError, find_records, read_record, why_failed
 from atlas_bench.artifacts.schema import Record
+from atlas_bench.config.errors import ConfigError
 from atlas_bench.naming import nearest
 from atlas_bench.report.published import published_names, published_table
 from atlas_bench.report.tables import rich_table
@@ -54,22 +55,18 @@ Exit codes: 0 done, 2 bad input. A record that cannot be read is named on stderr
 """
 
 
-class UsageError(ValueError):
-    """Bad input; the message is one sentence."""
-
-
 class _Parser(argparse.ArgumentParser):
     """Bad arguments end in one sentence, like all other bad input."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see {NAME} --help")
+        raise ConfigError(f"{message}; see {NAME} --help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Console script; returns the exit code."""
     try:
         return _report(_parser().parse_args(argv))
-    except (UsageError, RecordError) as error:
+    except (ConfigError, RecordError) as error:
         _complain(str(error))
         return BAD_INPUT
 
@@ -123,7 +120,7 @@ def _report(arguments: argparse.Namespace) -> int:
     try:
         written = report.write(folder)
     except OSError as error:
-        raise UsageError(f"{folder} cannot be written to: {error.strerror or error}") from error
+        raise ConfigError(f"{folder} cannot be written to: {error.strerror or error}") from error
     for path in written:
         # As plain text, so that a long path is not broken and can be copied.
         console.print(Text(str(path)), soft_wrap=True)
@@ -131,19 +128,20 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    table, metric = arguments.table, arguments.metric
-    if table is not None and table not in published_names():
-        raise UsageError(
-            f"--table {table} is not one of {', '.join(published_names())}"
-            f"{nearest(table, published_names())}; --table {LIST} describes them"
+    """Raise ConfigError in one sentence for arguments that do not go together."""
+    table, metric, names = arguments.table, arguments.metric, published_names()
+    if table not in (None, *names):
+        raise ConfigError(
+            f"--table {table} is not one of {', '.join(names)}{nearest(table, names)}; "
+            f"--table {LIST} describes them"
         )
     if table is not None and metric is not None:
-        raise UsageError(
+        raise ConfigError(
             f"--metric {metric} is not for --table {table}, which shows the metrics of its paper; "
             f"remove one of the two"
         )
     if not arguments.directories:
-        raise UsageError(f"the following arguments are required: DIR; see {NAME} --help")
+        raise ConfigError(f"the following arguments are required: DIR; see {NAME} --help")
 
 
 def _read(directories: Sequence[Path]) -> tuple[list[Record], dict[Path, str]]:
@@ -164,7 +162,7 @@ def _read(directories: Sequence[Path]) -> tuple[list[Record], dict[Path, str]]:
         _complain(f"left out: {runs} without a record, {NOT_FINISHED}")
     if not records:
         missing = "no record that can be read" if found.records else "no record"
-        raise UsageError(f"{missing} found in {', '.join(map(str, directories))}")
+        raise ConfigError(f"{missing} found in {', '.join(map(str, directories))}")
     return records, reasons
 
 
