@@ -23,7 +23,7 @@ from atlas_bench.artifacts.schema import Record
 from atlas_bench.naming import nearest
 from atlas_bench.report.comparison import compare
 from atlas_bench.report.comparison_tables import comparison_csv, comparison_tables
-from atlas_bench.report.plots import Plot, plots_of
+from atlas_bench.report.plots.figures import Plot, plots_of
 from atlas_bench.report.plots.style import page_svg, save
 from atlas_bench.report.published import published_names, published_table
 from atlas_bench.report.render import render

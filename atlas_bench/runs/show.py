@@ -8,8 +8,11 @@ from pathlib import Path
 from atlas_bench.artifacts.folder import RunFolder
 from atlas_bench.artifacts.schema import Record
 from atlas_bench.evaluation.context import EvaluationContext
-from atlas_bench.report.plots.depths import depth_figure
-from atlas_bench.report.plots.lines import accuracy_figure, position_loss_figure
+from atlas_bench.report.plots.figures import (
+    accuracy_figure,
+    depth_figure,
+    position_loss_figure,
+)
 from atlas_bench.report.plots.style import save
 from atlas_bench.report.plots.training import read_metrics, training_figure
 from atlas_bench.report.tables import rich_table, score_tables

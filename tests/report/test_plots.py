@@ -18,9 +18,13 @@ from matplotlib.image import imread
 
 from atlas_bench.artifacts.records import RecordError
 from atlas_bench.artifacts.schema import DepthScore, Record
-from atlas_bench.report.plots import plots_of
-from atlas_bench.report.plots.depths import depth_figure
-from atlas_bench.report.plots.lines import accuracy_figure, cost_figure, state_figure
+from atlas_bench.report.plots.figures import (
+    accuracy_figure,
+    cost_figure,
+    depth_figure,
+    plots_of,
+    state_figure,
+)
 from atlas_bench.report.plots.style import AXIS, COLOURS, GREY, GRID, INK, save
 from atlas_bench.report.plots.training import loss_figure, read_metrics, training_figure
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from atlas_bench.artifacts.schema import Record, Score
-from atlas_bench.report.plots import plots_of
-from atlas_bench.report.plots.lines import position_loss_figure
+from atlas_bench.report.plots.figures import plots_of, position_loss_figure
 from atlas_bench.report.plots.style import save
 from atlas_bench.report.render import render
 from atlas_bench.report.tables import main_metrics, score_tables

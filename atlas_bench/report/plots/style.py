@@ -15,7 +15,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -156,8 +155,9 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def page_svg(figure: Figure, label: str, prefix: str, size: str) -> Markup:
-    """``figure`` in the page's colours, with unique ids, without what only a file needs."""
+def page_svg(figure: Figure, prefix: str) -> tuple[str, str]:
+    """The ``viewBox`` of ``figure`` as SVG, and the content of the element: in the page's colours,
+    with ids that start with ``prefix``, without what only a file needs."""
     # The page's background shows through; the figure itself stays as it was.
     patches = [figure.patch, *(axes.patch for axes in figure.axes)]
     buffer = io.StringIO()
@@ -174,6 +174,5 @@ def page_svg(figure: Figure, label: str, prefix: str, size: str) -> Markup:
     for colour, variable in THEMED.items():
         text = text.replace(colour, variable)
     text = text.replace("stroke: #ffffff", "stroke: var(--card)")
-    box = re.search(r'viewBox="[^"]*"', text).group()
-    inner = text[text.index(">") + 1 :].strip()
-    return Markup(f'<svg {box} role="img" aria-label="{escape(label)}" style="{size}">{inner}')
+    box = re.search(r'viewBox="([^"]*)"', text).group(1)
+    return box, text[text.index(">") + 1 :].strip()

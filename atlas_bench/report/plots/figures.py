@@ -1,16 +1,19 @@
-"""Plots of lines: scores over length, positions and state size, and cost over length.
+"""Plots of records: scores over length, positions, depth and state size, and cost over length.
 
-Every figure has one line per row of the tables, in as many panels as it needs. It is None if the
-records have nothing to draw.
+Lines are the rows of the tables. A figure is None if the records have nothing to draw.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from statistics import mean
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
@@ -19,6 +22,8 @@ from atlas_bench.artifacts.schema import Record
 from atlas_bench.report.plots.style import (
     CHANCE,
     GREY,
+    PANELS_ACROSS,
+    PER_CENT,
     STYLE,
     draw_legend,
     line_styles,
@@ -27,6 +32,7 @@ from atlas_bench.report.plots.style import (
     set_log_axis,
     set_metric_axis,
 )
+from atlas_bench.report.plots.training import loss_figure
 from atlas_bench.report.row_groups import Cell, Length, RunGroup, merge_seeds, natural
 
 LENGTH_LABEL = "context length (tokens)"
@@ -35,6 +41,51 @@ COSTS = {  # fields of a score by what they are, with their unit
     "tokens read a second": ("tokens_per_second", ""),
     "peak memory": ("peak_memory_bytes", "B"),
 }
+Place = tuple[Length, float, float]  # and the bounds of the depth, from 0 to 1
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure, the name of its file without a suffix, and what it shows in a few words."""
+
+    name: str
+    title: str
+    figure: Figure
+
+
+def plots_of(records: Sequence[Record], metrics: Sequence[str]) -> list[Plot]:
+    """All plots of the runs of one task, without those for which the records have nothing.
+
+    ``metrics`` are drawn over length, the first of them over state size too; heat maps take the
+    first that was scored by depth.
+    """
+    figures: list[tuple[str, str, Figure | None]] = []
+    for name in metrics:
+        words = name.replace("_", " ")
+        if name == POSITION_LOSS.name:
+            figures.append((name, "loss over positions", position_loss_figure(records)))
+        elif _has_lengths(records, name):
+            file = "accuracy" if name == metrics[0] else f"accuracy_{name}"
+            title = f"{words} over context length"
+            figures.append((file, title, accuracy_figure(records, name)))
+    groups = [group for group in merge_seeds(records) if any(each.depths for each in group.records)]
+    for number, group in enumerate(groups, start=1):
+        file = "depths" if len(groups) == 1 else f"depths_{number}"
+        figures.append((file, f"{group.label} by depth of the answer", depth_figure(group.records)))
+    title = f"{metrics[0].replace('_', ' ')} over state size"
+    figures += [
+        ("loss", "training loss over tokens", loss_figure(records)),
+        ("state", title, state_figure(records, metrics[0])),
+        ("cost", "speed and memory over context length", cost_figure(records)),
+    ]
+    return [Plot(name, title, figure) for name, title, figure in figures if figure is not None]
+
+
+def _has_lengths(records: Sequence[Record], metric: str) -> bool:
+    """Whether any subtask has scores at two lengths."""
+    scores = [score for each in records for score in each.scores if score.metric == metric]
+    lengths = {(score.subtask, score.length_tokens) for score in scores}
+    return len(lengths) > len({score.subtask for score in scores})
 
 
 @matplotlib.rc_context(STYLE)
@@ -196,3 +247,53 @@ def state_figure(records: Iterable[Record], metric: str) -> Figure | None:
             set_metric_axis(axes, declared)
     draw_legend(figure)
     return figure
+
+
+@matplotlib.rc_context({**STYLE, "axes.grid": False})
+def depth_figure(records: Sequence[Record]) -> Figure | None:
+    """One heat map for each subtask, of the first metric: lengths across, depths down.
+
+    A field shows the mean over the runs in per cent; where no answer lay there is none. None if no
+    run has scores by depth.
+    """
+    scores = [score for record in records for score in record.depths]
+    if not scores:
+        return None
+    first, metric = records[0], records[0].metric(scores[0].metric)
+    values: dict[str, dict[Place, list[float]]] = {}
+    for score in scores:
+        if score.metric == metric.name:
+            length = (score.length_tokens, score.length_name)
+            place = (length, score.depth_low, score.depth_high)
+            values.setdefault(score.subtask, {}).setdefault(place, []).append(score.value)
+    lengths = sorted({length for places in values.values() for length, _, _ in places})
+    figure, all_axes = panels(list(values), "context length", "depth of the answer", sharey=True)
+    across = min(len(values), PANELS_ACROSS)
+    figure.set_size_inches(
+        max(1.6 + across * (1.2 + 0.55 * len(lengths)), 4.5),
+        3.4 * math.ceil(len(values) / across) + 0.6,
+    )
+    for axes, places in zip(all_axes, values.values(), strict=True):
+        mesh = _draw_depths(axes, {place: mean(same) for place, same in places.items()}, lengths)
+    bar = figure.colorbar(mesh, ax=figure.axes, label=metric.words, aspect=30)
+    bar.ax.yaxis.set_major_formatter(PER_CENT)
+    figure.suptitle(f"{first.model} {first.scale}, {first.task}", fontsize=12)
+    return figure
+
+
+def _draw_depths(axes: Axes, means: dict[Place, float], lengths: Sequence[Length]) -> QuadMesh:
+    """A rectangle for each place; the beginning of the context is on top."""
+    bounds = sorted({bound for _, *depths in means for bound in depths} | {0.0, 1.0})
+    values = np.full((len(bounds) - 1, len(lengths)), math.nan)
+    for (length, low, high), value in means.items():
+        column = lengths.index(length)
+        values[bounds.index(low), column] = value
+        colour = "white" if value < 0.5 else "black"
+        style = {"ha": "center", "va": "center", "fontsize": 8, "color": colour}
+        axes.text(column, (low + high) / 2, f"{100 * value:.0f}", **style)
+    edges = np.arange(len(lengths) + 1) - 0.5
+    mesh = axes.pcolormesh(edges, bounds, values, vmin=0, vmax=1, cmap="cividis")
+    axes.set_xticks(range(len(lengths)), [name for _, name in lengths])
+    axes.set_ylim(1, 0)
+    axes.yaxis.set_major_formatter(PER_CENT)
+    return mesh
