@@ -115,7 +115,17 @@ def comparing_runs(
     comparisons = [compare(published_table(name), all_records) for name in published_names()]
     beside = [table for each in comparisons if each.measured for table in comparison_tables(each)]
     texts = {
-        "report.html": _page(results, beside, records, unfinished, folder),
+        "report.html": render(
+            "page.html",
+            results=results,
+            beside_papers=beside,
+            records=records,
+            runs=_runs(records),
+            unfinished=unfinished,
+            model_first=_with_model_first,
+            svg=page_svg,
+            links=partial(_links, folder=folder),
+        ),
         "table.md": render("tables.md", tables=shown, runs=records),
         "table.tex": render("tables.tex", tables=shown),
         "scores.csv": scores_csv(records),
@@ -157,41 +167,6 @@ def _by_task(records: Sequence[Record], metric: str | None) -> dict[str, list[Re
 
 
 # the page ----------------------------------------------------------------------------------
-
-
-def _page(
-    results: Sequence[TaskResults],
-    beside_papers: Sequence[Table],
-    records: Sequence[Record],
-    unfinished: Mapping[Path, str],
-    folder: Path,
-) -> str:
-    """The page in ``folder``, to which the links to runs are relative."""
-    sections = [result.task for result in results]
-    sections += ["Beside the papers"] if beside_papers else []
-    sections += ["Runs", "Configs"]
-    sections += ["Without a record"] if unfinished else []
-    return render(
-        "page.html",
-        summary=_summary(records),
-        sections=sections,
-        results=results,
-        beside_papers=beside_papers,
-        records=records,
-        runs=_runs(records),
-        unfinished=[f"{path}: {reason}" for path, reason in unfinished.items()],
-        model_first=_with_model_first,
-        svg=page_svg,
-        links=partial(_links, folder=folder),
-    )
-
-
-def _summary(records: Sequence[Record]) -> str:
-    models = len({record.model for record in records})
-    days = sorted({record.started_at[:10] for record in records})
-    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    runs = f"{len(records)} run{'' if len(records) == 1 else 's'}"
-    return f"{runs} of {models} model{'' if models == 1 else 's'}, {when}"
 
 
 def _with_model_first(table: Table) -> Table:
