@@ -96,16 +96,10 @@ def _our_entries(row: OurRow, columns: Sequence[Column]) -> list[TableEntry]:
     seeds = max(score.estimate.seeds for score in row.scores.values())
     entries = [seeds_entry(f"{row.group.name}, ours", seeds)]
     for column in columns:
-        if score := row.scores.get(column.name):
-            digits = max(1, column.decimals)
-            entries.append(estimate_entry(score.estimate, _fixed, digits, marks=score.marks))
-        else:
-            entries.append(TableEntry(NOTHING))
+        score, digits = row.scores.get(column.name), max(1, column.decimals)
+        estimate, marks = (score.estimate, score.marks) if score else (None, "")
+        entries.append(estimate_entry(estimate, "{:.{}f}".format, digits, marks=marks))
     return entries
-
-
-def _fixed(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}"
 
 
 def _difference_rows(row: OurRow, columns: Sequence[Column]) -> list[list[TableEntry]]:

@@ -195,27 +195,28 @@ def _score_entry(
     group: RunGroup, estimate: Estimate | None, metric: Metric, samples: int
 ) -> TableEntry:
     """With a remark if the estimate has fewer seeds or other samples than the table says."""
-    if estimate is None:
-        return TableEntry(NOTHING)
     remarks = []
-    if estimate.seeds != len(group.records):
+    if estimate and estimate.seeds != len(group.records):
         remarks.append(f"{estimate.seeds} seed{'s' if estimate.seeds > 1 else ''}")
-    if estimate.samples != samples:
+    if estimate and estimate.samples != samples:
         remarks.append(f"n={estimate.samples}")
-    share = estimate.value if metric.in_per_cent else None
-    return estimate_entry(estimate, metric.format, remark=", ".join(remarks), share=share)
+    return estimate_entry(
+        estimate, metric.format, remark=", ".join(remarks), shaded=metric.in_per_cent
+    )
 
 
 def estimate_entry(
-    estimate: Estimate,
+    estimate: Estimate | None,
     number: Callable[[float, int], str],
     digits: int = 1,
     *,
     marks: str = "",
     remark: str = "",
-    share: float | None = None,
+    shaded: bool = False,
 ) -> TableEntry:
     """A value with its spread or interval. ``number`` formats a value with so many digits."""
+    if estimate is None:
+        return TableEntry(NOTHING)
     below, beside = [], []
     if estimate.spread is not None:
         spread = number(estimate.spread, digits)
@@ -232,7 +233,7 @@ def estimate_entry(
         below="\n".join(below),
         beside=" ".join(beside),
         order=estimate.value,
-        share=share,
+        share=estimate.value if shaded else None,
     )
 
 
