@@ -111,9 +111,7 @@ def accuracy_figure(records: Iterable[Record], metric: str | None = None) -> Fig
             axes.axhline(chance, color=GREY, linestyle=(0, (1, 2)), linewidth=1.2, label=CHANCE)
         set_metric_axis(axes, declared)
         set_length_axis(axes, {length for _, (_, _, length) in cells})
-    legend = draw_legend(figure)
-    legend.set_title(_band_title(groups, metric), prop={"size": 9})
-    legend.get_title().set_color(GREY)
+    draw_legend(figure, _band_title(groups, metric))
     return figure
 
 

@@ -18,7 +18,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.legend import Legend
 from matplotlib.ticker import Formatter, LogLocator, NullFormatter, NullLocator
 
 from atlas_bench.artifacts.folder import replacing
@@ -130,7 +129,7 @@ def set_length_axis(axes: Axes, lengths: Iterable[Length]) -> None:
     axes.set_xlim(left, (positive[-1] if positive else 1) * margin)
 
 
-def draw_legend(figure: Figure) -> Legend:
+def draw_legend(figure: Figure, title: str = "") -> None:
     """One legend for all panels, below them; the entry of `CHANCE` is the last."""
     handles: dict[str, Any] = {}
     for axes in figure.axes:
@@ -140,9 +139,10 @@ def draw_legend(figure: Figure) -> Legend:
     inches = 0.6 + 0.09 * max(map(len, handles))  # for a line sample and the longest label
     columns = max(1, min(len(handles), int(figure.get_figwidth() / inches)))
     columns = math.ceil(len(handles) / math.ceil(len(handles) / columns))  # rows of equal length
-    return figure.legend(
-        list(handles.values()), list(handles), loc="outside lower center", ncols=columns
-    )
+    place = {"loc": "outside lower center", "ncols": columns}
+    legend = figure.legend(list(handles.values()), list(handles), **place)
+    legend.set_title(title, prop={"size": 9})
+    legend.get_title().set_color(GREY)
 
 
 def save(figure: Figure, path: Path) -> Path:
