@@ -1,4 +1,4 @@
-"""What a process of gpu_check.py is told; imports nothing large."""
+"""The job that gpu_check.py hands to one of its processes; imports nothing large."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def page() -> str:
 
 
 def rows(settings: type, prefix: str) -> list[Row]:
-    """The keys of one schema that are no groups of keys themselves."""
+    """The keys of one schema that are not groups of keys themselves."""
     texts, hints = comments(settings), get_type_hints(settings)
     inherited = set() if settings is TaskSettings else _names(TaskSettings)
     groups = dict(_groups(settings))

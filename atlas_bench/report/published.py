@@ -50,7 +50,7 @@ class Measure:
         ]
 
 
-Weights = Mapping[Measure, float]  # of a weighted mean; they add up to 1, or there are none
+Weights = Mapping[Measure, float]  # weights of a mean; they add up to 1, or the mapping is empty
 
 
 @dataclass(frozen=True)

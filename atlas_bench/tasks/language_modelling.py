@@ -97,7 +97,7 @@ class LanguageModellingTask(LabelledTask):
         # All tasks on text share it: a model that is trained here can be asked anything there.
         self.tokenizer = shared_tokenizer(text.tokenizer, text.vocab_size)
         self.vocab_size = self.tokenizer.vocab_size
-        self._documents: int | None = None  # of the validation documents; None: the test documents
+        self._documents: int | None = None  # validation documents; None: the test documents
         self._order: tuple[tuple[int, int], np.ndarray] | None = None  # the last one used
         self._windows: dict[int, Windows] = {}
 

@@ -33,7 +33,7 @@ from atlas_bench.tasks.task import (
 )
 from atlas_bench.text.settings import TextSettings
 
-VALIDATION_EXAMPLES = 256  # of each size that is trained on
+VALIDATION_EXAMPLES = 256  # per size that is trained on
 EVALUATION_BATCH = 128
 
 Size = tuple[int, int]  # an example's length in tokens, and its pairs
@@ -78,7 +78,7 @@ class MqarSettings(TaskSettings):
     vocab_size: int = bounded(8192, at_least=16, at_most=32766)
     random_non_queries: bool | None = None  # random tokens, not zeros, where nothing is asked
     gap_power: float = 0.01  # 1 is uniform, less prefers short gaps
-    passes: int = bounded(1, at_least=1)  # how often the pairs are told
+    passes: int = bounded(1, at_least=1)  # how often the pairs are shown
     train_examples: int | None = bounded(None, at_least=1)  # training examples of each size
     test_examples: int | None = bounded(None, at_least=1)  # test examples of each size
 

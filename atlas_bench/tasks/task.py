@@ -36,8 +36,8 @@ class TaskSettings:
     mean reading a corpus.
     """
 
-    name: str = "???"  # of the chosen file
-    seed: int = 42  # of the evaluation samples; training uses the run's seed
+    name: str = "???"  # the chosen file
+    seed: int = 42  # draws the evaluation samples; training uses the run's seed
 
     kind: ClassVar[str]  # which evaluator scores the task
     stage: ClassVar[type[Stage] | None] = None  # None: the task has no training data
@@ -54,7 +54,7 @@ class TaskSettings:
 
         Raises ValueError in one sentence for a text or tokenizer that is unavailable.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not define make")
 
     def vocabulary_size(self, text: TextSettings) -> int:
         """The size of the vocabulary, as far as it is known before the task is made."""
@@ -174,7 +174,7 @@ class Task(ABC):
     metrics: tuple[Metric, ...]  # those that its scores may have
     tokenizer: Tokenizer | None = None  # None: its tokens have no text
     vocab_size: int
-    epoch_tokens: int | None = None  # of one pass over a fixed training set; None: there is none
+    epoch_tokens: int | None = None  # one pass over a fixed training set; None: it has no fixed set
 
     def __init__(
         self, settings: TaskSettings, text: TextSettings, *, seed: int, question_every: int
@@ -202,7 +202,7 @@ class Task(ABC):
 
     def validation(self, samples: int) -> Task | None:
         """The same task on other samples, to stop training and to choose settings by; None where
-        there are none. ``samples`` of each cell, 0 for as many as the task has by itself."""
+        there are none. ``samples`` per cell; 0 takes the task's own validation split."""
         if not samples:
             return None
         settings = self.settings.for_validation(samples)
@@ -218,7 +218,7 @@ class QuestionTask(Task):
     """Questions answered in words."""
 
     max_new_tokens: int
-    samples: int  # of each cell
+    samples: int  # per cell
 
     @abstractmethod
     def questions(self, cell: Cell, count: int) -> Iterator[Question]:

@@ -36,7 +36,7 @@ from atlas_bench.report.plots.training import loss_figure
 from atlas_bench.report.row_groups import Cell, Length, RunGroup, merge_seeds, natural
 
 LENGTH_LABEL = "context length (tokens)"
-SHADE, PALE_SHADE = 0.13, 0.07  # of bands; many that overlap get too dark
+SHADE, PALE_SHADE = 0.13, 0.07  # opacity of a band; pale where many overlap
 COSTS = {  # fields of a score by what they are, with their unit
     "tokens read a second": ("tokens_per_second", ""),
     "peak memory": ("peak_memory_bytes", "B"),

@@ -32,7 +32,7 @@ from atlas_bench.report.plots.style import (
 from atlas_bench.report.row_groups import merge_seeds
 
 SMOOTHED_SHARE = 50  # the running mean covers a fiftieth of a training curve
-MOST_POINTS = 400  # of one line among many: more cannot be seen
+MOST_POINTS = 400  # per line of a plot with many lines: more cannot be seen
 
 Curve = tuple[np.ndarray, np.ndarray]  # tokens and values
 

@@ -24,7 +24,7 @@ SIDES = {"above": (0, 1), "below": (0, -1), "to the left of": (-1, 0), "to the r
 WAYS = {"north": (0, 1), "south": (0, -1), "west": (-1, 0), "east": (1, 0)}
 QUESTIONS_ABOUT_POSITIONS = 8
 QUESTIONS_ABOUT_SIZES = 5
-SIZE_ODDS = 4  # of the first statement to be asked about, one more for each statement after it
+SIZE_ODDS = 4  # weight of the first statement in the draw; each later one weighs 1 more
 SIZES_AT_A_TIME = 5  # statements; as many again while no question follows from them
 
 

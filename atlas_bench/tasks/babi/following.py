@@ -27,7 +27,7 @@ from atlas_bench.tasks.babi.stories import (
 
 @dataclass(frozen=True)
 class Walks:
-    """How many people move at a time, and whether their next move is told by a pronoun."""
+    """How many people move at a time, and whether a pronoun tells their next move."""
 
     people: int
     pronoun: bool
@@ -88,7 +88,7 @@ def day(rng: random.Random) -> Story:
     questions is told out of order. Asked is about one of the last five visits."""
     days: dict[str, list[Visit]] = {person: [] for person in DOUBTFUL}
     recent: deque[Visit] = deque(maxlen=REACH)
-    number_of: dict[Visit, int] = {}  # of the statement that tells it
+    number_of: dict[Visit, int] = {}  # number of the statement that tells it
     lines: list[Statement | Query] = []
     untold: list[Visit] = []
     asked = 0

@@ -18,7 +18,7 @@ class Reader:
     def __init__(self, facts: Sequence[str]) -> None:
         self.place: dict[str, str] = {}
         self.holder: dict[str, str] = {}
-        self.path: dict[str, list[str]] = {}  # of objects, consecutive ones distinct
+        self.path: dict[str, list[str]] = {}  # the places of each object; neighbours differ
         self.gives: list[tuple[str, str, str]] = []
         self.said: dict[str, tuple[str, tuple[str, ...]]] = {}
         self.relations: list[tuple[str, str, str]] = []

@@ -116,7 +116,7 @@ _KINDS = {
     **dict.fromkeys((*PLURALS, *PLURALS.values(), *ANIMALS), "A"),
     **dict.fromkeys(COLORS, "C"),
 }
-# the longest first: "box of chocolates" is no box
+# the longest first: "box of chocolates" is not a box
 _VARYING = re.compile(rf"\b(?:{'|'.join(sorted(_KINDS, key=len, reverse=True))})\b", re.IGNORECASE)
 
 

@@ -20,7 +20,7 @@ from atlas_bench.tasks.babi.stories import LABELS, Question, Story
 from atlas_bench.tasks.babi.telling import CLAIMS, claimed, compass
 
 USUAL_QUESTIONS = 5
-WORDING_QUESTIONS = 400  # of as many, every word and every form is seen
+WORDING_QUESTIONS = 400  # enough to see every word and every form
 
 # Worlds that run on for as long as one likes, and worlds that end with their last question.
 ENDLESS: dict[str, Callable[[random.Random, int], Story]] = {

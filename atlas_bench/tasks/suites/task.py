@@ -97,7 +97,7 @@ class SuiteTask(Task):
         super().__init__(settings, text, seed=seed, question_every=question_every)
         self.tokenizer = shared_tokenizer(text.tokenizer, text.vocab_size)
         self.vocab_size = self.tokenizer.vocab_size
-        self.versions: dict[str, str] = {}  # of lm-eval's definitions, once they are loaded
+        self.versions: dict[str, str] = {}  # lm-eval's definitions, once they are loaded
 
     def cells(self) -> list[Cell]:
         """Every subtask once."""
