@@ -6,8 +6,10 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from atlas_bench.config.locations import folder_of
+from atlas_bench.memory import MemoryState
 from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.models.mixer import mixer_class
+from atlas_bench.models.neural_memory import NeuralMemoryState
 
 _FILES = {
     path.stem: path
@@ -23,6 +25,14 @@ def _needs_gpu(name: str) -> bool:
 
 NEED_GPU = [name for name in _FILES if _needs_gpu(name)]
 ANYWHERE = [name for name in _FILES if name not in NEED_GPU]
+
+
+def memories_of(state: object) -> list[MemoryState]:
+    """The memory in a layer's state: a list of one, or empty if the layer has none."""
+    inner = getattr(state, "memory", None)
+    if isinstance(inner, NeuralMemoryState):
+        inner = inner.memory
+    return [inner] if isinstance(inner, MemoryState) else []
 
 
 def assert_every_parameter_learns(model: LanguageModel, tokens: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from atlas_bench.models.convolution import CONVOLUTION, convolve
 from atlas_bench.models.mixer import Mixer
-from atlas_bench.models.settings import ModelSettings, ScaleSettings, has_convolution
+from atlas_bench.models.settings import ModelSettings, ScaleSettings
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,6 @@ class AttentionState:
     values: Tensor | None = None
     position: int = 0
     tail: Tensor | None = None
-
-    def detach(self) -> AttentionState:
-        parts = (self.keys, self.values, self.tail)
-        keys, values, tail = (None if part is None else part.detach() for part in parts)
-        return AttentionState(keys, values, self.position, tail)
 
 
 class Attention(Mixer):
@@ -73,8 +68,9 @@ class Attention(Mixer):
         self.head_dim = scale.width // scale.heads
         self.rope_base = model.attention.rope_base
         self.qkv = nn.Linear(scale.width, 3 * scale.width, bias=False)
-        self.convolution = None
-        if has_convolution(model, scale):  # starts as a plain sum, as a memory's does
+        self.convolution, convolved = None, model.attention.convolution
+        if scale.attention_convolution if convolved is None else convolved:
+            # It starts as a plain sum, as a memory's does.
             self.convolution = nn.Parameter(torch.full((3 * scale.width, CONVOLUTION), 0.5))
         self.out = None if inner else nn.Linear(scale.width, scale.width, bias=False)
         self.persistent_tokens = model.attention.persistent_tokens
@@ -109,8 +105,7 @@ class Attention(Mixer):
         if state.keys is not None:
             k = torch.cat([state.keys, k], 2)
             v = torch.cat([state.values, v], 2)
-        always = self.persistent_pair(batch, k.dtype) if self.persistent_tokens else None
-        y = attend(q, k, v, self.window, always)
+        y = attend(q, k, v, self.window, self.persistent_pair(batch, k.dtype))
         if self.window is not None:
             kept = min(self.window - 1, k.shape[2])
             k, v = k[:, :, k.shape[2] - kept :], v[:, :, v.shape[2] - kept :]
@@ -126,11 +121,10 @@ class Attention(Mixer):
         parts = projected.unflatten(-1, (3, self.heads, self.head_dim))
         return tuple(parts.permute(2, 0, 3, 1, 4).unbind(0))
 
-    def persistent_pair(self, batch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Keys and values of the persistent tokens, (B, H, P, E)."""
+    def persistent_pair(self, batch: int, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
+        """Keys and values of the persistent tokens, (B, H, P, E), if there are any."""
         if self.persistent is None:
-            none = self.qkv.weight.new_zeros(batch, self.heads, 0, self.head_dim, dtype=dtype)
-            return none, none
+            return None
         keys, values = self.persistent.to(dtype).unsqueeze(1).expand(-1, batch, -1, -1, -1)
         return keys, values
 

@@ -34,7 +34,7 @@ def build_model(
             model, scale = mixer_class(name).match_state(model, scale)
     ffn_hidden = scale.feed_forward
     if ffn_hidden is None:
-        ffn_hidden = swiglu_hidden(scale.width)
+        ffn_hidden = 8 * round(scale.width * 8 / 3 / 8)  # a multiple of 8, as in Llama
     if ffn_hidden and model.match == "parameters" and model.mixers != ["attention"]:
         ffn_hidden = _matched_ffn_hidden(model, scale, ffn_hidden)
     with torch.random.fork_rng(devices=[]):
@@ -42,11 +42,6 @@ def build_model(
         return LanguageModel(
             model, scale, vocab_size=vocab_size, ffn_hidden=ffn_hidden, readout=readout
         )
-
-
-def swiglu_hidden(width: int) -> int:
-    """The Transformer's feed-forward size: 8/3 of the width, a multiple of 8 (Llama)."""
-    return 8 * round(width * 8 / 3 / 8)
 
 
 def _matched_ffn_hidden(model: ModelSettings, scale: ScaleSettings, ffn_hidden: int) -> int:

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from atlas_bench.memory import MemoryState
 from atlas_bench.models.attention import Attention, AttentionState, rotate
 from atlas_bench.models.mixer import Mixer, TrainingStage
 from atlas_bench.models.neural_memory import NeuralMemory, NeuralMemoryState
@@ -30,9 +29,6 @@ class HybridState:
 
     attention: AttentionState
     memory: NeuralMemoryState
-
-    def detach(self) -> HybridState:
-        return HybridState(self.attention.detach(), self.memory.detach())
 
 
 class _Hybrid(Mixer):
@@ -114,24 +110,13 @@ class MemoryAsContextState:
     """The memory, and the segment so far.
 
     ``segment_start_weights`` are the memory's weights where the segment began, {} for the initial
-    ones. ``retrieved`` and ``own`` hold keys and values (B, H, C, E) of the retrieved tokens and of
-    the segment's own.
+    ones. ``cache``: keys and values of the retrieved tokens, then of the segment's own, each
+    (B, H, C, E); empty before a segment.
     """
 
     memory: NeuralMemoryState
     segment_start_weights: dict[str, Tensor]
-    retrieved: tuple[Tensor, Tensor] | None = None
-    own: tuple[Tensor, Tensor] | None = None
-
-    def detach(self) -> MemoryAsContextState:
-        def cut(pair: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
-            return None if pair is None else (pair[0].detach(), pair[1].detach())
-
-        weights = {name: weight.detach() for name, weight in self.segment_start_weights.items()}
-        return replace(
-            self, memory=self.memory.detach(), segment_start_weights=weights,
-            retrieved=cut(self.retrieved), own=cut(self.own),
-        )  # fmt: skip
+    cache: tuple[Tensor, ...] = ()
 
 
 class MemoryAsContext(_Hybrid):
@@ -158,7 +143,8 @@ class MemoryAsContext(_Hybrid):
             )
 
     def __init__(self, model: ModelSettings, scale: ScaleSettings) -> None:
-        super().__init__(model, scale)
+        attention = replace(model.attention, convolution=False)
+        super().__init__(replace(model, attention=attention), scale)
         self.segment = model.segment
         self.memory.longest_chunk = model.segment
         self.query = nn.Linear(scale.width, self.memory.heads * self.memory.key_dim, bias=False)
@@ -176,14 +162,13 @@ class MemoryAsContext(_Hybrid):
     ) -> tuple[Tensor, MemoryAsContextState]:
         """(B, T, width) and the past -> (B, T, width) and the past with these tokens."""
         outputs, gates = [], []
-        done, length = 0, x.shape[1]
-        while done < length:
-            position = 0 if state.memory.memory is None else state.memory.memory.position
-            size = min(self.segment - position % self.segment, length - done)
-            y, state = self._part(x[:, done : done + size], state, position % self.segment)
+        place = 0 if state.memory.memory is None else state.memory.memory.position % self.segment
+        ends = range(self.segment - place, x.shape[1], self.segment)
+        for part in x.tensor_split(list(ends), 1):
+            y, state = self._part(part, state, place)
             outputs.append(y)
             gates.append(self.memory.observed)
-            done += size
+            place = 0
         self.observed = {name: torch.cat([part[name] for part in gates], 1) for name in gates[0]}
         return self.out(torch.cat(outputs, 1)), state
 
@@ -203,27 +188,14 @@ class MemoryAsContext(_Hybrid):
         # The retrieved tokens stand before the segment, as if they were a segment of their own.
         q, k = (rotate(part, at + self.segment, attention.rope_base) for part in (q, k))
         h_k = rotate(h_k, at, attention.rope_base)
+        cache = (h_k, h_v, k, v)
         if place:
-            h_k, h_v = _append(state.retrieved, (h_k, h_v))
-            k, v = _append(state.own, (k, v))
+            cache = tuple(torch.cat(pair, 2) for pair in zip(state.cache, cache, strict=True))
         seen = torch.arange(place + length, device=x.device) <= at[:, None]
         mask = torch.cat([seen.new_ones(length, attention.persistent_tokens), seen, seen], 1)
-        p_k, p_v = attention.persistent_pair(x.shape[0], k.dtype)
-        keys, values = torch.cat([p_k, h_k, k], 2), torch.cat([p_v, h_v, v], 2)
+        parts = (*(attention.persistent_pair(x.shape[0], k.dtype) or ()), *cache)
+        keys, values = torch.cat(parts[::2], 2), torch.cat(parts[1::2], 2)
         y = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
         y = y.transpose(1, 2).flatten(2)
         read, memory = self.memory(y, state.memory)
-        new_state = replace(state, memory=memory, retrieved=(h_k, h_v), own=(k, v))
-        return y * torch.sigmoid(read), new_state
-
-
-def _append(past: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    return torch.cat([past[0], new[0]], 2), torch.cat([past[1], new[1]], 2)
-
-
-def memories_of(state: object) -> list[MemoryState]:
-    """The memory in a layer's state: a list of one, or empty if the layer has none."""
-    inner = getattr(state, "memory", None)
-    if isinstance(inner, NeuralMemoryState):
-        inner = inner.memory
-    return [inner] if isinstance(inner, MemoryState) else []
+        return y * torch.sigmoid(read), replace(state, memory=memory, cache=cache)

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from atlas_bench.models.checks import check_settings
 from atlas_bench.models.mixer import Mixer, MixerState, TrainingStage, mixer_class
 from atlas_bench.models.readout import LastReadout
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
@@ -89,7 +88,6 @@ class LanguageModel(nn.Module):
         readout: str = "next",
     ) -> None:
         super().__init__()
-        check_settings(model, scale)
         self.embedding = nn.Embedding(vocab_size, scale.width)
         names = itertools.islice(itertools.cycle(model.mixers), scale.layers)
         self.blocks = nn.ModuleList(Block(name, model, scale, ffn_hidden) for name in names)
@@ -156,8 +154,7 @@ class LanguageModel(nn.Module):
             checkpoint(self._token_losses, *part, use_reentrant=False)
             for part in zip(hidden.split(size), targets.split(size), strict=True)
         ]
-        losses, likely = zip(*parts, strict=True)
-        return torch.cat(losses), torch.cat(likely)
+        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
     def _token_losses(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.logits(hidden).float()

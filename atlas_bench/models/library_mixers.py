@@ -40,9 +40,6 @@ class LibraryState:
     tail: Tensor
     recurrent: tuple[Tensor, ...]
 
-    def detach(self) -> LibraryState:
-        return LibraryState(self.tail.detach(), tuple(s.detach() for s in self.recurrent))
-
 
 class LibraryMixer(Mixer):
     """x -> projections, the first of them convolved -> kernel -> out.
@@ -113,17 +110,15 @@ class LibraryMixer(Mixer):
         mixed, plain = self.projections(x).tensor_split([sum(self.convolved)], -1)
         mixed, tail = convolve(self.convolution, mixed, state.tail)
         mixed = self._activated(mixed).split(self.convolved, -1)
-        y, recurrent = self._mix(x, mixed, plain.split(self.plain, -1), state.recurrent)
+        y, recurrent = self._mix(x, (*mixed, *plain.split(self.plain, -1)), state.recurrent)
         return self.out(y), LibraryState(tail, recurrent)
 
     def _activated(self, mixed_BTC: Tensor) -> Tensor:
         return F.silu(mixed_BTC)
 
     @abstractmethod
-    def _mix(
-        self, x: Tensor, mixed: tuple, plain: tuple, recurrent: tuple
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The output projection's input, and the states after these tokens."""
+    def _mix(self, x: Tensor, parts: tuple, recurrent: tuple) -> tuple[Tensor, tuple]:
+        """The input of ``out``, and the states after these tokens. ``parts``: the projections."""
 
 
 class Mamba2(LibraryMixer):
@@ -152,11 +147,8 @@ class Mamba2(LibraryMixer):
     def _activated(self, mixed_BTC: Tensor) -> Tensor:
         return F.silu(mixed_BTC + self.convolution_bias.to(mixed_BTC.dtype))
 
-    def _mix(
-        self, x: Tensor, mixed: tuple, plain: tuple, recurrent: tuple
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        read, write, values = mixed
-        gate, step = plain
+    def _mix(self, x: Tensor, parts: tuple, recurrent: tuple) -> tuple[Tensor, tuple]:
+        read, write, values, gate, step = parts
         read, write = (part.unsqueeze(2).expand(-1, -1, self.heads, -1) for part in (read, write))
         v = values.unflatten(-1, (self.heads, -1))
         step = F.softplus(_wide(step) + self.step_bias)
@@ -168,7 +160,6 @@ class Mamba2(LibraryMixer):
             g=-self.log_rate.exp() * step,
             scale=1.0,
             initial_state=recurrent[0],
-            output_final_state=True,
         )
         y = (y + self.skip.to(y.dtype)[:, None] * v).flatten(2)
         y = F.rms_norm(y * F.silu(gate), y.shape[-1:], eps=1e-5) * self.norm
@@ -191,11 +182,9 @@ class KimiDeltaAttention(LibraryMixer):
         self.norm = nn.Parameter(torch.ones(size))
         self.out = nn.Linear(width, width, bias=False)
 
-    def _mix(
-        self, x: Tensor, mixed: tuple, plain: tuple, recurrent: tuple
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in mixed)
-        keep, gate, beta = plain
+    def _mix(self, x: Tensor, parts: tuple, recurrent: tuple) -> tuple[Tensor, tuple]:
+        q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in parts[:3])
+        keep, gate, beta = parts[3:]
         step = F.softplus(_wide(self.keep(keep)) + self.step_bias)
         y, state = _recurrence(
             "kda",
@@ -206,7 +195,6 @@ class KimiDeltaAttention(LibraryMixer):
             beta=_wide(beta).sigmoid(),
             scale=1.0,
             initial_state=recurrent[0],
-            output_final_state=True,
         )
         y = F.rms_norm(y, y.shape[-1:], eps=1e-5) * self.norm
         return y.flatten(2) * torch.sigmoid(self.gate(gate)), (state,)
@@ -236,10 +224,8 @@ class MesaNet(LibraryMixer):
         super().initialise()
         nn.init.zeros_(self.opening.bias)
 
-    def _mix(
-        self, x: Tensor, mixed: tuple, plain: tuple, recurrent: tuple
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in (*mixed, *plain))
+    def _mix(self, x: Tensor, parts: tuple, recurrent: tuple) -> tuple[Tensor, tuple]:
+        q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in parts)
         keep, beta = _wide(self.opening(x)).chunk(2, -1)
         y, *states = _recurrence(
             "mesa_net",
@@ -251,7 +237,6 @@ class MesaNet(LibraryMixer):
             lamb=F.softplus(_wide(self.ridge)) + 0.25,
             h_kk_init=recurrent[0],
             h_kv_init=recurrent[1],
-            output_final_state=True,
             max_CG_iteration=30,
         )
         y = F.rms_norm(y, y.shape[-1:], eps=1e-5) * self.norm
@@ -278,7 +263,7 @@ def _recurrence(name: str, **arguments: object) -> tuple[Tensor, ...]:
     """The kernel's result: y (B, T, H, V) and the states after the tokens."""
     q, k, v = arguments["q"], arguments["k"], arguments["v"]
     if not q.is_meta:
-        return fla.call(name, **arguments)
+        return fla.call(name, output_final_state=True, **arguments)
     # models/accounting.py counts here: as many products as token by token, without numbers.
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     state = k.mT @ v

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from importlib import import_module
 from types import MappingProxyType
-from typing import ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -31,11 +31,8 @@ MIXERS = {
 }
 
 
-class MixerState(Protocol):
-    """What a mixer keeps of the past: a frozen dataclass whose tensors have the batch first."""
-
-    def detach(self) -> Self:
-        """The same values, cut from the graph that made them."""
+# What a mixer keeps of the past: a frozen dataclass whose tensors have the batch first.
+MixerState = Any
 
 
 class TrainingStage(Protocol):

@@ -51,10 +51,6 @@ class NeuralMemoryState:
     tail: Tensor
     memory: MemoryState | None = None
 
-    def detach(self) -> NeuralMemoryState:
-        memory = None if self.memory is None else self.memory.detach()
-        return NeuralMemoryState(self.tail.detach(), memory)
-
 
 def gate_function(spec: MemorySpec, x: Tensor) -> Tensor:
     """sigmoid, or clamp(x / 6 + 1/2, 0, 1), which reaches exactly 0 and 1."""
@@ -286,13 +282,10 @@ class NeuralMemory(Mixer):
         It counts the gates as they open: a penalty on the step itself would keep old values from
         being replaced.
         """
-        terms = []
-        written = self._written()
-        if written is not None:
-            terms.append(written.float().mean())
-        if "retain" in self.observed:
-            terms.append((1 - self.observed["retain"]).float().mean())
-        return {"memory_change": sum(terms) if terms else self.norm.new_zeros(())}
+        retain = self.observed.get("retain")
+        changes = (self._written(), None if retain is None else 1 - retain)
+        terms = [change.float().mean() for change in changes if change is not None]
+        return {"memory_change": sum(terms, self.norm.new_zeros(()))}
 
     def _written(self) -> Tensor | None:
         """How much each token writes, (B, T, H), or None if no gate decides it.
@@ -317,13 +310,11 @@ class NeuralMemory(Mixer):
         """
         values: dict[str, Tensor] = {}
         if state is not None:
-            squared_norm, squared_update = 0.0, 0.0
-            for name, weight in state.memory.weights.items():
-                squared_norm = squared_norm + weight.square().sum((-2, -1))
-                update = weight - self.initial[name]
-                squared_update = squared_update + update.square().sum((-2, -1))
-            values["memory_norm"] = squared_norm.sqrt().mean()
-            values["memory_update"] = squared_update.sqrt().mean()
+            weights = state.memory.weights
+            updates = {name: weight - self.initial[name] for name, weight in weights.items()}
+            for name, tensors in (("memory_norm", weights), ("memory_update", updates)):
+                squared = sum(tensor.square().sum((-2, -1)) for tensor in tensors.values())
+                values[name] = squared.sqrt().mean()
         written = self._written()
         if written is not None:
             values["pruned"] = (written == 0).float().mean()
@@ -334,11 +325,8 @@ class NeuralMemory(Mixer):
 
 def memory_numbers(model: ModelSettings, scale: ScaleSettings) -> int:
     """The number of weights of one layer's memory, without momentum."""
-    spec = model.memory.spec()
-    heads = scale.memory_heads or scale.heads
-    values = scale.width // heads
-    inputs = feature_dim(spec, memory_key_dim(model, scale))
-    if spec.network == "matrix":
-        return heads * values * inputs
-    ups = len(spec.weight_names) - 1
-    return heads * spec.expansion * values * (values + ups * inputs)
+    spec, heads = model.memory.spec(), scale.memory_heads or scale.heads
+    sizes = {"key_dim": memory_key_dim(model, scale), "value_dim": scale.width // heads}
+    with torch.device("meta"):
+        start = init_parameters(spec, heads=heads, **sizes)
+    return sum(weight.numel() for weight in start.weights.values())

@@ -95,10 +95,3 @@ class ScaleSettings:
     attention_window: int = bounded(64, at_least=1)
     attention_convolution: bool = False  # whether attention has the short convolution of memories
     tie_embeddings: bool = True  # whether the output layer is the embedding
-
-
-def has_convolution(model: ModelSettings, scale: ScaleSettings) -> bool:
-    """Whether the model's attention has a short convolution."""
-    if model.attention.convolution is None:  # memory_as_context has none: its check says why
-        return scale.attention_convolution and "memory_as_context" not in model.mixers
-    return model.attention.convolution

@@ -18,10 +18,6 @@ class ModelState:
 
     layers: tuple[MixerState, ...]
 
-    def detach(self) -> ModelState:
-        """The same values, cut from the graph that made them."""
-        return ModelState(tuple(layer.detach() for layer in self.layers))
-
     def select(self, rows: Sequence[int]) -> ModelState:
         """The state of the sequences ``rows`` of the batch; a row may be named several times."""
         return _select(self, rows, {})

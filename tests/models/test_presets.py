@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from presets import ANYWHERE, assert_every_parameter_learns
+from presets import ANYWHERE, assert_every_parameter_learns, memories_of
 from safetensors.torch import load_file, save_file
 
 from atlas_bench.cli.compose import compose_settings
 from atlas_bench.models.build import build_model
-from atlas_bench.models.hybrids import memories_of
 from atlas_bench.models.language_model import LanguageModel, count_parameters
 from atlas_bench.runs.settings import RunSettings
 

@@ -7,12 +7,11 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from presets import ANYWHERE
+from presets import ANYWHERE, memories_of
 from torch.nn import functional as F
 
 from atlas_bench.cli.compose import compose_settings
 from atlas_bench.models.build import build_model
-from atlas_bench.models.hybrids import memories_of
 from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.models.neural_memory import NeuralMemory
 from atlas_bench.runs.settings import RunSettings
