@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from atlas_bench.artifacts.schema import Score
+from atlas_bench.artifacts.schema import Score, Scores
 from atlas_bench.console import progress_bars
 from atlas_bench.evaluation.context import EvaluationContext
 from atlas_bench.evaluation.memory_use import DoesNotFit
@@ -16,25 +16,29 @@ from atlas_bench.tasks.task import Cell, MetricValue
 def score_cells(
     context: EvaluationContext,
     cells: Sequence[Cell],
-    score: Callable[[Cell, Callable[[], None]], None],
+    score: Callable[[Cell, Callable[[], None]], Scores],
     *,
     total: int | None = None,
-) -> None:
-    """Call ``score(cell, advance)`` for each cell, with a progress bar of ``total`` steps.
+) -> Scores:
+    """The scores of ``score(cell, advance)`` for all cells, with a progress bar of ``total`` steps.
 
     A cell whose state does not fit into memory is skipped with a note.
     """
+    scores = Scores()
     with progress_bars(context.console) as bars:
         for cell in cells:
             title = f"{cell.subtask} {cell.length}"
             bar = bars.add_task(title, total=total, note="")
             try:
-                score(cell, partial(bars.advance, bar))
+                found = score(cell, partial(bars.advance, bar))
+                scores.scores += found.scores
+                scores.depths += found.depths
             except DoesNotFit as error:
                 context.notes.append(f"{title}: {error}")
                 context.console.print(f"{title}: {error}", style="yellow")
             if context.should_stop():
                 raise Interrupted
+    return scores
 
 
 def as_score(value: MetricValue, cost: dict[str, float]) -> Score:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
-from atlas_bench.artifacts.schema import Score, Scores
+from atlas_bench.artifacts.schema import Scores
 from atlas_bench.evaluation.cells import as_score, score_cells
 from atlas_bench.evaluation.context import EvaluationContext
 from atlas_bench.evaluation.learner import Learner
@@ -18,15 +19,9 @@ from atlas_bench.tasks.task import Cell, LabelledTask, TokenPredictions
 
 def evaluate(context: EvaluationContext, task: LabelledTask) -> Scores:
     """The scores of every cell, with what reading its sequences cost."""
-    scores = Scores()
     for cell in task.cells():
         next(iter(task.labelled_batches(cell)))  # an impossible length fails before the first cell
-
-    def score(cell: Cell, advance: Callable[[], None]) -> None:
-        scores.scores += _score_cell(context, task, cell, advance)
-
-    score_cells(context, task.cells(), score)
-    return scores
+    return score_cells(context, task.cells(), partial(_score_cell, context, task))
 
 
 def accuracy(learner: Learner, task: LabelledTask) -> float:
@@ -38,7 +33,7 @@ def accuracy(learner: Learner, task: LabelledTask) -> float:
 
 def _score_cell(
     context: EvaluationContext, task: LabelledTask, cell: Cell, advance: Callable[[], None]
-) -> list[Score]:
+) -> Scores:
     meter = Meter(context.device)
     parts: list[TokenPredictions] = []
     examples = tokens = 0
@@ -51,4 +46,4 @@ def _score_cell(
         if context.should_stop():
             raise Interrupted
     cost = meter.cost(tokens) | {"measured_tokens_mean": round(tokens / examples, 1)}
-    return [as_score(value, cost) for value in task.judge(cell, join(parts))]
+    return Scores([as_score(value, cost) for value in task.judge(cell, join(parts))])

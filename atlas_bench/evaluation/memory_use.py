@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
+from contextlib import suppress
 
 import psutil
 import torch
@@ -48,12 +48,8 @@ class Meter:
         self.started = time.perf_counter()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        elif sys.platform == "linux":
-            try:
-                with open("/proc/self/clear_refs", "w") as file:
-                    file.write("5")
-            except OSError:  # some containers do not permit it: fall back to looking
-                pass
+        with suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # not on other systems, nor in some containers
         self.look()
 
     def look(self) -> None:
@@ -81,10 +77,6 @@ class Meter:
 
 def _high_water_mark() -> int:
     """Linux's own peak of the resident bytes; 0 on other systems."""
-    if sys.platform != "linux":
-        return 0
-    with open("/proc/self/status") as file:
-        for line in file:
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
+    with suppress(OSError), open("/proc/self/status") as file:
+        return next((int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:")), 0)
     return 0

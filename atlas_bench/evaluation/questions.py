@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import numpy as np
 
@@ -21,17 +21,10 @@ _NO_TOKENS = np.zeros(0, dtype=np.int32)
 
 def evaluate(context: EvaluationContext, task: QuestionTask) -> Scores:
     """All metrics on the same answers, per cell and by the depth of the answer."""
-    scores = Scores()
     for cell in task.cells():
         next(iter(task.questions(cell, 1)))  # an impossible length fails before the first answer
-
-    def score(cell: Cell, advance: Callable[[], None]) -> None:
-        cell_scores = _score_cell(context, task, cell, advance)
-        scores.scores += cell_scores.scores
-        scores.depths += cell_scores.depths
-
-    score_cells(context, task.cells(), score, total=task.samples)
-    return scores
+    score = partial(_score_cell, context, task)
+    return score_cells(context, task.cells(), score, total=task.samples)
 
 
 def _score_cell(
@@ -58,7 +51,22 @@ def _score_cell(
         task.judge(cell, question, output)
         for question, output in zip(questions, outputs, strict=True)
     ]
-    rows = _predictions(cell, questions, lengths, outputs, judged)
+    # Every answer as given, so that any metric can be computed again from the run's folder.
+    rows = (
+        {
+            "subtask": cell.subtask,
+            "length": cell.length,
+            "context_tokens": tokens,
+            "depth": question.depth,
+            "question": question.text,
+            "references": question.references,
+            "output": output,
+            **metrics,
+        }
+        for question, tokens, output, metrics in zip(
+            questions, lengths, outputs, judged, strict=True
+        )
+    )
     append_lines(context.folder.predictions, rows)
     cost = {
         "tokens_per_second": round(generated.tokens_per_second, 1),
@@ -96,24 +104,3 @@ def _by_depth(
             value=sum(inside) / len(inside),
             samples=len(inside),
         )
-
-
-def _predictions(
-    cell: Cell,
-    questions: Sequence[Question],
-    lengths: Sequence[int],
-    outputs: Sequence[str],
-    judged: Sequence[dict[str, float]],
-) -> Iterator[dict[str, Any]]:
-    """Every answer as given, so that any metric can be computed again from the run's folder."""
-    for question, tokens, output, metrics in zip(questions, lengths, outputs, judged, strict=True):
-        yield {
-            "subtask": cell.subtask,
-            "length": cell.length,
-            "context_tokens": tokens,
-            "depth": question.depth,
-            "question": question.text,
-            "references": question.references,
-            "output": output,
-            **metrics,
-        }

@@ -120,12 +120,27 @@ def generate(
 
     Raises DoesNotFit before it reads a batch whose state is larger than the free memory.
     """
-    answers: dict[int, list[int]] = {}
-    tokens_read, meter = 0, Meter(model.embedding.weight.device)
-    for group in batches(prompts, batch_tokens):
+
+    def answer(group: list[Prompt]) -> list[list[int]]:
         refuse_what_cannot_fit(model, len(group), len(group[0].context))
-        new = complete(model, group, max_new=max_new, end_id=end_id, prefill_chunk=prefill_chunk)
-        for prompt, tokens in zip(group, new, strict=True):
+        return complete(model, group, max_new=max_new, end_id=end_id, prefill_chunk=prefill_chunk)
+
+    groups, device = batches(prompts, batch_tokens), model.embedding.weight.device
+    return answer_groups(groups, answer, device, on_prompt, should_stop)
+
+
+def answer_groups(
+    groups: Iterable[list[Prompt]],
+    answer: Callable[[list[Prompt]], list[list[int]]],
+    device: torch.device,
+    on_prompt: Callable[[], None],
+    should_stop: Callable[[], bool],
+) -> Generated:
+    """The answers to all prompts, group by group."""
+    answers: dict[int, list[int]] = {}
+    tokens_read, meter = 0, Meter(device)
+    for group in groups:
+        for prompt, tokens in zip(group, answer(group), strict=True):
             answers[prompt.index] = tokens
             tokens_read += len(prompt.context) + len(prompt.question)
             on_prompt()
@@ -136,22 +151,29 @@ def generate(
     return Generated(ordered, tokens_read, meter.seconds, meter.peak())
 
 
-def batches(prompts: Iterable[Prompt], batch_tokens: int) -> Iterator[list[Prompt]]:
-    """Groups of prompts of equal lengths, from windows of about ``batch_tokens`` tokens."""
+def batches(
+    prompts: Iterable[Prompt], batch_tokens: int, most: int | None = None
+) -> Iterator[list[Prompt]]:
+    """Groups of prompts of equal lengths, from windows of about ``batch_tokens`` tokens.
+
+    A group has at most ``most`` prompts.
+    """
     window: list[Prompt] = []
     size = 0
     for prompt in prompts:
         window.append(prompt)
         size += len(prompt.context) + len(prompt.question)
         if size >= batch_tokens:
-            yield from _equal_lengths(window)
+            yield from _equal_lengths(window, most)
             window, size = [], 0
-    yield from _equal_lengths(window)
+    yield from _equal_lengths(window, most)
 
 
-def _equal_lengths(window: list[Prompt]) -> Iterator[list[Prompt]]:
+def _equal_lengths(window: list[Prompt], most: int | None) -> Iterator[list[Prompt]]:
     def lengths(prompt: Prompt) -> tuple[int, int]:
         return len(prompt.context), len(prompt.question)
 
-    for _, group in groupby(sorted(window, key=lengths), key=lengths):
-        yield list(group)
+    for _, equal in groupby(sorted(window, key=lengths), key=lengths):
+        group = list(equal)
+        size = most or len(group)
+        yield from (group[first : first + size] for first in range(0, len(group), size))

@@ -6,7 +6,6 @@ Shapes: B sequences of T tokens; hidden states have the width of the model.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 
 import numpy as np
 import torch
@@ -29,12 +28,19 @@ def predict(
     """
     refuse_what_cannot_fit(model, *batch.inputs.shape)
     inputs = torch.from_numpy(batch.inputs).to(model.embedding.weight.device, torch.long)
-    if batch.starts is not None:
-        chunks = [_read_packed(model, inputs, batch.starts, prefill_chunk)]
-    elif model.readout is not None:  # it reads all hidden states from the last one of a call
-        chunks = _read(model, inputs, inputs.shape[1])
-    else:
+    if model.readout is not None:  # it reads all hidden states from the last one of a call
+        prefill_chunk = inputs.shape[1]
+    if batch.starts is None:
         chunks = _read(model, inputs, prefill_chunk)
+    else:  # every document from a fresh state
+        chunks = [
+            packed_forward(
+                model,
+                inputs,
+                batch.starts,
+                lambda part: (torch.cat(list(_read(model, part, prefill_chunk)), 1), None),
+            )
+        ]
     parts, start = [], 0
     for hidden in chunks:
         length = hidden.shape[1]
@@ -58,10 +64,8 @@ def predict(
 
 def join(parts: Sequence[TokenPredictions]) -> TokenPredictions:
     """Predictions of several batches as those of one."""
-    columns = (field.name for field in fields(TokenPredictions))
-    return TokenPredictions(
-        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in columns}
-    )
+    columns = zip(*(vars(part).values() for part in parts), strict=True)
+    return TokenPredictions(*map(np.concatenate, columns))
 
 
 def _read(model: LanguageModel, tokens: Tensor, chunk: int) -> Iterator[Tensor]:
@@ -70,12 +74,3 @@ def _read(model: LanguageModel, tokens: Tensor, chunk: int) -> Iterator[Tensor]:
     for part in tokens.split(chunk, 1):
         hidden, state = model(part, state)
         yield hidden
-
-
-def _read_packed(model: LanguageModel, tokens: Tensor, starts: np.ndarray, chunk: int) -> Tensor:
-    """Hidden states (B, T, width) of rows of documents, each read from a fresh state."""
-
-    def forward(part: Tensor) -> tuple[Tensor, None]:
-        return torch.cat(list(_read(model, part, chunk)), 1), None
-
-    return packed_forward(model, tokens, starts, forward)

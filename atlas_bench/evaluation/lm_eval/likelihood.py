@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from atlas_bench.evaluation.lm_eval.prefixes import PartlyRead, PrefixReader, Text
 from atlas_bench.evaluation.streaming import decode, prefill
@@ -23,8 +23,7 @@ class Continuation:
     tokens: np.ndarray
 
 
-@dataclass(frozen=True)
-class Likelihood:
+class Likelihood(NamedTuple):
     """ln p(continuation | context), and whether greedy decoding gives the continuation."""
 
     value: float
@@ -68,30 +67,21 @@ def _score_batch(
         targets[row, first : first + len(target)] = target
     values, greedy = np.zeros(rows), np.ones(rows, bool)
     device = model.embedding.weight.device
+    size = max(1, _LOGITS_AT_ONCE // model.embedding.num_embeddings)
     for start in range(0, length, reader.prefill_chunk):
         part = slice(start, start + reader.prefill_chunk)
         hidden, state = model(torch.from_numpy(tokens[:, part]).to(device, torch.long), state)
-        at = np.nonzero(targets[:, part] >= 0)
-        kept = hidden[torch.from_numpy(at[0]).to(device), torch.from_numpy(at[1]).to(device)]
-        for each in _likelihoods(reader, kept, targets[:, part][at], at[0]):
-            row, value, is_greedy = each
-            np.add.at(values, row, value)
-            np.logical_and.at(greedy, row, is_greedy)
+        row, column = np.nonzero(targets[:, part] >= 0)
+        for first in range(0, len(row), size):
+            at = row[first : first + size], column[first : first + size]
+            logits = model.logits(hidden[at])
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            target = torch.from_numpy(targets[:, part][at]).to(device)[:, None]
+            value = (logits.gather(1, target) - logits.logsumexp(-1, keepdim=True))[:, 0]
+            is_greedy = (logits.argmax(-1, keepdim=True) == target)[:, 0]
+            np.add.at(values, at[0], value.double().cpu().numpy())
+            np.logical_and.at(greedy, at[0], is_greedy.cpu().numpy())
     return [Likelihood(float(v), bool(g)) for v, g in zip(values, greedy, strict=True)]
-
-
-def _likelihoods(reader: PrefixReader, hidden: Tensor, targets: np.ndarray, rows: np.ndarray):
-    """Parts of: rows, ln p of the targets, whether each target is the most likely token."""
-    size = max(1, _LOGITS_AT_ONCE // reader.model.embedding.num_embeddings)
-    for start in range(0, len(targets), size):
-        part = slice(start, start + size)
-        logits = reader.model.logits(hidden[part])
-        if logits.dtype != torch.float64:
-            logits = logits.float()
-        target = torch.from_numpy(targets[part]).to(logits.device)[:, None]
-        value = (logits.gather(1, target) - logits.logsumexp(-1, keepdim=True))[:, 0]
-        is_greedy = (logits.argmax(-1, keepdim=True) == target)[:, 0]
-        yield rows[part], value.double().cpu().numpy(), is_greedy.cpu().numpy()
 
 
 @dataclass(frozen=True)

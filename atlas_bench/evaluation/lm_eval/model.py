@@ -92,8 +92,7 @@ class AtlasBenchLM(TemplateLM):
         self, requests: Sequence[tuple[Any, list[int], list[int]]], **kwargs: Any
     ) -> list[tuple[float, bool]]:
         continuations = [self._truncated(context, tokens) for _, context, tokens in requests]
-        likelihoods = score(self.reader, continuations, self.on_text)
-        return [(likelihood.value, likelihood.is_greedy) for likelihood in likelihoods]
+        return score(self.reader, continuations, self.on_text)
 
     def _truncated(self, context: list[int], tokens: list[int]) -> Continuation:
         """A continuation after the end of its context, as much as ``max_length`` allows."""
@@ -111,22 +110,17 @@ class AtlasBenchLM(TemplateLM):
         self, requests: list[Instance], disable_tqdm: bool = False
     ) -> list[float]:
         """Likelihoods of whole documents after the end token, in windows of ``max_length``."""
-        windows: list[tuple[int, Continuation]] = []
+        windows: list[tuple[int, list[int], list[int]]] = []
         for index, request in enumerate(requests):
             tokens = self.tok_encode(request.args[0])
             longest = self.max_length or max(1, len(tokens))
             for window in get_rolling_token_windows(tokens, self.prefix_token_id, longest, 1):
-                context, predicted = make_disjoint_window(window)
-                windows.append(
-                    (
-                        index,
-                        Continuation(np.array(context, np.int32), np.array(predicted, np.int32)),
-                    )
-                )
-        likelihoods = score(self.reader, [window for _, window in windows], self.on_text)
+                windows.append((index, *make_disjoint_window(window)))
         totals = [0.0] * len(requests)
-        for (index, _), likelihood in zip(windows, likelihoods, strict=True):
-            totals[index] += likelihood.value
+        for (index, *_), (value, _) in zip(
+            windows, self._loglikelihood_tokens(windows), strict=True
+        ):
+            totals[index] += value
         return totals
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:

@@ -40,9 +40,8 @@ def evaluate(context: EvaluationContext, task: SuiteTask) -> Scores:
     lm = context.learner.lm_eval_model(task)
     lm_eval_tasks = _load(task)
     subtasks = {task.cell(subtask): subtask for subtask in task.settings.subtasks}
-    scores: list[Score] = []
 
-    def score(cell: Cell, advance: Callable[[], None]) -> None:
+    def score(cell: Cell, advance: Callable[[], None]) -> Scores:
         def on_text() -> None:
             advance()
             if context.should_stop():
@@ -53,10 +52,11 @@ def evaluate(context: EvaluationContext, task: SuiteTask) -> Scores:
         results, cost = _evaluate(context, lm, lm_eval_tasks[subtask], task.settings.limit)
         append_lines(context.folder.predictions, _predictions(cell, results["samples"][subtask]))
         task.versions[subtask] = str(results["versions"][subtask])
-        scores.extend(_scores(task, cell, subtask, results, cost))
+        return Scores(list(_scores(task, cell, subtask, results, cost)))
 
-    score_cells(context, list(subtasks), score)
-    return Scores(scores + _average(task, scores))
+    scores = score_cells(context, list(subtasks), score)
+    scores.scores += _average(task, scores.scores)
+    return scores
 
 
 # lm-eval -----------------------------------------------------------------------------------

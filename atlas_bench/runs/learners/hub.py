@@ -36,13 +36,13 @@ class PretrainedModel(Learner):
 
     def prepare(self, folder: RunFolder, device: torch.device) -> Task:
         """The task gets the model's own tokenizer, and the prompts of a pretrained model."""
-        from atlas_bench.evaluation.lm_eval.hub_models import HubModel
+        from atlas_bench.evaluation.lm_eval.hub_models import HubModel, save_tokenizer
 
         settings = self.settings
         self.model = HubModel(settings.model, device)
-        self.parameters = count_parameters(self.model)
+        self.parameters = count_parameters(self.model.model)
         self.precision = settings.hardware.precision_on(device.type)
-        tokenizer = self.model.save_tokenizer(folder.tokenizer)
+        tokenizer = save_tokenizer(self.model.tokenizer, self.name, folder.tokenizer)
         task = settings.task.make(
             replace(settings.text, tokenizer=str(tokenizer)),
             seed=settings.seed,
@@ -65,4 +65,4 @@ class PretrainedModel(Learner):
         return self.model.generate(prompts, batch_tokens=batch_tokens, **options)
 
     def lm_eval_model(self, task: Task) -> Any:
-        return self.model.lm
+        return self.model

@@ -81,17 +81,17 @@ def test_answers_are_the_models_own(pretrained: str) -> None:
         for i, n in enumerate(lengths)
     ]
     found = model.generate(prompts, max_new=4, batch_tokens=10**6)
-    begin = model.lm.tokenizer.bos_token_id
+    begin = model.tokenizer.bos_token_id
     assert found.tokens_read == sum(lengths) + 3 * len(lengths)
     for prompt, answer in zip(prompts, found.tokens, strict=True):
         ids = [begin, *prompt.context.tolist(), 7, 8]
         for token in answer:
             with torch.no_grad():
-                logits = model.lm.model(torch.tensor([ids])).logits
+                logits = model.model(torch.tensor([ids])).logits
             assert int(logits[0, -1].argmax()) == token
             ids.append(token)
     stop = found.tokens[0][2]
-    model.lm.model.generation_config.eos_token_id = stop
+    model.model.generation_config.eos_token_id = stop
     (cut,) = model.generate(prompts[:1], max_new=4, batch_tokens=1).tokens
     assert cut == found.tokens[0][: found.tokens[0].index(stop)]
 
