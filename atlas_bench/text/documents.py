@@ -1,39 +1,36 @@
-"""Documents as one endless stream of tokens, any part of which can be had again.
+"""Documents as one endless stream of tokens, every part of which can be read again.
 
-Every document begins with the tokenizer's end token, which no text can spell: it marks where
-documents start, and gives a document's first token something to be predicted from.
-``LocalDocuments`` holds all of a corpus in memory. ``StreamedDocuments`` reads a set that is too
-large for that, and keeps on disk what it has read.
+Every document begins with the tokenizer's end token, which no text can spell. It marks where
+documents start, and the first token of a document is predicted from it. `LocalDocuments` holds a
+whole corpus in memory. `StreamedDocuments` reads a set that is too large for that, and keeps on
+disk what it has read.
 """
 
 from __future__ import annotations
 
 import bisect
 import hashlib
-import importlib
-import io
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from atlas_bench.naming import cause
+from atlas_bench.artifacts.folder import replacing
 from atlas_bench.seeding import generator
-from atlas_bench.text.corpora import Book, Corpus, CorpusError
-from atlas_bench.text.tokenizer import Tokenizer, cache_directory, write_atomically
+from atlas_bench.text.corpora import Book, Corpus, CorpusError, stream_rows
+from atlas_bench.text.tokenizer import Tokenizer, cache_directory
 
-HELD_OUT_DOCUMENTS = 1024  # the first of a set that has no held-out part of its own
-VALIDATION_SHARE = 8  # the last of so many parts of them is to choose settings by
-DOCUMENTS_A_BLOCK = 1024  # kept in one file: about a million tokens of web pages
+HELD_OUT_DOCUMENTS = 1024  # the first documents, because such a set has no held-out part
+VALIDATION_SHARE = 8  # one in so many held-out documents, the last ones, is for validation
+DOCUMENTS_A_BLOCK = 1024  # documents in one file: about a million tokens of web pages
 _TOKENISED_AT_ONCE = 16  # lists of ids take ten times the memory of arrays
 
 
 def document_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
-    """All texts one after another, int32 (N,), each behind an end token."""
+    """All texts one after another, int32 (N,), each after an end token."""
     pieces = [np.zeros(0, dtype=np.int32)]
     for first in range(0, len(texts), _TOKENISED_AT_ONCE):
         for ids in tokenizer.encode_batch(texts[first : first + _TOKENISED_AT_ONCE]):
@@ -42,13 +39,13 @@ def document_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
 
 
 class LocalDocuments:
-    """A corpus over and over, its documents in an order of their own in each pass.
+    """A corpus, repeated without end; each pass has its own order of the documents.
 
-    ``mixed_tokens``: how far apart in the stream rows may be drawn for one batch; here a pass.
+    ``mixed_tokens``: how far apart in the stream the rows of a batch may be; here a pass.
     """
 
     def __init__(self, tokens: np.ndarray, end_id: int, seed: int) -> None:
-        """``tokens``: of `document_tokens`, at least one document."""
+        """``tokens``: the result of `document_tokens` for at least one document."""
         self._tokens, self._seed = tokens, seed
         self._starts = np.flatnonzero(tokens == end_id)
         self._lengths = np.diff(self._starts, append=len(tokens))
@@ -69,7 +66,7 @@ class LocalDocuments:
         return np.concatenate(pieces)
 
     def _pass(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """The documents' order in a pass, and where in it each begins."""
+        """The order of the documents in a pass, and where each begins in it."""
         if number not in self._passes:
             order = generator("documents", self._seed, number).permutation(len(self._starts))
             lengths = self._lengths[order]
@@ -78,12 +75,11 @@ class LocalDocuments:
 
 
 class StreamedDocuments:
-    """A set read once, in its own order, and kept as tokens in blocks of documents on disk.
+    """A set in its own order, read once and kept on disk as tokens in blocks of documents.
 
-    A block is a function of its number, the set and the tokenizer. What was read before, by this
-    run or another, is not read again, and a run that goes on finds the tokens it would have had.
-    Two bytes a token, four where the vocabulary has more than 65,536. At its end the set begins
-    again.
+    A block depends on its number, the set and the tokenizer alone. What this run or another has
+    read is not read again, and a resumed run sees the same tokens. A token takes two bytes, or four
+    if the vocabulary has more than 65,536. After its end the set begins again.
     """
 
     def __init__(
@@ -95,8 +91,8 @@ class StreamedDocuments:
         skipped: int,
         block: int,
     ) -> None:
-        """``texts(n)``: from document n on. The first ``skipped`` are not part of the stream;
-        ``block`` documents are kept in a file."""
+        """``texts(n)``: the documents from number n on. The first ``skipped`` are not part of the
+        stream; a file has ``block`` documents."""
         self._texts, self._tokenizer, self._folder = texts, tokenizer, folder
         self._skipped, self._block = skipped, block
         self._blocks: list[np.ndarray] = []
@@ -108,7 +104,7 @@ class StreamedDocuments:
     def take(self, first: int, count: int) -> np.ndarray:
         """Tokens ``first`` to ``first + count - 1`` of the endless stream, int32.
 
-        Raises CorpusError where they cannot be read.
+        Raises CorpusError if they cannot be read.
         """
         pieces = []
         while count:
@@ -139,15 +135,13 @@ class StreamedDocuments:
         at, texts = self._open or (None, None)
         if at != number:
             texts = self._texts(self._skipped + number * self._block)
-        self._open = None  # an iterator that fails would look as if the set ended here
+        self._open = None  # after an error the iterator ends, as if the set ended here
         read = list(islice(texts, self._block))
         self._open = number + 1, texts
         tokens = document_tokens(self._tokenizer, read)
-        buffer = io.BytesIO()
         small = self._tokenizer.vocab_size <= 2**16
-        np.save(buffer, tokens.astype(np.uint16 if small else np.int32))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, buffer.getvalue())
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.save(file, tokens.astype(np.uint16 if small else np.int32))
 
 
 @dataclass(frozen=True)
@@ -159,32 +153,22 @@ class HubSet:
     revision: str | None = None
 
     def texts(self, first: int) -> Iterator[str]:
-        """Documents ``first``, ``first + 1``, ... in the set's order, fetched as they are asked.
+        """Documents ``first``, ``first + 1``, ... in the set's order, fetched one by one.
 
-        Raises CorpusError naming ``text.dataset`` when the package, the network or the set fails.
+        Raises CorpusError that names ``text.dataset`` if the network or the set fails.
         """
-        try:
-            datasets = importlib.import_module("datasets")
-        except ImportError as error:
-            raise CorpusError(
-                "text.source: stream needs the package datasets; install it or choose "
-                "text.source=embedded"
-            ) from error
-        with self._failures():
-            rows = datasets.load_dataset(
-                self.name, self.subset, split="train", revision=self.revision, streaming=True
-            )
-            for row in rows.skip(first):
-                yield row["text"]
+        names = {"key": "text.dataset", "label": self.label}
+        options = {"split": "train", "revision": self.revision}
+        for row in stream_rows(self.name, self.subset, first=first, **names, **options):
+            yield row["text"]
 
     def held_out(self) -> tuple[Corpus, Corpus]:
-        """The first documents, to test on and to choose settings by; kept on disk after they were
-        read once."""
+        """The first documents, for the test and for validation; read once and kept on disk."""
         path = self.cache("held-out") / "texts.json"
         if not path.is_file():
             texts = list(islice(self.texts(0), HELD_OUT_DOCUMENTS))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, json.dumps(texts).encode())
+            with replacing(path) as temporary:
+                temporary.write_text(json.dumps(texts), encoding="utf-8")
         texts = json.loads(path.read_text(encoding="utf-8"))
         books = tuple(Book(f"document {number}", text) for number, text in enumerate(texts))
         tested = len(books) - len(books) // VALIDATION_SHARE
@@ -194,7 +178,7 @@ class HubSet:
         )
 
     def tokens(self, tokenizer: Tokenizer) -> StreamedDocuments:
-        """What is not held out, as ``tokenizer`` reads it."""
+        """The other documents as tokens."""
         return StreamedDocuments(
             self.texts,
             tokenizer,
@@ -204,7 +188,7 @@ class HubSet:
         )
 
     def cache(self, kind: str) -> Path:
-        """Where what was read is kept: `cache_directory`, a folder for each set and ``kind``."""
+        """The folder of a set and a ``kind`` in `cache_directory`."""
         facts = [self.name, self.subset, self.revision, HELD_OUT_DOCUMENTS, DOCUMENTS_A_BLOCK]
         key = hashlib.sha256(json.dumps([*facts, kind]).encode()).hexdigest()[:20]
         return cache_directory() / "documents" / key
@@ -214,13 +198,3 @@ class HubSet:
         """For the record."""
         parts = (self.name, self.subset, self.revision)
         return "stream: " + ", ".join(part for part in parts if part)
-
-    @contextmanager
-    def _failures(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # the hub client raises a dozen unrelated types
-            raise CorpusError(
-                f"text.dataset: could not read {self.label} ({cause(error)}); "
-                f"check the network, or choose text.source=embedded or folder"
-            ) from error

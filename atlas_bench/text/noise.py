@@ -1,4 +1,4 @@
-"""Background text for BABILong: tokenised once, then cut out by slices of any length."""
+"""Background text for BABILong: tokenised once, then taken in slices of any length."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _BATCH = 8192
 
 @dataclass(frozen=True)
 class Noise:
-    """Consecutive sentences of a pool, not copied out of it.
+    """Consecutive sentences of a pool, without a copy.
 
-    ``source`` is the pool's int32 tokens, read from ``start`` on and around its end;
-    ``bounds`` where each sentence starts in the noise, plus the end.
+    ``source``: the pool's int32 tokens, read from ``start`` on and after their end from 0.
+    ``bounds``: where each sentence starts in the noise, and the end.
     """
 
     source: np.ndarray
@@ -31,7 +31,7 @@ class Noise:
 
     @property
     def sentence_count(self) -> int:
-        """How many sentences, a truncated last one included."""
+        """The number of sentences, with a truncated last one."""
         return len(self.bounds) - 1
 
     @property
@@ -40,7 +40,7 @@ class Noise:
         return np.concatenate([self.source[:0], *self.pieces(0, int(self.bounds[-1]))])
 
     def pieces(self, begin: int, end: int) -> Iterator[np.ndarray]:
-        """Views of the source that make up tokens ``begin`` to ``end - 1``."""
+        """Views of the source that hold tokens ``begin`` to ``end - 1``."""
         while begin < end:
             at = (self.start + begin) % len(self.source)
             piece = self.source[at : at + end - begin]
@@ -52,7 +52,7 @@ class NoisePool:
     """The sentences of a corpus as one flat int32 array, with the offsets of sentences and books.
 
     ``tokens`` int32 (N,), ``offsets`` int64 (sentences + 1,), ``book_starts`` the number of the
-    first sentence of each book. About 4 bytes a token.
+    first sentence of each book.
     """
 
     def __init__(self, tokens: np.ndarray, offsets: np.ndarray, book_starts: np.ndarray) -> None:
@@ -71,7 +71,7 @@ class NoisePool:
     ) -> NoisePool:
         """Tokenise each sentence with a leading space; leave out those outside the two lengths.
 
-        Raises ValueError when no sentence is left.
+        Raises ValueError if no sentence is left.
         """
         pieces: list[np.ndarray] = []
         book_starts: list[int] = []
@@ -89,8 +89,7 @@ class NoisePool:
                 "text.source: the text holds no sentence of the allowed length "
                 f"({min_tokens} tokens or more{f', at most {max_tokens}' if max_tokens else ''})"
             )
-        offsets = np.zeros(len(pieces) + 1, dtype=np.int64)
-        np.cumsum([len(piece) for piece in pieces], out=offsets[1:])
+        offsets = np.cumsum([0, *map(len, pieces)], dtype=np.int64)
         return cls(np.concatenate(pieces), offsets, np.array(book_starts, dtype=np.int64))
 
     def __len__(self) -> int:
@@ -100,8 +99,8 @@ class NoisePool:
     def take(self, budget: int, rng: random.Random) -> Noise:
         """Exactly ``budget`` tokens of consecutive sentences from a random place in a random book.
 
-        The last sentence is truncated to fit. Reading runs on into the next book and, at the end
-        of the corpus, goes on from its beginning. No token is copied.
+        The last sentence is truncated to fit. After a book the next one follows, and after the
+        last one the first.
         """
         if budget <= 0:
             return Noise(self.tokens, 0, np.zeros(1, dtype=np.int64))

@@ -1,7 +1,7 @@
 """Tokenizers: a small byte-level BPE trained here, or any saved ``tokenizer.json``.
 
-The trained one is the default because a 50,000-token vocabulary would be most of a small model.
-Its vocabulary is: three special tokens, the 256 bytes, the task's own words as whole tokens, and
+The trained one is the default, because a vocabulary of 50,000 tokens would be most of a small
+model. Its vocabulary has three special tokens, the 256 bytes, the task's words as whole tokens, and
 the most frequent merges of the embedded text. It is trained once and kept in the user's cache.
 """
 
@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -20,15 +19,16 @@ import numpy as np
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 
+from atlas_bench.artifacts.folder import read_json_if_valid, replacing
 from atlas_bench.text.corpora import Corpus, load_corpus
 
 PAD, ANSWER, END = "<|pad|>", "<|answer|>", "<|end|>"
-SPECIAL_TOKENS = (PAD, ANSWER, END)  # ANSWER is GEN in the BABILong recipe, END its EOS
+SPECIAL_TOKENS = (PAD, ANSWER, END)  # ANSWER and END are GEN and EOS in the BABILong recipe
 EMBEDDED = "embedded"
-TRAINING_VERSION = 1  # raise when training changes, so that no cached file is taken for a new one
+TRAINING_VERSION = 1  # raise it when training changes, so that older cached files are not used
 _NAME_FILE, _NAME = "tokenizer_config.json", "name_or_path"
 _BYTES = 256
-_CACHED_PHRASES = 100_000  # a few thousand phrases make up every bAbI world; the rest is a guard
+_CACHED_PHRASES = 100_000  # every bAbI world has a few thousand; the limit is for other texts
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +36,15 @@ log = logging.getLogger(__name__)
 class Tokenizer:
     """Text to ids and back, with ids for padding, "answer now" and "end of answer".
 
-    A special token's spelling inside a text is encoded as ordinary text: no prose can inject one.
+    The spelling of a special token inside a text is encoded as ordinary text.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, name: str) -> None:
-        """Wrap ``backend``; the three special tokens are added where it lacks them."""
+        """Wrap ``backend`` and add those of the three special tokens that it lacks."""
         missing = [token for token in SPECIAL_TOKENS if backend.token_to_id(token) is None]
         if missing:
             backend.add_special_tokens([AddedToken(token, special=True) for token in missing])
-        # A file may carry padding or truncation from its last use; every length here is exact.
+        # A file may have padding or truncation settings; here every length is exact.
         backend.no_padding()
         backend.no_truncation()
         backend.encode_special_tokens = True
@@ -54,7 +54,7 @@ class Tokenizer:
         self.pad_id: int = backend.token_to_id(PAD)
         self.answer_id: int = backend.token_to_id(ANSWER)
         self.end_id: int = backend.token_to_id(END)
-        # The largest id decides the embedding's size; some saved vocabularies have holes.
+        # The largest id decides the embedding's size; ids of a saved vocabulary may have gaps.
         self.vocab_size: int = max(backend.get_vocab(with_added_tokens=True).values()) + 1
         self.fingerprint: str = hashlib.sha256(backend.to_str().encode()).hexdigest()[:12]
 
@@ -65,7 +65,7 @@ class Tokenizer:
         return hash(self.fingerprint)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of ``text``, with nothing added in front or behind."""
+        """Ids of ``text`` alone."""
         return self._backend.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -74,9 +74,9 @@ class Tokenizer:
         return [encoding.ids for encoding in encoded]
 
     def encode_phrase(self, text: str) -> np.ndarray:
-        """Ids of a short text that comes often, int32, read-only; remembered after the first time.
+        """Ids of a short, frequent text, int32, read-only, kept for the next call.
 
-        The leading space that BABILong gives every statement belongs to ``text``.
+        ``text`` includes the leading space that BABILong gives every statement.
         """
         ids = self._phrases.get(text)
         if ids is None:
@@ -88,18 +88,22 @@ class Tokenizer:
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ``ids``; special tokens are left out."""
+        """The text of ``ids`` without special tokens."""
         return self._backend.decode([int(token) for token in ids], skip_special_tokens=True)
 
     def save(self, directory: str | Path) -> Path:
-        """Write ``directory/tokenizer.json`` atomically, and its name beside it, where transformers
-        keeps names too; returns the first's path."""
+        """Write ``directory/tokenizer.json`` and return its path. The name is in a file beside it,
+        where transformers keeps names too."""
         path = Path(directory) / "tokenizer.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        named = json.dumps({_NAME: self.name})
-        write_atomically(path.with_name(_NAME_FILE), named.encode())
-        write_atomically(path, self._backend.to_str().encode())
+        with replacing(path.with_name(_NAME_FILE)) as temporary:
+            temporary.write_text(json.dumps({_NAME: self.name}), encoding="utf-8")
+        self.save_file(path)
         return path
+
+    def save_file(self, path: Path) -> None:
+        """Write the tokenizer alone."""
+        with replacing(path) as temporary:
+            temporary.write_text(self._backend.to_str(), encoding="utf-8")
 
 
 def make_tokenizer(
@@ -107,7 +111,7 @@ def make_tokenizer(
 ) -> Tokenizer:
     """The tokenizer that ``text.tokenizer`` names: ``embedded`` to train one, else a path.
 
-    ``vocab_size`` and ``wording`` (see ``train_tokenizer``) apply only to ``embedded``.
+    ``vocab_size`` and ``wording`` (see `train_tokenizer`) are for ``embedded`` only.
     """
     if str(source) == EMBEDDED:
         return train_tokenizer(vocab_size, wording)
@@ -115,10 +119,10 @@ def make_tokenizer(
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """A saved tokenizer: a ``tokenizer.json`` of the tokenizers library, or a folder holding one.
+    """A saved tokenizer: a ``tokenizer.json`` of the tokenizers library, or a folder with one.
 
-    Its name is the one saved beside it, else the folder's or the file's.
-    Raises ValueError naming ``text.tokenizer`` and the path when there is none to be read.
+    Its name is the one saved beside it, else the name of the folder or file. Raises ValueError that
+    names ``text.tokenizer`` and the path if it cannot be read.
     """
     file = Path(path).expanduser()
     if file.is_dir():
@@ -133,28 +137,19 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
             f"text.tokenizer: {file} is no tokenizer.json of the tokenizers library ({error}); "
             f"{wanted}"
         ) from error
-    return Tokenizer(backend, _saved_name(file))
-
-
-def _saved_name(file: Path) -> str:
     if file.name != "tokenizer.json":
-        return file.stem
-    try:
-        found = json.loads(file.with_name(_NAME_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = {}
-    name = found.get(_NAME) if isinstance(found, dict) else None
-    return name if isinstance(name, str) and name else file.parent.name
+        return Tokenizer(backend, file.stem)
+    saved = read_json_if_valid(file.with_name(_NAME_FILE)) or {}
+    return Tokenizer(backend, saved.get(_NAME) or file.parent.name)
 
 
 def train_tokenizer(vocab_size: int = 1024, wording: Iterable[str] = ()) -> Tokenizer:
-    """Byte-level BPE on the embedded training text, from the cache when it was trained before.
+    """Byte-level BPE on the embedded training text, from the cache if it was trained before.
 
-    Every word of ``wording`` is one token when a space stands before it, whatever its frequency,
-    so that a fact costs the same few tokens for every name and place. The same arguments give the
-    same ids in every process.
-
-    Raises ValueError naming ``text.vocab_size`` when the bytes and those words do not fit.
+    Every word of ``wording`` after a space is one token, whatever its frequency, so that a fact has
+    the same few tokens for every name and place. The same arguments give the same ids in every
+    process. Raises ValueError that names ``text.vocab_size`` if the bytes and those words do not
+    fit.
     """
     words = _words(wording)
     needed = len(SPECIAL_TOKENS) + _BYTES + len(words)
@@ -166,13 +161,15 @@ def train_tokenizer(vocab_size: int = 1024, wording: Iterable[str] = ()) -> Toke
     corpus = load_corpus(EMBEDDED, split="train")
     name = f"bpe-{vocab_size}"
     path = cache_directory() / "tokenizers" / f"{_training_key(vocab_size, words, corpus)}.json"
-    cached = _read_cached(path, name)
-    if cached is not None:
-        return cached
+    try:
+        return Tokenizer(tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8")), name)
+    except OSError:  # it was not trained before
+        pass
+    except Exception as error:  # the library raises bare Exception
+        log.warning("the cached tokenizer %s is damaged and is trained again: %s", path, error)
     tokenizer = Tokenizer(_train(vocab_size, words, corpus), name)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, tokenizer._backend.to_str().encode())
+        tokenizer.save_file(path)
     except OSError as error:
         log.warning("the tokenizer is not kept for the next run: %s", error)
     return tokenizer
@@ -190,22 +187,15 @@ def cache_directory() -> Path:
 def _words(wording: Iterable[str]) -> list[str]:
     """The distinct words of the phrases in byte-level spelling, each with its leading space."""
     splitter = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    found = set()
-    for phrase in wording:
-        for word, _ in splitter.pre_tokenize_str(" " + phrase.strip()):
-            # single characters after the space mark ("Ġa") are kept; bare bytes exist already
-            if len(word) > 1:
-                found.add(word)
-    return sorted(found)
+    pairs = (pair for phrase in wording for pair in splitter.pre_tokenize_str(f" {phrase.strip()}"))
+    # Single bytes are tokens already; single characters after a space ("Ġa") are not.
+    return sorted({word for word, _ in pairs if len(word) > 1})
 
 
 def _training_key(vocab_size: int, words: list[str], corpus: Corpus) -> str:
     """Hash of everything that decides the result."""
-    digest = hashlib.sha256()
     facts = [TRAINING_VERSION, tokenizers.__version__, vocab_size, words, SPECIAL_TOKENS]
-    digest.update(json.dumps(facts).encode())
-    digest.update(_corpus_hash(corpus).encode())
-    return digest.hexdigest()[:20]
+    return hashlib.sha256((json.dumps(facts) + _corpus_hash(corpus)).encode()).hexdigest()[:20]
 
 
 @lru_cache(maxsize=2)
@@ -227,9 +217,9 @@ def _train(vocab_size: int, words: list[str], corpus: Corpus) -> tokenizers.Toke
     )
     learner.train_from_iterator((book.text for book in corpus.books), trainer)
     model = json.loads(learner.to_str())["model"]
-    vocab, merges = _with_words(model["vocab"], model["merges"], words, vocab_size)
-    # ignore_merges: a word that stands in the vocabulary is one token although no merges lead
-    # to it; learning the merges by frequency would cost several entries for every rare name.
+    vocab, merges = _with_words(model["merges"], words, vocab_size)
+    # ignore_merges: a word of the vocabulary is one token although no merges lead to it. Merges
+    # for it would need several entries for every rare name.
     backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=True))
     backend.pre_tokenizer = splitter
     backend.decoder = decoders.ByteLevel()
@@ -238,9 +228,9 @@ def _train(vocab_size: int, words: list[str], corpus: Corpus) -> tokenizers.Toke
 
 
 def _with_words(
-    learned: dict[str, int], merges: list[list[str]], words: list[str], vocab_size: int
+    merges: list[list[str]], words: list[str], vocab_size: int
 ) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Special tokens first, then bytes, task words, and as many merges as still fit."""
+    """Special tokens first, then bytes, task words, and as many merges as fit."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     entries = dict.fromkeys([*SPECIAL_TOKENS, *alphabet, *words])
     kept = []
@@ -251,26 +241,3 @@ def _with_words(
         entries[joined] = None
         kept.append((left, right))
     return {token: index for index, token in enumerate(entries)}, kept
-
-
-def _read_cached(path: Path, name: str) -> Tokenizer | None:
-    """The cached tokenizer, or None when there is none or it cannot be read."""
-    try:
-        return Tokenizer(tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8")), name)
-    except OSError:
-        return None
-    except Exception as error:
-        log.warning("the cached tokenizer %s is damaged and is trained again: %s", path, error)
-        return None
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside the target and rename: a reader never sees half a file."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -117,10 +117,9 @@ class AtlasBenchLM(TemplateLM):
             for window in get_rolling_token_windows(tokens, self.prefix_token_id, longest, 1):
                 windows.append((index, *make_disjoint_window(window)))
         totals = [0.0] * len(requests)
-        for (index, *_), (value, _) in zip(
-            windows, self._loglikelihood_tokens(windows), strict=True
-        ):
-            totals[index] += value
+        likelihoods = self._loglikelihood_tokens(windows)
+        for (index, *_), likelihood in zip(windows, likelihoods, strict=True):
+            totals[index] += likelihood.value
         return totals
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
