@@ -5,16 +5,15 @@ A new one is a subclass of `Callback` that is passed to the `Trainer`.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Protocol
 
 from rich.console import Console
 from torch import nn
 
-from atlas_bench.artifacts.folder import RunFolder, truncate_metrics
+from atlas_bench.artifacts.folder import RunFolder, append_lines, truncate_metrics
 from atlas_bench.console import progress_bars
 from atlas_bench.interrupts import Interrupted
 from atlas_bench.training.progress import Progress
@@ -78,32 +77,22 @@ class Validation(Callback):
             return
         started = time.perf_counter()
         training.model.eval()
-        progress.valid_accuracy = metrics["valid_accuracy"] = self.validate()
+        accuracy = progress.valid_accuracy = metrics["valid_accuracy"] = self.validate()
         training.model.train()
-        progress.ended = (
-            settings.stop_at is not None and progress.valid_accuracy >= settings.stop_at
-        )
+        progress.ended = settings.stop_at is not None and accuracy >= settings.stop_at
         progress.seconds += time.perf_counter() - started
 
 
 class MetricsFile(Callback):
     """Writes one line per step to metrics.jsonl, with the seconds of training so far."""
 
-    file: TextIO | None = None
-
     def on_start(self, training: Training) -> None:
-        path = training.folder.metrics
-        truncate_metrics(path, training.progress.step)  # later lines are of steps not yet taken
-        self.file = path.open("a", encoding="utf-8")
+        # Later lines belong to steps that are taken again.
+        truncate_metrics(training.folder.metrics, training.progress.step)
 
     def on_step(self, training: Training, metrics: Metrics) -> None:
         metrics["seconds"] = round(training.progress.seconds, 3)
-        self.file.write(json.dumps(metrics) + "\n")
-        self.file.flush()
-
-    def close(self) -> None:
-        if self.file is not None:
-            self.file.close()
+        append_lines(training.folder.metrics, [metrics])
 
 
 class Checkpoints(Callback):

@@ -8,6 +8,7 @@ from torch import Tensor
 from atlas_bench.artifacts.checkpoint import CheckpointError, find_checkpoint
 from atlas_bench.artifacts.folder import RunFolder
 from atlas_bench.models.language_model import LanguageModel
+from atlas_bench.models.neural_memory import NeuralMemory
 
 
 class TrainingError(RuntimeError):
@@ -33,7 +34,10 @@ def not_finite(
         good = f"the last good checkpoint is {find_checkpoint(folder.path)}"
     except CheckpointError:
         good = "no checkpoint was written yet"
+    memories = [module.spec for module in model.modules() if isinstance(module, NeuralMemory)]
+    unlimited = any(not spec.bounded_step and spec.optimizer != "muon" for spec in memories)
+    limit = " or set model.memory.bounded_step=true" if unlimited else ""
     return TrainingError(
-        f"step {step}: the {what} is not finite in {place}; {good}; lower training.learning_rate "
-        f"or set model.memory.bounded_step=true"
+        f"step {step}: the {what} is not finite in {place}; {good}; "
+        f"lower training.learning_rate{limit}"
     )

@@ -10,7 +10,6 @@ Legend: S sequences, T tokens, D their dimension.
 from __future__ import annotations
 
 import itertools
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atlas_bench.artifacts import checkpoint
-from atlas_bench.artifacts.folder import RunFolder, truncate_metrics
+from atlas_bench.artifacts.folder import RunFolder, append_lines, truncate_metrics
 from atlas_bench.interrupts import Interrupted
 from atlas_bench.models.language_model import count_parameters
 from atlas_bench.seeding import generator
@@ -127,25 +126,25 @@ class OnlineTraining:
 
         Raises TrainingError if one is not finite, Interrupted after a signal.
         """
-        path = self.folder.metrics
-        truncate_metrics(path, self.tokens)
+        truncate_metrics(self.folder.metrics, self.tokens)
         started = time.perf_counter() - self.seconds
         saved_at = time.perf_counter()
-        with path.open("a", encoding="utf-8") as file:
-            while self.tokens < len(self.inputs_TSD):
-                self._step()
-                self.seconds = time.perf_counter() - started
-                if self.tokens % LOGGED_TOKENS == 0 or self.tokens == len(self.inputs_TSD):
-                    line = self._line()
-                    file.write(json.dumps(line) + "\n")
-                    file.flush()
-                    self.on_line(line)
-                stop = self.should_stop()
-                if stop or time.perf_counter() - saved_at > SAVE_SECONDS:
-                    self._save()
-                    saved_at = time.perf_counter()
-                if stop and self.tokens < len(self.inputs_TSD):
-                    raise Interrupted
+        while self.tokens < len(self.inputs_TSD):
+            self._step()
+            self.seconds = time.perf_counter() - started
+            if self.tokens % LOGGED_TOKENS == 0 or self.tokens == len(self.inputs_TSD):
+                line = self._line()
+                append_lines(self.folder.metrics, [line])
+                self.on_line(line)
+            stop = self.should_stop()
+            if stop or time.perf_counter() - saved_at > SAVE_SECONDS:
+                progress = {"step": self.tokens, "seconds": self.seconds}
+                checkpoint.save_checkpoint(
+                    self.folder.checkpoints, self.learner, self.optimizer, progress, best=True
+                )
+                saved_at = time.perf_counter()
+            if stop and self.tokens < len(self.inputs_TSD):
+                raise Interrupted
         return self.learner.losses_TS.T
 
     def _step(self) -> None:
@@ -174,8 +173,3 @@ class OnlineTraining:
             "loss": loss,
             "seconds": round(self.seconds, 3),
         }
-
-    def _save(self) -> None:
-        progress = {"step": self.tokens, "seconds": self.seconds}
-        folder = self.folder.checkpoints
-        checkpoint.save_checkpoint(folder, self.learner, self.optimizer, progress, best=True)

@@ -1,15 +1,13 @@
-"""What a training run is asked to do."""
+"""The settings of training."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from atlas_bench.config.bounds import bounded, check_bounds
 from atlas_bench.config.renamed import rename_message
+from atlas_bench.config.typed import from_dict
 from atlas_bench.naming import nearest
 from atlas_bench.tasks.stages import Stage
 from atlas_bench.tasks.task import TaskSettings
@@ -19,8 +17,9 @@ STAGES = "training.curriculum.stages"
 
 @dataclass
 class CurriculumSettings:
-    """Streams get noisier, then longer, whenever the answers' accuracy passes the threshold, or
-    when a stage has had its share: a model that does not get there still meets every length."""
+    """The stages of training, and when each ends: when the accuracy on answers reaches the
+    threshold, or when the stage has used its share of the tokens, so that every stage is reached.
+    """
 
     stages: Any = None  # null: the task's own; or a list of stages, in turn
     threshold: float = 0.92  # running accuracy on answers that ends a stage
@@ -97,20 +96,14 @@ def _stage(key: str, given: Any, task: TaskSettings) -> Stage:
     if not isinstance(given, dict):
         raise ValueError(f"{key}={given} must be a mapping with the keys {_keys(task.stage)}")
     valid = [each.name for each in fields(task.stage)]
-    for name in given:
-        if name in valid:
-            continue
-        renamed = rename_message(f"{STAGES}[].{name}")
-        if renamed is not None:
+    for name in (name for name in given if name not in valid):
+        if renamed := rename_message(f"{STAGES}[].{name}"):
             raise ValueError(renamed.replace(f"{STAGES}[]", key))
         raise ValueError(
             f"{key}.{name} is not a key of a stage of task={task.name}"
             f"{nearest(name, valid)}; valid are {_keys(task.stage)}"
         )
-    try:
-        stage = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(task.stage), given))
-    except OmegaConfBaseException as error:
-        raise ValueError(f"{key}.{error.full_key}: {str(error).splitlines()[0]}") from error
+    stage = from_dict(task.stage, given, key)
     check_bounds(stage, f"{key}.")
     return stage
 

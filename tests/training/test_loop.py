@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from atlas_bench.artifacts import checkpoint
+from atlas_bench.artifacts.folder import RunFolder
 from atlas_bench.interrupts import Interrupted
 from atlas_bench.models.build import build_model
 from atlas_bench.models.language_model import LanguageModel
@@ -19,7 +20,7 @@ from atlas_bench.models.settings import MemorySettings, ModelSettings, ScaleSett
 from atlas_bench.tasks.stages import NoiseStage
 from atlas_bench.tasks.task import Batch
 from atlas_bench.training.callbacks import Callback, Training
-from atlas_bench.training.errors import TrainingError
+from atlas_bench.training.errors import TrainingError, not_finite
 from atlas_bench.training.loop import Trainer
 from atlas_bench.training.optimization import build_optimizer, learning_rate
 from atlas_bench.training.progress import Progress
@@ -218,6 +219,7 @@ def test_the_error_names_what_is_not_finite_and_the_last_good_checkpoint(
         run.run()
     assert f"step 1: the loss is not finite in {broken}" in str(caught.value)
     assert "step-00000000" in str(caught.value)
+    assert str(caught.value).endswith("; lower training.learning_rate"), "its step is bounded"
 
 
 def test_a_layer_whose_output_explodes_is_named(tmp_path: Path) -> None:
@@ -228,6 +230,25 @@ def test_a_layer_whose_output_explodes_is_named(tmp_path: Path) -> None:
         TrainingError, match=r"not finite in the output of blocks\.1; no checkpoint"
     ):
         run.run()
+
+
+@pytest.mark.parametrize(
+    ("settings", "advised"),
+    [
+        (ModelSettings(mixers=["attention"]), False),
+        (ModelSettings(memory=MemorySettings(optimizer="muon")), False),
+        (ModelSettings(memory=MemorySettings(bounded_step=True)), False),
+        (ModelSettings(mixers=["attention", "memory_as_gate"]), True),
+    ],
+)
+def test_only_a_model_with_an_unlimited_memory_is_advised_to_limit_it(
+    tmp_path: Path, settings: ModelSettings, advised: bool
+) -> None:
+    scale = ScaleSettings(width=16, layers=2, heads=2)
+    network = build_model(settings, scale, vocab_size=32, seed=0)
+    tokens = torch.zeros(1, 4, dtype=torch.long)
+    error = not_finite("loss", network, tokens, step=1, folder=RunFolder(tmp_path))
+    assert ("model.memory.bounded_step=true" in str(error)) is advised
 
 
 def test_schedule_and_weight_decay_groups() -> None:
