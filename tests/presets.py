@@ -20,7 +20,7 @@ _FILES = {
 
 def _needs_gpu(name: str) -> bool:
     mixers = OmegaConf.load(_FILES[name]).get("mixers", [])
-    return any(mixer_class(mixer).needs_gpu for mixer in mixers)
+    return any(mixer_class(mixer).unavailable_reason("cpu") for mixer in mixers)
 
 
 NEED_GPU = [name for name in _FILES if _needs_gpu(name)]

@@ -94,12 +94,11 @@ class Attention(Mixer):
         return cache + 4 * batch * (CONVOLUTION - 1) * self.convolution.shape[0]
 
     def forward(self, x: Tensor, state: AttentionState) -> tuple[Tensor, AttentionState]:
-        """(B, T, width) and the past -> (B, T, width) and the past with these tokens."""
         batch, length, _ = x.shape
         projected, tail = self.qkv(x), None
         if self.convolution is not None:
             projected, tail = convolve(self.convolution, projected, state.tail)
-        q, k, v = self._heads(projected)
+        q, k, v = self.heads_of(projected)
         positions = torch.arange(state.position, state.position + length, device=x.device)
         q, k = rotate(q, positions, self.rope_base), rotate(k, positions, self.rope_base)
         if state.keys is not None:
@@ -113,11 +112,8 @@ class Attention(Mixer):
         y = y if self.out is None else self.out(y)
         return y, AttentionState(k, v, state.position + length, tail)
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, T, width) -> q, k, v, each (B, H, T, E), neither convolved nor rotated."""
-        return self._heads(self.qkv(x))
-
-    def _heads(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def heads_of(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, 3 width) -> q, k, v, each (B, H, T, E)."""
         parts = projected.unflatten(-1, (3, self.heads, self.head_dim))
         return tuple(parts.permute(2, 0, 3, 1, 4).unbind(0))
 

@@ -5,7 +5,7 @@ costs little more than its parts. Persistent tokens (Titans section 3.3) are key
 attention.
 
 Legend: B batch, T tokens of this call, H heads, E head size, S tokens of a segment, C tokens of the
-segment so far, P persistent tokens.
+segment so far.
 """
 
 from __future__ import annotations
@@ -34,17 +34,8 @@ class HybridState:
 class _Hybrid(Mixer):
     """An attention and a memory without output projections, and one projection for both."""
 
-    @classmethod
-    def check(cls, model: ModelSettings, scale: ScaleSettings) -> None:
-        """What the attention asks of its heads."""
-        Attention.check(model, scale)
-
-    @classmethod
-    def match_state(
-        cls, model: ModelSettings, scale: ScaleSettings
-    ) -> tuple[ModelSettings, ScaleSettings]:
-        """The memory is matched; the attention's window stays as it is."""
-        return NeuralMemory.match_state(model, scale)
+    check = Attention.check
+    match_state = NeuralMemory.match_state  # the attention's window stays as it is
 
     def __init__(self, model: ModelSettings, scale: ScaleSettings) -> None:
         super().__init__()
@@ -53,7 +44,6 @@ class _Hybrid(Mixer):
         self.out = nn.Linear(scale.width, scale.width, bias=False)
 
     def initialise(self) -> None:
-        """The memory's own start."""
         self.memory.initialise()
 
     def init_state(self, batch: int) -> HybridState:
@@ -67,7 +57,6 @@ class _Hybrid(Mixer):
 
     @property
     def observed(self) -> Mapping[str, Tensor]:
-        """The memory's gates."""
         return self.memory.observed
 
     @observed.setter
@@ -89,7 +78,6 @@ class MemoryAsGate(_Hybrid):
     """
 
     def forward(self, x: Tensor, state: HybridState) -> tuple[Tensor, HybridState]:
-        """(B, T, width) and the past -> (B, T, width) and the past with these tokens."""
         attended, attention = self.attention(x, state.attention)
         read, memory = self.memory(x, state.memory)
         return self.out(attended * torch.sigmoid(read)), HybridState(attention, memory)
@@ -99,7 +87,6 @@ class MemoryAsLayer(_Hybrid):
     """MAL (Titans Eq 29-31): sliding-window attention over the memory's output."""
 
     def forward(self, x: Tensor, state: HybridState) -> tuple[Tensor, HybridState]:
-        """(B, T, width) and the past -> (B, T, width) and the past with these tokens."""
         read, memory = self.memory(x, state.memory)
         attended, attention = self.attention(read, state.attention)
         return self.out(attended), HybridState(attention, memory)
@@ -160,7 +147,6 @@ class MemoryAsContext(_Hybrid):
     def forward(
         self, x: Tensor, state: MemoryAsContextState
     ) -> tuple[Tensor, MemoryAsContextState]:
-        """(B, T, width) and the past -> (B, T, width) and the past with these tokens."""
         outputs, gates = [], []
         place = 0 if state.memory.memory is None else state.memory.memory.position % self.segment
         ends = range(self.segment - place, x.shape[1], self.segment)
@@ -182,8 +168,8 @@ class MemoryAsContext(_Hybrid):
             state = MemoryAsContextState(state.memory, weights)
         attention, length = self.attention, x.shape[1]
         retrieved = self.memory.retrieve(self.query(x), state.segment_start_weights)
-        _, h_k, h_v = attention.project(retrieved)
-        q, k, v = attention.project(x)
+        _, h_k, h_v = attention.heads_of(attention.qkv(retrieved))
+        q, k, v = attention.heads_of(attention.qkv(x))
         at = torch.arange(place, place + length, device=x.device)
         # The retrieved tokens stand before the segment, as if they were a segment of their own.
         q, k = (rotate(part, at + self.segment, attention.rope_base) for part in (q, k))

@@ -48,7 +48,6 @@ class LibraryMixer(Mixer):
     state, ``largest_head`` the largest head size that the kernel accepts.
     """
 
-    needs_gpu = True
     largest_head: ClassVar[int] = 256
 
     @classmethod
@@ -106,7 +105,6 @@ class LibraryMixer(Mixer):
         return 4 * batch * (tail + sum(math.prod(shape) for shape in self.states))
 
     def forward(self, x: Tensor, state: LibraryState) -> tuple[Tensor, LibraryState]:
-        """(B, T, W) and the past -> (B, T, W) and the past with these tokens."""
         mixed, plain = self.projections(x).tensor_split([sum(self.convolved)], -1)
         mixed, tail = convolve(self.convolution, mixed, state.tail)
         mixed = self._activated(mixed).split(self.convolved, -1)

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from importlib import import_module
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -49,7 +49,6 @@ class Mixer(nn.Module, ABC):
     (B, T, ...) per name. Whoever calls a mixer on parts of a batch puts the parts together there.
     """
 
-    needs_gpu: ClassVar[bool] = False
     out: nn.Linear
     observed: Mapping[str, Tensor] = MappingProxyType({})
 

@@ -88,16 +88,11 @@ class NeuralMemory(Mixer):
         """A memory of about width^2 numbers, by its expansion; a matrix by its number of heads."""
         target = scale.width**2
         if model.memory.network == "matrix":
-            candidates = [
-                (model, replace(scale, memory_heads=heads))
-                for heads in range(1, scale.width + 1)
-                if scale.width % heads == 0
-            ]
+            divisors = (heads for heads in range(1, scale.width + 1) if scale.width % heads == 0)
+            candidates = [(model, replace(scale, memory_heads=heads)) for heads in divisors]
         else:
-            candidates = [
-                (replace(model, memory=replace(model.memory, expansion=expansion)), scale)
-                for expansion in range(1, 65)
-            ]
+            memories = (replace(model.memory, expansion=expansion) for expansion in range(1, 65))
+            candidates = [(replace(model, memory=memory), scale) for memory in memories]
         nearest = min(candidates, key=lambda pair: abs(memory_numbers(*pair) - target))
         numbers = memory_numbers(*nearest)
         if abs(numbers / target - 1) > STATE_TOLERANCE:
@@ -214,7 +209,6 @@ class NeuralMemory(Mixer):
         return 4 * batch * (copies * weights + self.heads * (tokens + whole) + tail)
 
     def forward(self, x: Tensor, state: NeuralMemoryState) -> tuple[Tensor, NeuralMemoryState]:
-        """(B, T, width) and the past -> (B, T, width) and the past with these tokens."""
         projected = self.projections(x)
         if self.gate is not None:
             projected = torch.cat([projected, self.gate(x)], -1)

@@ -18,7 +18,7 @@ from atlas_bench.models.language_model import LanguageModel, count_parameters
 from atlas_bench.models.mixer import MIXERS, mixer_class
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
 
-LIBRARY_MIXERS = [name for name in MIXERS if mixer_class(name).needs_gpu]
+LIBRARY_MIXERS = [name for name in MIXERS if mixer_class(name).unavailable_reason("cpu")]
 SCALE = ScaleSettings(width=32, layers=2, heads=2)
 LENGTH = 12
 DEVICE = "cuda"
