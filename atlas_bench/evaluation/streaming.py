@@ -50,12 +50,21 @@ def prefill(
     model: LanguageModel, tokens: Tensor, state: ModelState, prefill_chunk: int
 ) -> tuple[Tensor, ModelState]:
     """Read tokens (B, T) in chunks; the hidden state at the last one (B, width), and the state."""
-    hidden = tokens.new_zeros(())
+    last = tokens.new_zeros(())
+    for hidden, after in read(model, tokens, state, prefill_chunk):
+        last, state = hidden[:, -1], after
+    return last, state
+
+
+def read(
+    model: LanguageModel, tokens: Tensor, state: ModelState, prefill_chunk: int
+) -> Iterator[tuple[Tensor, ModelState]]:
+    """Hidden states (B, at most ``prefill_chunk``, width) of tokens (B, T), chunk by chunk, each
+    with the state after it."""
     for start in range(0, tokens.shape[1], prefill_chunk):
         part = tokens[:, start : start + prefill_chunk]
         hidden, state = model(part.to(model.embedding.weight.device, torch.long), state)
-        hidden = hidden[:, -1]
-    return hidden, state
+        yield hidden, state
 
 
 @torch.inference_mode()

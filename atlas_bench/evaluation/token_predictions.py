@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from atlas_bench.evaluation.memory_use import refuse_what_cannot_fit
+from atlas_bench.evaluation.streaming import read
 from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.models.packing import packed_forward
 from atlas_bench.tasks.task import Batch, TokenPredictions
@@ -30,17 +31,17 @@ def predict(
     inputs = torch.from_numpy(batch.inputs).to(model.embedding.weight.device, torch.long)
     if model.readout is not None:  # it reads all hidden states from the last one of a call
         prefill_chunk = inputs.shape[1]
-    if batch.starts is None:
-        chunks = _read(model, inputs, prefill_chunk)
-    else:  # every document from a fresh state
-        chunks = [
-            packed_forward(
-                model,
-                inputs,
-                batch.starts,
-                lambda part: (torch.cat(list(_read(model, part, prefill_chunk)), 1), None),
-            )
-        ]
+
+    def read_rows(rows: Tensor) -> Iterator[Tensor]:
+        chunks = read(model, rows, model.init_state(len(rows)), prefill_chunk)
+        return (hidden for hidden, _ in chunks)
+
+    def forward(rows: Tensor) -> tuple[Tensor, None]:
+        return torch.cat(list(read_rows(rows)), 1), None
+
+    chunks = read_rows(inputs)
+    if batch.starts is not None:  # every document from a fresh state
+        chunks = [packed_forward(model, inputs, batch.starts, forward)]
     parts, start = [], 0
     for hidden in chunks:
         length = hidden.shape[1]
@@ -66,11 +67,3 @@ def join(parts: Sequence[TokenPredictions]) -> TokenPredictions:
     """Predictions of several batches as those of one."""
     columns = zip(*(vars(part).values() for part in parts), strict=True)
     return TokenPredictions(*map(np.concatenate, columns))
-
-
-def _read(model: LanguageModel, tokens: Tensor, chunk: int) -> Iterator[Tensor]:
-    """Hidden states (B, at most ``chunk``, width) of tokens (B, T), chunk by chunk."""
-    state = model.init_state(len(tokens))
-    for part in tokens.split(chunk, 1):
-        hidden, state = model(part, state)
-        yield hidden

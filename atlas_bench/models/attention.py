@@ -73,10 +73,9 @@ class Attention(Mixer):
             # It starts as a plain sum, as a memory's does.
             self.convolution = nn.Parameter(torch.full((3 * scale.width, CONVOLUTION), 0.5))
         self.out = None if inner else nn.Linear(scale.width, scale.width, bias=False)
-        self.persistent_tokens = model.attention.persistent_tokens
-        shape = (2, self.heads, self.persistent_tokens, self.head_dim)
         self.persistent = None
-        if self.persistent_tokens:
+        if model.attention.persistent_tokens:
+            shape = (2, self.heads, model.attention.persistent_tokens, self.head_dim)
             self.persistent = nn.Parameter(torch.randn(shape) * self.head_dim**-0.5)
 
     def init_state(self, batch: int) -> AttentionState:
@@ -160,10 +159,17 @@ def attend(
     mask = key <= at
     if window is not None:
         mask = mask & (key > at - window)
+    return attend_where(mask, q_BHTE, k_BHSE, v_BHSE, always)
+
+
+def attend_where(
+    mask: Tensor, q: Tensor, k: Tensor, v: Tensor, always: tuple[Tensor, Tensor] | None
+) -> Tensor:
+    """Attention to ``k`` where ``mask``, bool (..., T, S), is True, and to ``always``."""
     if always is not None:
-        k_BHSE, v_BHSE = (torch.cat(pair, 2) for pair in zip(always, (k_BHSE, v_BHSE), strict=True))
-        mask = F.pad(mask, (always[0].shape[2], 0), value=True)
-    return F.scaled_dot_product_attention(q_BHTE, k_BHSE, v_BHSE, attn_mask=mask)
+        k, v = (torch.cat(pair, -2) for pair in zip(always, (k, v), strict=True))
+        mask = F.pad(mask, (always[0].shape[-2], 0), value=True)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
 def _attend_in_blocks(
@@ -186,7 +192,5 @@ def _attend_in_blocks(
     first = torch.arange(blocks, device=q.device)[:, None, None] == 0
     mask = mask & ~(first & (key < front))
     if always is not None:
-        spread = (x.unsqueeze(2).expand(-1, -1, blocks, -1, -1) for x in always)
-        k, v = (torch.cat(pair, 3) for pair in zip(spread, (k, v), strict=True))
-        mask = F.pad(mask, (always[0].shape[2], 0), value=True)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).flatten(2, 3)[:, :, :length]
+        always = tuple(x.unsqueeze(2).expand(-1, -1, blocks, -1, -1) for x in always)
+    return attend_where(mask, q, k, v, always).flatten(2, 3)[:, :, :length]

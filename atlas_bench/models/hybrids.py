@@ -15,9 +15,8 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from atlas_bench.models.attention import Attention, AttentionState, rotate
+from atlas_bench.models.attention import Attention, AttentionState, attend_where, rotate
 from atlas_bench.models.mixer import Mixer, TrainingStage
 from atlas_bench.models.neural_memory import NeuralMemory, NeuralMemoryState
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
@@ -178,10 +177,9 @@ class MemoryAsContext(_Hybrid):
         if place:
             cache = tuple(torch.cat(pair, 2) for pair in zip(state.cache, cache, strict=True))
         seen = torch.arange(place + length, device=x.device) <= at[:, None]
-        mask = torch.cat([seen.new_ones(length, attention.persistent_tokens), seen, seen], 1)
-        parts = (*(attention.persistent_pair(x.shape[0], k.dtype) or ()), *cache)
-        keys, values = torch.cat(parts[::2], 2), torch.cat(parts[1::2], 2)
-        y = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+        keys, values = torch.cat(cache[::2], 2), torch.cat(cache[1::2], 2)
+        always = attention.persistent_pair(x.shape[0], k.dtype)
+        y = attend_where(torch.cat([seen, seen], 1), q, keys, values, always)
         y = y.transpose(1, 2).flatten(2)
         read, memory = self.memory(y, state.memory)
         return y * torch.sigmoid(read), replace(state, memory=memory, cache=cache)

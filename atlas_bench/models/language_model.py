@@ -107,7 +107,7 @@ class LanguageModel(nn.Module):
 
     def init_state(self, batch: int) -> ModelState:
         """The state before the first token."""
-        return ModelState(tuple(mixer.init_state(batch) for mixer in self.mixers))
+        return tuple(mixer.init_state(batch) for mixer in self.mixers)
 
     def state_bytes(self, batch: int, length: int) -> int:
         """Bytes of the state after ``length`` tokens, float32."""
@@ -118,20 +118,19 @@ class LanguageModel(nn.Module):
         state = self.init_state(tokens.shape[0]) if state is None else state
         x = self.embedding(tokens)
         layers = []
-        for block, layer in zip(self.blocks, state.layers, strict=True):
+        for block, layer in zip(self.blocks, state, strict=True):
             x, layer = block(x, layer)
             layers.append(layer)
         if self.readout is not None:
             x = self.readout(x)
-        return self.norm(x), ModelState(tuple(layers))
+        return self.norm(x), tuple(layers)
 
     @torch.no_grad()
     def first_layer_not_finite(self, tokens: Tensor) -> str:
         """Where the first value that is not finite appears for tokens (B, T), in words."""
         x = self.embedding(tokens)
-        state = self.init_state(tokens.shape[0])
-        for index, (block, layer) in enumerate(zip(self.blocks, state.layers, strict=True)):
-            x, _ = block(x, layer)
+        for index, block in enumerate(self.blocks):
+            x, _ = block(x, block.mixer.init_state(tokens.shape[0]))
             if not torch.isfinite(x).all():
                 return f"the output of blocks.{index}"
         return "the logits"
@@ -175,7 +174,7 @@ class LanguageModel(nn.Module):
 
         ``state`` is the state after it; None if the batch was read in parts (models/packing.py).
         """
-        layers = [None] * len(self.blocks) if state is None else state.layers
+        layers = [None] * len(self.blocks) if state is None else state
         pairs = zip(self.mixers, layers, strict=True)
         return _means(mixer.metrics(layer) for mixer, layer in pairs)
 

@@ -138,7 +138,7 @@ def test_state_bytes_are_what_the_state_holds(name: str) -> None:
     with torch.no_grad():
         _, state = model(tokens)
     held = 0
-    for layer in state.layers:
+    for layer in state:
         if hasattr(layer, "keys"):
             held += 4 * (layer.keys.numel() + layer.values.numel())
         else:

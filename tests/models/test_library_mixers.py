@@ -49,17 +49,17 @@ def test_any_split_gives_the_same(name: str, cuts: list[int], library) -> None: 
     with torch.inference_mode():
         state, parts = model.init_state(2), []
         for start, stop in zip([0, *cuts], [*cuts, LENGTH], strict=True):
-            before = [x.clone() for layer in state.layers for x in layer.recurrent]
+            before = [x.clone() for layer in state for x in layer.recurrent]
             hidden, after = model(tokens()[:, start:stop], state)
-            kept = [x for layer in state.layers for x in layer.recurrent]
+            kept = [x for layer in state for x in layer.recurrent]
             assert all(torch.equal(a, b) for a, b in zip(before, kept, strict=True))
             parts.append(hidden)
             state = after
     torch.testing.assert_close(torch.cat(parts, 1), whole)
-    for layer, whole_layer in zip(state.layers, end.layers, strict=True):
+    for layer, whole_layer in zip(state, end, strict=True):
         for recurrent, expected in zip(layer.recurrent, whole_layer.recurrent, strict=True):
             torch.testing.assert_close(recurrent, expected)
-    held = sum(4 * x.numel() for layer in state.layers for x in (layer.tail, *layer.recurrent))
+    held = sum(4 * x.numel() for layer in state for x in (layer.tail, *layer.recurrent))
     assert held == model.state_bytes(2, LENGTH) == model.state_bytes(2, 10**7)
 
 

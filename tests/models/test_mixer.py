@@ -111,7 +111,7 @@ def test_a_new_mixer_is_cut_into_calls_and_told_its_stage(settings: ModelSetting
     first, middle = model(tokens()[:, :5])
     second, end = model(tokens()[:, 5:], middle)
     torch.testing.assert_close(torch.cat([first, second], 1), whole)
-    torch.testing.assert_close(end.layers[1].total, state.layers[1].total)
+    torch.testing.assert_close(end[1].total, state[1].total)
     assert model.state_bytes(3, 10**6) == 2 * 4 * 3 * 16
     model.enter_stage(None)
     assert [mixer.stages for mixer in model.mixers] == [[None], [None]]

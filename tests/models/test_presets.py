@@ -46,7 +46,7 @@ def test_one_function_however_it_is_called(name: str) -> None:
             hidden, state = model(tokens()[:, start:stop], state)
             parts.append(hidden)
     torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-7, atol=1e-8)
-    for layer, expected in zip(state.layers, end.layers, strict=True):
+    for layer, expected in zip(state, end, strict=True):
         for memory, whole_memory in zip(memories_of(layer), memories_of(expected), strict=True):
             for key, weight in whole_memory.weights.items():
                 torch.testing.assert_close(memory.weights[key], weight, rtol=1e-7, atol=1e-8)

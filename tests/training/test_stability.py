@@ -64,7 +64,7 @@ def train(model: LanguageModel, steps: int, precision: torch.dtype) -> list[floa
         assert torch.isfinite(norm), f"step {step}: the gradient is not finite"
         optimizer.step()
         losses.append(loss.item())
-        for layer in state.layers:
+        for layer in state:
             for memory in memories_of(layer):
                 assert all(torch.isfinite(tensor).all() for tensor in memory.tensors())
     return losses

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from atlas_bench.evaluation.lm_eval.prefixes import PartlyRead, PrefixReader, Text
-from atlas_bench.evaluation.streaming import decode, prefill
+from atlas_bench.evaluation.streaming import decode, prefill, read
 
 _LOGITS_AT_ONCE = 2**24
 
@@ -43,40 +43,49 @@ def score(
             raise ValueError(f"context {index} is empty; begin it with the end token")
         tokens = np.concatenate([one.context, one.tokens[:-1]]).astype(np.int32)
         texts.append(Text(tokens, len(one.context) - 1, index))
-    likelihoods: dict[int, Likelihood] = {}
-    for batch in reader.read_prefixes(texts, equal=False):
-        targets = [continuations[text.index].tokens for text in batch.texts]
-        for text, likelihood in zip(batch.texts, _score_batch(reader, batch, targets), strict=True):
-            likelihoods[text.index] = likelihood
+
+    def answer(batch: PartlyRead) -> list[Likelihood]:
+        return _score_batch(reader, batch, continuations)
+
+    return _in_order(reader.read_prefixes(texts, equal=False), answer, on_text)
+
+
+def _in_order(
+    batches: Iterable[PartlyRead], answer: Callable[[PartlyRead], list], on_text: Callable[[], None]
+) -> list:
+    """What ``answer`` gives for the texts of each batch, in the order of the texts."""
+    answers = {}
+    for batch in batches:
+        for text, one in zip(batch.texts, answer(batch), strict=True):
+            answers[text.index] = one
             on_text()
-    return [likelihoods[index] for index in range(len(continuations))]
+    return [answers[index] for index in sorted(answers)]
 
 
 def _score_batch(
-    reader: PrefixReader, batch: PartlyRead, continuations: Sequence[np.ndarray]
+    reader: PrefixReader, batch: PartlyRead, continuations: Sequence[Continuation]
 ) -> list[Likelihood]:
     """Rows of unequal lengths are padded at the end, which causal models do not see."""
-    model, depth, state = reader.model, batch.depth, batch.state
-    rows = len(batch.texts)
+    model, depth, rows = reader.model, batch.depth, len(batch.texts)
     length = max(len(text.tokens) for text in batch.texts) - depth
     tokens = np.zeros((rows, length), np.int32)
     targets = np.full((rows, length), -1, np.int64)
-    for row, (text, target) in enumerate(zip(batch.texts, continuations, strict=True)):
+    for row, text in enumerate(batch.texts):
         tokens[row, : len(text.tokens) - depth] = text.tokens[depth:]
-        first = text.context - depth
+        first, target = text.context - depth, continuations[text.index].tokens
         targets[row, first : first + len(target)] = target
     values, greedy = np.zeros(rows), np.ones(rows, bool)
-    device = model.embedding.weight.device
     size = max(1, _LOGITS_AT_ONCE // model.embedding.num_embeddings)
-    for start in range(0, length, reader.prefill_chunk):
-        part = slice(start, start + reader.prefill_chunk)
-        hidden, state = model(torch.from_numpy(tokens[:, part]).to(device, torch.long), state)
-        row, column = np.nonzero(targets[:, part] >= 0)
+    start = 0
+    for hidden, _ in read(model, torch.from_numpy(tokens), batch.state, reader.prefill_chunk):
+        part = targets[:, start : start + hidden.shape[1]]
+        start += hidden.shape[1]
+        row, column = np.nonzero(part >= 0)
         for first in range(0, len(row), size):
             at = row[first : first + size], column[first : first + size]
             logits = model.logits(hidden[at])
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            target = torch.from_numpy(targets[:, part][at]).to(device)[:, None]
+            target = torch.from_numpy(part[at]).to(logits.device)[:, None]
             value = (logits.gather(1, target) - logits.logsumexp(-1, keepdim=True))[:, 0]
             is_greedy = (logits.argmax(-1, keepdim=True) == target)[:, 0]
             np.add.at(values, at[0], value.double().cpu().numpy())
@@ -105,22 +114,18 @@ def continue_greedily(
         Text(one.context.astype(np.int32), len(one.context) - 1, index)
         for index, one in enumerate(requests)
     ]
-    answers: dict[int, list[int]] = {}
-    for batch in reader.read_prefixes(texts, equal=True):
-        rest = np.stack([text.tokens[batch.depth :] for text in batch.texts])
-        hidden, state = prefill(
-            reader.model, torch.from_numpy(rest), batch.state, reader.prefill_chunk
-        )
-        rows = [requests[text.index] for text in batch.texts]
 
-        def is_complete(row: int, tokens: list[int], rows: list[GreedyRequest] = rows) -> bool:
+    def answer(batch: PartlyRead) -> list[list[int]]:
+        rows = [requests[text.index] for text in batch.texts]
+        rest = torch.from_numpy(np.stack([text.tokens[batch.depth :] for text in batch.texts]))
+        hidden, state = prefill(reader.model, rest, batch.state, reader.prefill_chunk)
+
+        def is_complete(row: int, tokens: list[int]) -> bool:
             return len(tokens) >= rows[row].max_new or rows[row].is_complete(tokens)
 
-        new = decode(
-            reader.model, hidden, state, end_id=end_id, is_complete=is_complete,
-            max_new=max(request.max_new for request in rows),
-        )  # fmt: skip
-        for text, tokens in zip(batch.texts, new, strict=True):
-            answers[text.index] = tokens
-            on_text()
-    return [answers[index] for index in range(len(requests))]
+        most = max(request.max_new for request in rows)
+        return decode(
+            reader.model, hidden, state, max_new=most, end_id=end_id, is_complete=is_complete
+        )
+
+    return _in_order(reader.read_prefixes(texts, equal=True), answer, on_text)

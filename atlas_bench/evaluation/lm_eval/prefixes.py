@@ -18,7 +18,7 @@ import torch
 from atlas_bench.evaluation.memory_use import free_memory, refuse_what_cannot_fit
 from atlas_bench.evaluation.streaming import prefill
 from atlas_bench.models.language_model import LanguageModel
-from atlas_bench.models.state import ModelState
+from atlas_bench.models.state import ModelState, select_rows
 
 # A shorter prefix is read again with each text, which costs less than smaller batches.
 SHORTEST_SHARED = 16
@@ -103,7 +103,7 @@ class PrefixReader:
                 tokens = np.stack([texts[first].tokens[depth:end] for _, (first, _), _ in batch])
                 rows = [row for *_, row in batch]
                 self.tokens_read += tokens.size
-                below = state.select(rows)
+                below = select_rows(state, rows)
                 _, below = prefill(self.model, torch.from_numpy(tokens), below, self.prefill_chunk)
                 parts = [group for _, group, _ in batch]
                 yield from self._descend(texts, common, parts, end, below, equal)
@@ -116,7 +116,7 @@ class PrefixReader:
             for batch in self._batches(list(same_length), lambda leaf: _remaining(leaf[0], depth)):
                 rows = [row for _, row in batch]
                 self.tokens_read += sum(len(text.tokens) - depth for text, _ in batch)
-                yield PartlyRead([text for text, _ in batch], depth, state.select(rows))
+                yield PartlyRead([text for text, _ in batch], depth, select_rows(state, rows))
 
     def _batches(
         self, items: Sequence[Any], size: Callable[[Any], tuple[int, int]]

@@ -8,7 +8,7 @@ import io
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from atlas_bench.artifacts.folder import append_lines
 from atlas_bench.artifacts.metrics import ACCURACY
@@ -22,9 +22,6 @@ from atlas_bench.interrupts import Interrupted
 from atlas_bench.naming import one_line
 from atlas_bench.tasks.suites.task import AVERAGE, AVERAGED, SUBTASKS, SuiteTask
 from atlas_bench.tasks.task import Cell, MetricValue
-
-if TYPE_CHECKING:
-    from lm_eval.api.model import LM
 
 
 def evaluate(context: EvaluationContext, task: SuiteTask) -> Scores:
@@ -93,7 +90,7 @@ def _load(task: SuiteTask) -> dict[str, Any]:
 
 
 def _evaluate(
-    context: EvaluationContext, lm: LM, lm_eval_task: Any, limit: int | None
+    context: EvaluationContext, lm: Any, lm_eval_task: Any, limit: int | None
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """lm-eval's results for one of its tasks, and what reading cost."""
     from lm_eval.evaluator import evaluate
