@@ -6,7 +6,7 @@ of task, write that file and add a line to EVALUATORS.
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from dataclasses import replace
 
 from atlas_bench.artifacts.schema import Score, Scores
@@ -30,10 +30,8 @@ def evaluate(context: EvaluationContext, task: Task) -> Scores:
     after a signal.
     """
     context.folder.predictions.unlink(missing_ok=True)  # a stopped evaluation may have left some
-    module, function = EVALUATORS[task.kind].split(":")
-    evaluator = getattr(importlib.import_module(module), function)
     try:
-        return evaluator(context, task)
+        return pkgutil.resolve_name(EVALUATORS[task.kind])(context, task)
     except ConfigError:
         raise
     except ValueError as error:  # what a task cannot make

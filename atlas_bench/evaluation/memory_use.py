@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import suppress
 
@@ -54,7 +53,7 @@ class Meter:
 
     def look(self) -> None:
         """Take note of the memory in use."""
-        self.seen = max(self.seen, psutil.Process(os.getpid()).memory_info().rss)
+        self.seen = max(self.seen, psutil.Process().memory_info().rss)
 
     @property
     def seconds(self) -> float:

@@ -1,7 +1,6 @@
 """What a model costs: parameters by part, state by length, floating-point operations per token.
 
-Everything is counted on the model itself, built on torch's meta device, which stores no numbers.
-There are no separate formulas.
+Everything is counted on the model itself, on torch's meta device, which stores no numbers.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ class Account:
     """The costs of one model.
 
     ``state_bytes``: bytes of one sequence's state in float32, by length. ``grows``: whether they
-    grow with the length. ``..._operations``: FLOPs of matrix products per token, mean over
-    COUNTED_TOKENS, in the forward pass and in a training step.
+    grow with the length. ``..._operations``: FLOPs of matrix products per token, mean over the
+    counted tokens, in the forward pass and in a training step.
     """
 
     parameters: dict[str, int]
@@ -47,8 +46,7 @@ def account(
     readout: str = "next",
     tokens: int = COUNTED_TOKENS,
 ) -> Account:
-    """Count everything, operations over ``tokens``. Raises ValueError for settings that cannot be
-    built."""
+    """Raises ValueError for settings that cannot be built."""
     with torch.device("meta"):
         network = build_model(model, scale, vocab_size=vocab_size, seed=0, readout=readout)
         forward, training = _operations(network, tokens)

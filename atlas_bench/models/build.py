@@ -21,7 +21,7 @@ def build_model(
     seed: int,
     readout: str = "next",
 ) -> LanguageModel:
-    """A model initialised from ``seed``, of the size that ``model.match`` asks for.
+    """A model initialised from ``seed``, of the size that ``model.match`` names.
 
     ``parameters``: if the mixers have more parameters than attention, the feed-forward is narrowed
     until the totals agree as nearly as whole units allow. A scale without a feed-forward (MQAR's)

@@ -8,9 +8,9 @@ Legend: B batch, T tokens of this call.
 
 from __future__ import annotations
 
+import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from importlib import import_module
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -119,8 +119,7 @@ class Mixer(nn.Module, ABC):
 
 def mixer_class(name: str) -> type[Mixer]:
     """The class registered as ``name``."""
-    module, _, cls = MIXERS[name].partition(":")
-    return getattr(import_module(module), cls)
+    return pkgutil.resolve_name(MIXERS[name])
 
 
 def unavailable_reason(model: ModelSettings, device: str) -> str | None:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,7 +21,6 @@ from atlas_bench.artifacts import checkpoint
 from atlas_bench.artifacts.folder import RunFolder
 from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.models.packing import packed_forward
-from atlas_bench.models.state import ModelState
 from atlas_bench.tasks.stages import Stage
 from atlas_bench.tasks.task import Batch
 from atlas_bench.text.tokenizer import Tokenizer
@@ -176,7 +174,11 @@ class Trainer:
         answers_BT = torch.from_numpy(batch.answer_mask).to(self.device)
         bf16 = self.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            hidden, state = self._read(inputs_BT, batch.starts)
+            if batch.starts is None:
+                hidden, state = self.forward(inputs_BT)
+            else:  # every document leaves a state of its own
+                hidden = packed_forward(self.model, inputs_BT, batch.starts, self.forward)
+                state = None
             targets_A = targets_BT[answers_BT]
             losses_A, predictions_A = self.model.token_losses(hidden[answers_BT], targets_A)
             loss = answer_loss = losses_A.mean()
@@ -202,12 +204,6 @@ class Trainer:
             **{name: value.detach() for name, value in auxiliary.items()},
             **self.model.metrics(state),
         }
-
-    def _read(self, tokens: Tensor, starts: np.ndarray | None) -> tuple[Tensor, ModelState | None]:
-        """Hidden states (B, T, width), and the last state; packed documents leave several: None."""
-        if starts is None:
-            return self.forward(tokens)
-        return packed_forward(self.model, tokens, starts, self.forward), None
 
     def _advance_curriculum(self, accuracy: float) -> None:
         """Enter the next stage once the answers are right, or the stage's share is spent."""

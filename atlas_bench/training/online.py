@@ -29,7 +29,6 @@ from atlas_bench.training.errors import TrainingError
 
 LOGGED_TOKENS = 16  # tokens per line of metrics.jsonl
 SAVE_SECONDS = 60.0  # between two checkpoints
-ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
 MOMENTS = {"adam": 2, "rmsprop": 1, "sgd": 0}  # numbers that the optimizer keeps per weight
 
 
@@ -42,7 +41,7 @@ class OnlineLearner(nn.Module):
         """One network per generator in ``draws``; weights are normal with variance 1 / inputs."""
         super().__init__()
         self.settings = settings
-        self.activation = ACTIVATIONS[settings.activation]
+        self.activation = getattr(F, settings.activation)
         sizes = [dimension, *[settings.expansion * dimension] * settings.layers, dimension]
         self.weights = nn.ParameterList(
             torch.from_numpy(

@@ -17,10 +17,10 @@ _LOGITS_AT_ONCE = 2**24
 
 @dataclass(frozen=True)
 class Continuation:
-    """Tokens to score after a context of at least one token; both (n,) int32."""
+    """Tokens to score after a context of at least one token."""
 
-    context: np.ndarray
-    tokens: np.ndarray
+    context: Sequence[int] | np.ndarray
+    tokens: Sequence[int] | np.ndarray
 
 
 class Likelihood(NamedTuple):
@@ -95,9 +95,9 @@ def _score_batch(
 
 @dataclass(frozen=True)
 class GreedyRequest:
-    """A context (n,) int32 of at least one token, and where its continuation ends."""
+    """A context of at least one token, and where its continuation ends."""
 
-    context: np.ndarray
+    context: Sequence[int] | np.ndarray
     max_new: int
     is_complete: Callable[[list[int]], bool] = lambda tokens: False
 
@@ -111,7 +111,7 @@ def continue_greedily(
 ) -> list[list[int]]:
     """The new tokens of each request, in order, without ``end_id``."""
     texts = [
-        Text(one.context.astype(np.int32), len(one.context) - 1, index)
+        Text(np.asarray(one.context, np.int32), len(one.context) - 1, index)
         for index, one in enumerate(requests)
     ]
 

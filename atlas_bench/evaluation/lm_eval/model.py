@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
@@ -104,7 +103,7 @@ class AtlasBenchLM(TemplateLM):
                     f"{len(tokens)} tokens"
                 )
             context = context[-kept:]
-        return Continuation(np.array(context, np.int32), np.array(tokens, np.int32))
+        return Continuation(context, tokens)
 
     def loglikelihood_rolling(
         self, requests: list[Instance], disable_tqdm: bool = False
@@ -136,14 +135,14 @@ class AtlasBenchLM(TemplateLM):
                     "atlas_bench decodes greedily; leave do_sample and temperature out"
                 )
             until = [stop for stop in options["until"] if stop]
+
+            def is_complete(tokens: list[int], until: list[str] = until) -> bool:
+                return any(stop in self.own_tokenizer.decode(tokens) for stop in until)
+
             context = self.tok_encode(text) or [self.prefix_token_id]
             if self.max_length is not None:
                 context = context[-max(1, self.max_length - options["max_gen_toks"]) :]
-            greedy_requests.append(
-                GreedyRequest(
-                    np.array(context, np.int32), options["max_gen_toks"], self._stops_at(until)
-                )
-            )
+            greedy_requests.append(GreedyRequest(context, options["max_gen_toks"], is_complete))
             stops.append(until)
         continuations = continue_greedily(
             self.reader, greedy_requests, end_id=self.eot_token_id, on_text=self.on_text
@@ -152,10 +151,6 @@ class AtlasBenchLM(TemplateLM):
             _before(self.own_tokenizer.decode(tokens), until)
             for tokens, until in zip(continuations, stops, strict=True)
         ]
-
-    def _stops_at(self, until: list[str]) -> Callable[[list[int]], bool]:
-        decode = self.own_tokenizer.decode
-        return lambda tokens: any(stop in decode(tokens) for stop in until)
 
 
 def _before(text: str, until: list[str]) -> str:

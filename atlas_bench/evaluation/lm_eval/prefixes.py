@@ -73,7 +73,9 @@ class PrefixReader:
         ``equal``: the rest is equally long in all texts of a batch. Raises DoesNotFit for a
         text whose state exceeds the free memory.
         """
-        texts = sorted(texts, key=_key) if self.shared else list(texts)
+        texts = list(texts)
+        if self.shared:  # in the order of the contexts' tokens; bytes compare fast
+            texts.sort(key=lambda text: text.tokens[: text.context].astype(">i4").tobytes())
         common = [_common_length(*pair) if self.shared else 0 for pair in pairwise(texts)]
         start = self.model.init_state(1)
         yield from self._descend(texts, common, [(0, len(texts))], 0, start, equal)
@@ -111,9 +113,12 @@ class PrefixReader:
     def _leaves(
         self, leaves: list[tuple[Text, int]], depth: int, state: ModelState, equal: bool
     ) -> Iterator[PartlyRead]:
-        leaves = sorted(leaves, key=lambda leaf: len(leaf[0].tokens), reverse=True)
-        for _, same_length in groupby(leaves, key=lambda leaf: equal and len(leaf[0].tokens)):
-            for batch in self._batches(list(same_length), lambda leaf: _remaining(leaf[0], depth)):
+        def size(leaf: tuple[Text, int]) -> tuple[int, int]:
+            return len(leaf[0].tokens) - depth, len(leaf[0].tokens)
+
+        leaves = sorted(leaves, key=size, reverse=True)
+        for _, same_length in groupby(leaves, key=lambda leaf: equal and size(leaf)):
+            for batch in self._batches(list(same_length), size):
                 rows = [row for _, row in batch]
                 self.tokens_read += sum(len(text.tokens) - depth for text, _ in batch)
                 yield PartlyRead([text for text, _ in batch], depth, select_rows(state, rows))
@@ -137,11 +142,6 @@ class PrefixReader:
             items = items[count:]
 
 
-def _key(text: Text) -> bytes:
-    """A key that sorts like the context's tokens, and compares fast."""
-    return text.tokens[: text.context].astype(">i4").tobytes()
-
-
 def _common_length(first: Text, second: Text) -> int:
     """The length of the longest common prefix of both contexts."""
     length = min(first.context, second.context)
@@ -156,7 +156,3 @@ def _clusters(common: list[int], group: Group, least: int) -> Iterator[Group]:
         if end == last or common[end - 1] < least:
             yield first, end
             first = end
-
-
-def _remaining(text: Text, depth: int) -> tuple[int, int]:
-    return len(text.tokens) - depth, len(text.tokens)
