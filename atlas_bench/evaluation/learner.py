@@ -1,7 +1,7 @@
 """The contract of a learner: what a run trains or loads, and what evaluators ask.
 
-runs/learners/ has one file for each learner and the registry. A learner implements what it can do;
-the rest raises ConfigError in one sentence.
+runs/learners/ has one file per learner and the registry. A learner implements what it can do; the
+rest raises ConfigError in one sentence.
 """
 
 from __future__ import annotations
@@ -25,10 +25,7 @@ from atlas_bench.training.progress import Progress
 
 @dataclass(frozen=True)
 class Cost:
-    """What a training would cost, counted and not measured.
-
-    ``parameters`` and ``flops_per_token`` are None where ``missing`` says why.
-    """
+    """The counted cost of a training. ``missing`` says why a number is None."""
 
     tokens: int
     parameters: int | None = None

@@ -125,4 +125,4 @@ def mixer_class(name: str) -> type[Mixer]:
 def unavailable_reason(model: ModelSettings, device: str) -> str | None:
     """Why this machine cannot run the model's mixers with ``hardware.device=device``, or None."""
     reasons = (mixer_class(name).unavailable_reason(device) for name in model.mixers)
-    return next((reason for reason in reasons if reason is not None), None)
+    return next(filter(None, reasons), None)

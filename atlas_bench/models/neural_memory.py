@@ -2,9 +2,8 @@
 
 The papers leave some choices open. Here q, k and v have a causal depthwise convolution over 4
 tokens and SiLU, and q and k are L2-normalised (Titans section 4.4). Gates are scalars per head from
-one linear map and the same convolution; without the convolution the first layer could not tell the
-end of a fact from the end of any sentence. The output is RMS-normalised per head and gated (Miras
-section 5.4).
+one linear map and the same convolution; without it the first layer could not tell the end of a fact
+from the end of any sentence. The output is RMS-normalised per head and gated (Miras section 5.4).
 
 Legend: B batch, T tokens of this call, H memory heads, K key size, V value size, O and I the rows
 and columns of a weight.
@@ -62,7 +61,7 @@ def gate_function(spec: MemorySpec, x: Tensor) -> Tensor:
 
 
 def unit(x: Tensor) -> Tensor:
-    """L2-normalised over the last dimension, in the type of x, which a GPU's autocast widens."""
+    """L2-normalised over the last dimension, in the type of x, which autocast would widen."""
     return F.normalize(x, dim=-1, eps=1e-6).to(x.dtype)
 
 
@@ -153,11 +152,10 @@ class NeuralMemory(Mixer):
     def initialise(self) -> None:
         """Queries start as keys, the convolution as a plain sum, the gates as `INITIAL` says."""
         with torch.no_grad():
-            # A query starts as the key of the same tokens, and both as a plain sum over the
-            # convolution's reach. So a question already resembles the key its answer was stored
-            # under, and binding a name to a place is learnt in a third of the steps (BABILong qa1).
+            # A question then resembles the key of its answer from the start, and binding a name to
+            # a place is learnt in a third of the steps (BABILong qa1).
             self.convolution.fill_(0.5)
-            gate_taps = self.convolution[sum(self.splits) :]  # gates start as the token's own
+            gate_taps = self.convolution[sum(self.splits) :]  # a gate starts as the token's own
             gate_taps.zero_()
             gate_taps[:, -1] = 1.0
             keys = self.splits[1]
@@ -173,10 +171,8 @@ class NeuralMemory(Mixer):
         return MemoryParameters(dict(self.initial), self.feature_scales, self.tables)
 
     def init_state(self, batch: int) -> NeuralMemoryState:
-        channels = self.convolution.shape[0]
-        return NeuralMemoryState(
-            self.projections.weight.new_zeros(batch, CONVOLUTION - 1, channels)
-        )
+        shape = (batch, CONVOLUTION - 1, len(self.convolution))
+        return NeuralMemoryState(self.projections.weight.new_zeros(shape))
 
     def enter_stage(self, stage: TrainingStage | None) -> None:
         """In coarse stages gradients are taken at chunks ``coarse_factor`` times as long.
@@ -247,9 +243,8 @@ class NeuralMemory(Mixer):
 
     def _gates(self, x: Tensor) -> dict[str, Tensor]:
         """Every gate that the spec uses, from the linear map's output (B, T, ...)."""
-        parts = gate_function(self.spec, x).split(
-            [size * self.heads for size in self.gate_sizes.values()], -1
-        )
+        sizes = [size * self.heads for size in self.gate_sizes.values()]
+        parts = gate_function(self.spec, x).split(sizes, -1)
         gates = dict(zip(self.gate_sizes, parts, strict=True))
         if "weight" in gates and self.spec.window_weights == "pair":
             gates["weight"] = gates["weight"].unflatten(-1, (self.heads, self.spec.window))
@@ -318,7 +313,7 @@ class NeuralMemory(Mixer):
 
 
 def memory_numbers(model: ModelSettings, scale: ScaleSettings) -> int:
-    """The number of weights of one layer's memory, without momentum."""
+    """The number of weights of one layer's memory."""
     spec, heads = model.memory.spec(), scale.memory_heads or scale.heads
     sizes = {"key_dim": memory_key_dim(model, scale), "value_dim": scale.width // heads}
     with torch.device("meta"):

@@ -31,8 +31,7 @@ def packed_forward(
     """tokens (B, T) int64 and where documents start, (B, T) bool -> hidden (B, T, width).
 
     The first token of a row always starts a document. ``forward``: a compiled ``model``, or one
-    that reads in pieces. In training mode each mixer's ``observed`` is left as after one call on
-    the whole rows.
+    that reads in pieces. In training mode each mixer's ``observed`` is that of the whole rows.
     """
     forward = forward or model
     flat = tokens.flatten()

@@ -48,17 +48,13 @@ class Noise:
             begin += len(piece)
 
 
+@dataclass(eq=False)
 class NoisePool:
-    """The sentences of a corpus as one flat int32 array, with the offsets of sentences and books.
+    """The sentences of a corpus as one flat array, with the offsets of sentences and books."""
 
-    ``tokens`` int32 (N,), ``offsets`` int64 (sentences + 1,), ``book_starts`` the number of the
-    first sentence of each book.
-    """
-
-    def __init__(self, tokens: np.ndarray, offsets: np.ndarray, book_starts: np.ndarray) -> None:
-        self.tokens = tokens
-        self.offsets = offsets
-        self.book_starts = book_starts
+    tokens: np.ndarray  # int32 (N,)
+    offsets: np.ndarray  # int64 (sentences + 1,)
+    book_starts: np.ndarray  # int64 (books,), the number of the first sentence of each book
 
     @classmethod
     def from_sentences(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -60,14 +61,14 @@ class Callback:
         """Release what `on_start` opened; always called."""
 
 
+@dataclass
 class Validation(Callback):
     """Measures ``valid_accuracy`` every ``training.validate_every`` steps and after the last one.
 
     Training ends when it reaches ``training.stop_at``.
     """
 
-    def __init__(self, validate: Callable[[], float]) -> None:
-        self.validate = validate
+    validate: Callable[[], float]
 
     def on_step(self, training: Training, metrics: Metrics) -> None:
         settings, progress = training.settings, training.progress
@@ -95,11 +96,11 @@ class MetricsFile(Callback):
         append_lines(training.folder.metrics, [metrics])
 
 
+@dataclass
 class Checkpoints(Callback):
     """Saves every ``training.checkpoint_every`` steps, when asked to stop, and at the end."""
 
-    def __init__(self, should_stop: Callable[[], bool]) -> None:
-        self.should_stop = should_stop
+    should_stop: Callable[[], bool]
 
     def on_step(self, training: Training, metrics: Metrics) -> None:
         stop = self.should_stop()
@@ -112,11 +113,11 @@ class Checkpoints(Callback):
         training.save()
 
 
+@dataclass
 class TrackerLog(Callback):
     """Sends the metrics of every tenth step to an experiment tracker."""
 
-    def __init__(self, log: Callable[[Metrics, int], None]) -> None:
-        self.log = log
+    log: Callable[[Metrics, int], None]
 
     def on_step(self, training: Training, metrics: Metrics) -> None:
         if training.progress.step % LOGGED_STEPS == 0:

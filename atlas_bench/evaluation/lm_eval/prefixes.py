@@ -8,7 +8,7 @@ all that a model keeps of the past. The copy of a recurrent state is small for a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from itertools import groupby, pairwise
 from typing import Any
 
@@ -47,25 +47,17 @@ class PartlyRead:
 Group = tuple[int, int]  # first and end of a range of the sorted texts
 
 
+@dataclass
 class PrefixReader:
-    """Reads texts up to where they differ. ``tokens_read`` counts the tokens given to the model.
+    """Reads texts up to where they differ."""
 
-    ``batch_tokens``: tokens read at once, at least one text; ``batch_rows``: texts at once.
-    ``shared=False`` reads every text from its start.
-    """
-
-    def __init__(
-        self,
-        model: LanguageModel,
-        *,
-        prefill_chunk: int,
-        batch_tokens: int,
-        batch_rows: int | None = None,
-        shared: bool = True,
-    ) -> None:
-        self.model, self.prefill_chunk, self.shared = model, prefill_chunk, shared
-        self.batch_tokens, self.batch_rows = batch_tokens, batch_rows
-        self.tokens_read = 0
+    model: LanguageModel
+    _: KW_ONLY
+    prefill_chunk: int  # tokens of a text read at once
+    batch_tokens: int  # tokens of a batch, at least one text
+    batch_rows: int | None = None  # texts of a batch
+    shared: bool = True  # False: every text is read from its start
+    tokens_read: int = 0  # tokens given to the model so far
 
     def read_prefixes(self, texts: Iterable[Text], *, equal: bool) -> Iterator[PartlyRead]:
         """Every text once, in batches; at least its last token is still to be read.
