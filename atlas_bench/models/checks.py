@@ -21,13 +21,10 @@ def check_settings(model: ModelSettings, scale: ScaleSettings) -> None:
         check_choice("model.mixers", mixer, MIXERS)
     for name, heads in (("heads", scale.heads), ("memory_heads", scale.memory_heads)):
         if heads is not None and scale.width % heads:
+            divisors = [d for d in range(1, scale.width + 1) if scale.width % d == 0]
             raise ValueError(
                 f"scale.{name}={heads} does not divide scale.width={scale.width}; "
-                f"use one of {', '.join(map(str, _divisors(scale.width)))}"
+                f"use one of {', '.join(map(str, divisors[:8]))}"
             )
     for mixer in dict.fromkeys(model.mixers):
         mixer_class(mixer).check(model, scale)
-
-
-def _divisors(number: int) -> list[int]:
-    return [d for d in range(1, number + 1) if number % d == 0][:8]

@@ -12,7 +12,7 @@ import bisect
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -74,6 +74,7 @@ class LocalDocuments:
         return self._passes[number]
 
 
+@dataclass
 class StreamedDocuments:
     """A set in its own order, read once and kept on disk as tokens in blocks of documents.
 
@@ -82,24 +83,19 @@ class StreamedDocuments:
     if the vocabulary has more than 65,536. After its end the set begins again.
     """
 
-    def __init__(
-        self,
-        texts: Callable[[int], Iterator[str]],
-        tokenizer: Tokenizer,
-        folder: Path,
-        *,
-        skipped: int,
-        block: int,
-    ) -> None:
-        """``texts(n)``: the documents from number n on. The first ``skipped`` are not part of the
-        stream; a file has ``block`` documents."""
-        self._texts, self._tokenizer, self._folder = texts, tokenizer, folder
-        self._skipped, self._block = skipped, block
+    texts: Callable[[int], Iterator[str]]  # the documents from a number on
+    tokenizer: Tokenizer
+    folder: Path
+    _: KW_ONLY
+    skipped: int  # documents at the start of the set that are not part of the stream
+    block: int  # documents in a file
+    mixed_tokens: int = 2**20  # as for LocalDocuments
+
+    def __post_init__(self) -> None:
         self._blocks: list[np.ndarray] = []
         self._begins = [0]  # where each block begins, and where the last one ends
         self._whole = False
         self._open: tuple[int, Iterator[str]] | None = None  # the next block's number, and the rest
-        self.mixed_tokens = 2**20
 
     def take(self, first: int, count: int) -> np.ndarray:
         """Tokens ``first`` to ``first + count - 1`` of the endless stream, int32.
@@ -119,27 +115,27 @@ class StreamedDocuments:
 
     def _append(self) -> None:
         number = len(self._blocks)
-        path = self._folder / f"{number:06d}.npy"
+        path = self.folder / f"{number:06d}.npy"
         if not path.is_file():
             self._read(number, path)
         tokens = np.load(path, mmap_mode="r")
         self._blocks.append(tokens)
         self._begins.append(self._begins[-1] + len(tokens))
-        self._whole = np.count_nonzero(tokens == self._tokenizer.end_id) < self._block
+        self._whole = np.count_nonzero(tokens == self.tokenizer.end_id) < self.block
         if self._begins[-1] == 0:
             raise CorpusError(
-                f"text.dataset: it has no more than the {self._skipped} documents that are held out"
+                f"text.dataset: it has no more than the {self.skipped} documents that are held out"
             )
 
     def _read(self, number: int, path: Path) -> None:
         at, texts = self._open or (None, None)
         if at != number:
-            texts = self._texts(self._skipped + number * self._block)
+            texts = self.texts(self.skipped + number * self.block)
         self._open = None  # after an error the iterator ends, as if the set ended here
-        read = list(islice(texts, self._block))
+        read = list(islice(texts, self.block))
         self._open = number + 1, texts
-        tokens = document_tokens(self._tokenizer, read)
-        small = self._tokenizer.vocab_size <= 2**16
+        tokens = document_tokens(self.tokenizer, read)
+        small = self.tokenizer.vocab_size <= 2**16
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.save(file, tokens.astype(np.uint16 if small else np.int32))
 

@@ -15,7 +15,6 @@ def load(
     checkpoint: str | None = None,
     pretrained: str | None = None,
     context_tokens: int = CONTEXT_TOKENS,
-    answer_tokens: int = ANSWER_TOKENS,
     **metadata: Any,
 ) -> Any:
     """The hub's data set ``path`` with every context cut to a window in tokens of the model.
@@ -27,7 +26,7 @@ def load(
     import datasets
 
     encoder = _encoder(tokenizer, checkpoint, pretrained)
-    tokens = context_tokens - answer_tokens
+    tokens = context_tokens - ANSWER_TOKENS
 
     def cut(document: dict[str, Any]) -> dict[str, Any]:
         return {"context": window(document["context"], document["answers"], encoder, tokens)}
