@@ -10,14 +10,13 @@ segment so far.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from atlas_bench.models.attention import Attention, AttentionState, attend_where, rotate
-from atlas_bench.models.mixer import Mixer, TrainingStage
+from atlas_bench.models.mixer import Mixer
 from atlas_bench.models.neural_memory import NeuralMemory, NeuralMemoryState
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
 
@@ -42,28 +41,11 @@ class _Hybrid(Mixer):
         self.memory = NeuralMemory(model, scale, inner=True)
         self.out = nn.Linear(scale.width, scale.width, bias=False)
 
-    def initialise(self) -> None:
-        self.memory.initialise()
-
     def init_state(self, batch: int) -> HybridState:
         return HybridState(self.attention.init_state(batch), self.memory.init_state(batch))
 
     def state_bytes(self, batch: int, length: int) -> int:
         return self.attention.state_bytes(batch, length) + self.memory.state_bytes(batch, length)
-
-    def enter_stage(self, stage: TrainingStage | None) -> None:
-        self.memory.enter_stage(stage)
-
-    @property
-    def observed(self) -> Mapping[str, Tensor]:
-        return self.memory.observed
-
-    @observed.setter
-    def observed(self, gates: Mapping[str, Tensor]) -> None:
-        self.memory.observed = gates
-
-    def auxiliary_losses(self) -> dict[str, Tensor]:
-        return self.memory.auxiliary_losses()
 
     def metrics(self, state: HybridState | MemoryAsContextState | None) -> dict[str, Tensor]:
         return self.memory.metrics(None if state is None else state.memory)
@@ -154,7 +136,8 @@ class MemoryAsContext(_Hybrid):
             outputs.append(y)
             gates.append(self.memory.observed)
             place = 0
-        self.observed = {name: torch.cat([part[name] for part in gates], 1) for name in gates[0]}
+        whole = {name: torch.cat([part[name] for part in gates], 1) for name in gates[0]}
+        self.memory.observed = whole
         return self.out(torch.cat(outputs, 1)), state
 
     def _part(

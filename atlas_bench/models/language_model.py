@@ -61,8 +61,7 @@ class Block(nn.Module):
         return x, state
 
     def initialise(self, layers: int) -> None:
-        """The mixer's own start; residual branches of ``layers`` layers start small (GPT-2)."""
-        self.mixer.initialise()
+        """Residual branches of ``layers`` layers start small (GPT-2)."""
         last_maps = [self.mixer.out]
         if self.feed_forward is not None:
             last_maps.append(self.feed_forward.down)
@@ -97,6 +96,8 @@ class LanguageModel(nn.Module):
         if not scale.tie_embeddings:
             self.head = nn.Linear(scale.width, vocab_size, bias=False)
         self.apply(_initialise)
+        for mixer in self.all_mixers():
+            mixer.initialise()
         for block in self.blocks:
             block.initialise(scale.layers)
 
@@ -104,6 +105,10 @@ class LanguageModel(nn.Module):
     def mixers(self) -> list[Mixer]:
         """One mixer per layer."""
         return [block.mixer for block in self.blocks]
+
+    def all_mixers(self) -> list[Mixer]:
+        """The mixers of all layers, and those inside them."""
+        return [module for module in self.modules() if isinstance(module, Mixer)]
 
     def init_state(self, batch: int) -> ModelState:
         """The state before the first token."""
@@ -161,12 +166,12 @@ class LanguageModel(nn.Module):
 
     def enter_stage(self, stage: TrainingStage | None) -> None:
         """Tell every mixer the stage of the steps to come; None when training is over."""
-        for mixer in self.mixers:
+        for mixer in self.all_mixers():
             mixer.enter_stage(stage)
 
     def auxiliary_losses(self) -> dict[str, Tensor]:
-        """What the mixers add to the loss of the last forward: means over the layers that do."""
-        return _means(mixer.auxiliary_losses() for mixer in self.mixers)
+        """What the mixers add to the loss of the last forward: means over those that do."""
+        return _means(mixer.auxiliary_losses() for mixer in self.all_mixers())
 
     @torch.no_grad()
     def metrics(self, state: ModelState | None) -> dict[str, Tensor]:

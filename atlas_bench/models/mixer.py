@@ -47,6 +47,7 @@ class Mixer(nn.Module, ABC):
     ``out`` is the last linear map; the model scales its initial weights down with the depth.
     ``observed`` holds what `auxiliary_losses` and `metrics` need of the last forward: one tensor
     (B, T, ...) per name. Whoever calls a mixer on parts of a batch puts the parts together there.
+    The model calls `initialise`, `enter_stage` and `auxiliary_losses` of mixers inside a mixer too.
     """
 
     out: nn.Linear

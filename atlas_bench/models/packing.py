@@ -34,7 +34,7 @@ def packed_forward(
     that reads in pieces. In training mode each mixer's ``observed`` is that of the whole rows.
     """
     forward = forward or model
-    flat = tokens.flatten()
+    flat, mixers = tokens.flatten(), model.all_mixers()
     hidden, places = [], []
     observed: list[list[dict[str, Tensor]]] = []  # by group and layer
     for first, lengths in part_groups(starts):
@@ -48,15 +48,13 @@ def packed_forward(
         hidden.append(group_hidden[kept])
         places.append(place_NL[inside])
         if model.training:
-            observed.append(
-                [{n: x[kept] for n, x in mixer.observed.items()} for mixer in model.mixers]
-            )
+            observed.append([{n: x[kept] for n, x in mixer.observed.items()} for mixer in mixers])
     order = torch.from_numpy(np.argsort(np.concatenate(places))).to(flat.device)
 
     def in_rows(parts: list[Tensor]) -> Tensor:
         return torch.cat(parts)[order].unflatten(0, tokens.shape)
 
-    for mixer, groups in zip(model.mixers, zip(*observed, strict=True), strict=False):
+    for mixer, groups in zip(mixers, zip(*observed, strict=True), strict=False):
         if groups[0]:
             mixer.observed = {name: in_rows([g[name] for g in groups]) for name in groups[0]}
     return in_rows(hidden)

@@ -37,7 +37,7 @@ def alone(model: LanguageModel) -> tuple[torch.Tensor, list]:
         parts = []
         for begin, end in zip(cuts, cuts[1:], strict=False):
             parts.append(model(tokens()[row : row + 1, begin:end])[0])
-            gates.append((end - begin, [mixer.observed for mixer in model.mixers]))
+            gates.append((end - begin, [mixer.observed for mixer in model.all_mixers()]))
         rows.append(torch.cat(parts, 1))
     return torch.cat(rows), gates
 
@@ -59,7 +59,7 @@ def test_every_document_is_read_as_if_it_stood_alone(name: str) -> None:
     expected = gradients(model, hidden_alone)
     packed = packed_forward(model, tokens(), starts())
     torch.testing.assert_close(packed, hidden_alone, rtol=1e-9, atol=1e-10)
-    for layer, mixer in enumerate(model.mixers):
+    for layer, mixer in enumerate(model.all_mixers()):
         for key, gate in mixer.observed.items():
             one_by_one = torch.cat([each[layer][key][0] for _, each in observed_alone])
             torch.testing.assert_close(gate.flatten(0, 1), one_by_one, rtol=1e-9, atol=1e-10)
@@ -75,7 +75,7 @@ def test_the_price_on_changes_is_of_all_tokens_and_no_padding() -> None:
     _, observed_alone = alone(model)
     mean = 0.0
     for length, gates in observed_alone:
-        for mixer, observed in zip(model.mixers, gates, strict=True):
+        for mixer, observed in zip(model.all_mixers(), gates, strict=True):
             mixer.observed = observed
         mean += length * model.auxiliary_losses()["memory_change"].item() / (ROWS * LENGTH)
     packed_forward(model, tokens(), starts())
