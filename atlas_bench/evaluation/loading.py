@@ -24,11 +24,10 @@ from atlas_bench.text.tokenizer import Tokenizer, load_tokenizer
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in evaluation mode, its tokenizer, and the checkpoint's folder."""
+    """A model in evaluation mode and its tokenizer."""
 
     model: LanguageModel
     tokenizer: Tokenizer
-    source: Path
 
 
 def load_run(path: str | Path) -> Loaded:
@@ -46,7 +45,7 @@ def load_run(path: str | Path) -> Loaded:
             f"the model of {source} cannot be built: {one_line(error)}"
         ) from error
     load_model(source, built)
-    return Loaded(built.eval(), tokenizer, source)
+    return Loaded(built.eval(), tokenizer)
 
 
 def run_tokenizer(path: str | Path) -> Tokenizer:

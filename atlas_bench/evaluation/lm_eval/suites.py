@@ -95,14 +95,10 @@ def _evaluate(
     """lm-eval's results for one of its tasks, and what reading cost."""
     from lm_eval.evaluator import evaluate
 
+    tasks = {"tasks": {lm_eval_task.task_name: lm_eval_task}}
     meter, before = Meter(context.device), lm.tokens_read
-    with _quiet():
-        results = evaluate(
-            lm,
-            {"tasks": {lm_eval_task.task_name: lm_eval_task}},
-            limit=limit,
-            bootstrap_iters=0,  # intervals are ours
-        )
+    with _quiet():  # the record's intervals are ours
+        results = evaluate(lm, tasks, limit=limit, bootstrap_iters=0)
     return results, meter.cost(lm.tokens_read - before)
 
 

@@ -164,7 +164,7 @@ class TrainedModel(Learner):
                     f"trained with ({trained_with.name} of {trained_with.vocab_size} tokens)"
                 )
         return AtlasBenchLM(
-            Loaded(self.model, task.tokenizer, self.source),
+            Loaded(self.model, task.tokenizer),
             batch_tokens=hardware.batch_tokens,
             prefill_chunk=hardware.prefill_chunk,
             max_length=task.settings.max_length,
