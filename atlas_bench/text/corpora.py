@@ -23,7 +23,7 @@ STREAM = "stream"  # of text/documents.py, for sets that are too large to load a
 HELD_OUT_EVERY = 8  # one book in eight is for the test: contexts of 128k tokens rarely repeat
 
 HUB_NAME = "emozilla/pg19"  # parquet mirror; `datasets` >= 4 refuses the script sets
-HUB_BOOKS = 200  # the default number of books: about 80 MB of the training split's 11 GB
+HUB_BOOKS = 200  # the first books: about 80 MB of the training split's 11 GB
 
 # A full stop after one of these does not end a sentence.
 ABBREVIATIONS = frozenset(
@@ -65,13 +65,11 @@ def load_corpus(
     *,
     folder: str | Path | None = None,
     split: str = "train",
-    max_books: int | None = None,
 ) -> Corpus:
     """The ``train`` or ``test`` books of a source, always in the same order.
 
-    ``folder`` is for ``source="folder"``. ``max_books`` limits the number of books (from the hub
-    200 by default). PG-19 has a test split of its own; the other sources hold out every eighth
-    book, or with fewer than eight books the last eighth of each.
+    ``folder`` is for ``source="folder"``. PG-19 has a test split of its own; the other sources hold
+    out every eighth book, or with fewer than eight books the last eighth of each.
 
     Raises CorpusError (a ValueError) that names the key for a source that only task=lm reads, a
     missing or empty folder, or a download that failed.
@@ -81,10 +79,9 @@ def load_corpus(
             f"text.source: stream is read by task=lm only; choose one of {', '.join(SOURCES)}"
         )
     if source == "hub":
-        return _hub_corpus(split, HUB_BOOKS if max_books is None else max_books)
+        return _hub_corpus(split)
     corpus = _embedded_corpus() if source == "embedded" else _folder_corpus(folder)
-    books = _train_or_test(corpus.books, split)[:max_books]
-    return Corpus(f"{corpus.note}, {split} part", books)
+    return Corpus(f"{corpus.note}, {split} part", _train_or_test(corpus.books, split))
 
 
 def split_training(corpus: Corpus) -> tuple[Corpus, Corpus]:
@@ -204,13 +201,13 @@ def _folder_corpus(folder: str | Path | None) -> Corpus:
     return Corpus(f"folder: {path.name}, {len(books)} files", books)
 
 
-def _hub_corpus(split: str, max_books: int) -> Corpus:
+def _hub_corpus(split: str) -> Corpus:
     rows = stream_rows(
         HUB_NAME, key="text.source", label=f"{HUB_NAME} from the Hugging Face hub", split=split
     )
     books = tuple(
         Book(str(row.get("short_book_title", number)), row["text"])
-        for number, row in enumerate(islice(rows, max_books))
+        for number, row in enumerate(islice(rows, HUB_BOOKS))
     )
     return Corpus(f"hub: {HUB_NAME}, {split} split, {len(books)} books", books)
 

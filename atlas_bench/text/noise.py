@@ -63,9 +63,8 @@ class NoisePool:
         tokenizer: Tokenizer,
         *,
         min_tokens: int = MIN_SENTENCE_TOKENS,
-        max_tokens: int | None = None,
     ) -> NoisePool:
-        """Tokenise each sentence with a leading space; leave out those outside the two lengths.
+        """Tokenise each sentence with a leading space; leave out those that are shorter.
 
         Raises ValueError if no sentence is left.
         """
@@ -76,14 +75,14 @@ class NoisePool:
             for begin in range(0, len(book), _BATCH):
                 texts = [" " + sentence for sentence in book[begin : begin + _BATCH]]
                 for ids in tokenizer.encode_batch(texts):
-                    if len(ids) >= min_tokens and (max_tokens is None or len(ids) <= max_tokens):
+                    if len(ids) >= min_tokens:
                         pieces.append(np.array(ids, dtype=np.int32))
             if len(pieces) > first:
                 book_starts.append(first)
         if not pieces:
             raise ValueError(
                 "text.source: the text holds no sentence of the allowed length "
-                f"({min_tokens} tokens or more{f', at most {max_tokens}' if max_tokens else ''})"
+                f"({min_tokens} tokens or more)"
             )
         offsets = np.cumsum([0, *map(len, pieces)], dtype=np.int64)
         return cls(np.concatenate(pieces), offsets, np.array(book_starts, dtype=np.int64))
