@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -98,6 +98,14 @@ def test_attention_beside_a_memory_keeps_its_window_when_states_are_matched() ->
     assert build_model(both, SCALE, vocab_size=32, seed=0).mixers[1].window == 5
     windows = [m.window for m in build_model(alone, SCALE, vocab_size=32, seed=0).mixers]
     assert windows == [9, 9]  # 8 keys and 8 values of the past, 16 numbers each
+
+
+def test_memory_as_context_alone_leaves_out_the_convolution_of_the_scale() -> None:
+    scale = replace(SCALE, attention_convolution=True)
+    settings = ModelSettings(mixers=["attention", "memory_as_context"], match="none")
+    attention, hybrid = build_model(settings, scale, vocab_size=32, seed=0).mixers
+    assert attention.convolution is not None
+    assert hybrid.attention.convolution is None
 
 
 def test_a_new_mixer_checks_its_own_settings(settings: ModelSettings) -> None:
