@@ -6,7 +6,7 @@ columns of a weight, R remembered tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -205,25 +205,6 @@ class MemoryState:
         named = [tensor for group in groups for _, tensor in sorted(group.items())]
         optional = (self.applied, self.applied_momentum, self.retained)
         return named + [tensor for tensor in optional if tensor is not None]
-
-    def detach(self) -> MemoryState:
-        """The same values, cut from the graph that made them."""
-
-        def cut(group: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {name: tensor.detach() for name, tensor in group.items()}
-
-        return replace(
-            self,
-            weights=cut(self.weights),
-            momentum=cut(self.momentum),
-            chunk_start_weights=cut(self.chunk_start_weights),
-            recent=cut(self.recent),
-            applied=None if self.applied is None else self.applied.detach(),
-            applied_momentum=(
-                None if self.applied_momentum is None else self.applied_momentum.detach()
-            ),
-            retained=None if self.retained is None else self.retained.detach(),
-        )
 
     @property
     def bytes(self) -> int:
