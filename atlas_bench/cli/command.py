@@ -9,10 +9,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from atlas_bench.cli.checkpoint_overrides import overrides_of_checkpoint
-from atlas_bench.cli.compose import HydraFacts, compose, compose_settings, parse_overrides
+from atlas_bench.cli.compose import (
+    compose,
+    compose_settings,
+    parse_overrides,
+    use_saved_model,
+)
 from atlas_bench.cli.experiments import with_budget
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.naming import nearest
@@ -57,10 +62,10 @@ class Command:
 
     flags: list[str]  # with their values
     words: list[str]  # its own overrides
-    added: list[str]  # overrides for checkpoint
+    added: list[str]  # the override for the model and scale of checkpoint
     overrides: list[Override]  # both, and those of hydra.sweeper.params
     config: DictConfig  # of the first job
-    facts: HydraFacts
+    hydra: DictConfig  # Hydra's part of the config
     is_sweep: bool
 
     @property
@@ -68,30 +73,25 @@ class Command:
         """The words for Hydra."""
         return [*self.flags, *self.words, *self.added]
 
+    @property
+    def trials(self) -> int | None:
+        """The number of jobs of an optimizer, which draws them as it goes."""
+        return self.hydra.sweeper.get("n_trials")
+
     @cached_property
     def settings(self) -> RunSettings:
         """The settings of the first job. Raises ConfigError if they are wrong."""
         return to_settings(self.config)
 
     def jobs(self) -> list[list[str]] | list[None]:
-        """The overrides of a sweep's jobs; None where an optimizer draws them as it goes."""
-        trials = self.facts.trials
-        return jobs_of_grid(self.overrides) if trials is None else [None] * trials
+        """The overrides of a sweep's jobs; None where an optimizer draws them."""
+        return jobs_of_grid(self.overrides) if self.trials is None else [None] * self.trials
 
     def settings_of_jobs(self) -> Iterator[RunSettings]:
         """The settings of each job; the first job's instead of those that an optimizer draws."""
         yield self.settings
         for job in self.jobs()[1:] if self.is_sweep else []:
             yield self.settings if job is None else compose_settings(job)
-
-    def settings_of_models(self) -> Iterator[RunSettings]:
-        """The settings of the first job with each model."""
-        yield self.settings
-        for override in self.overrides:
-            if override.key_or_group == "model":
-                for model in choices(override)[1:]:
-                    others = [each for each in self.overrides if each is not override]
-                    yield compose_settings([*first_job(others), model])
 
     def index(self) -> Index:
         """The index of the sweep before it begins."""
@@ -104,21 +104,21 @@ def read_command(arguments: Sequence[str]) -> Command:
     """Compose the first job of a command. Raises ConfigError in one sentence."""
     flags, words = split_words(with_budget(arguments))
     overrides = parse_overrides(words)
-    added = overrides_of_checkpoint(overrides)
+    added = use_saved_model(overrides)
     overrides += parse_overrides(added)
-    config, facts = compose(first_job(overrides))
-    is_sweep = facts.multirun or not {"--multirun", "-m"}.isdisjoint(flags)
-    if is_sweep and facts.params:
-        lists = parse_overrides([f"{key}={value}" for key, value in facts.params.items()])
+    config, hydra = compose(first_job(overrides))
+    is_sweep = hydra.mode == RunMode.MULTIRUN or not {"--multirun", "-m"}.isdisjoint(flags)
+    if is_sweep and (params := hydra.sweeper.get("params")):
+        lists = parse_overrides([f"{key}={value}" for key, value in params.items()])
         # What the command says of a key replaces its list, as in Hydra's own sweeper.
         overrides = list({each.get_key_element(): each for each in [*lists, *overrides]}.values())
-        config, facts = compose(first_job(overrides))
+        config, hydra = compose(first_job(overrides))
     for override in overrides:
         if override.is_sweep_override() and not is_sweep:
             raise ConfigError(
                 f"{override.input_line} is a list of choices; add -m to run one job for each"
             )
-    return Command(flags, words, added, overrides, config, facts, is_sweep)
+    return Command(flags, words, added, overrides, config, hydra, is_sweep)
 
 
 def first_job(overrides: Sequence[Override]) -> list[str]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.config_loader import ConfigLoader
@@ -16,29 +14,24 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from atlas_bench.artifacts.saved_config import find_config
 from atlas_bench.config.errors import ConfigError
+from atlas_bench.config.identity import as_dict
 from atlas_bench.config.locations import folder_of
 from atlas_bench.config.renamed import rename_message
+from atlas_bench.models.settings import ModelSettings, ScaleSettings
 from atlas_bench.naming import nearest
 from atlas_bench.runs.checks import to_settings
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.tasks.registry import TASKS
 
-
-@dataclass(frozen=True)
-class HydraFacts:
-    """What Hydra's own part of a composed config says about sweeps."""
-
-    multirun: bool  # hydra.mode=MULTIRUN; the flag -m also starts a sweep
-    sweep_folder: Path
-    launcher: str
-    sweeper: str
-    params: dict[str, Any]  # hydra.sweeper.params: lists of choices beside the command's own
-    trials: int | None  # number of jobs of an optimizer, which decides on them as it goes
+# OmegaConf fails with the last three for a key below a null group, Hydra for a group set to null.
+COMPOSE_ERRORS = (
+    HydraException, OmegaConfBaseException, AssertionError, AttributeError, ValueError,
+)  # fmt: skip
 
 
 def register_schema() -> None:
@@ -73,20 +66,49 @@ def parse_overrides(words: Sequence[str]) -> list[Override]:
         raise ConfigError(first_line(error)) from error
 
 
-def compose(overrides: Sequence[str]) -> tuple[DictConfig, HydraFacts]:
-    """The resolved config of one job, and Hydra's facts on sweeps.
+def use_saved_model(overrides: Sequence[Override]) -> list[str]:
+    """The override that makes ``model`` and ``scale`` those of the evaluated checkpoint's run.
+
+    There is none if the command names no checkpoint or a list of them, or if no run's config is
+    found around it. Keys of the command itself replace saved ones. Raises ConfigError if the
+    command names another model or scale than the checkpoint's.
+    """
+    given = {each.key_or_group: each for each in overrides}
+    checkpoint = given.get("checkpoint")
+    if checkpoint is None or checkpoint.is_sweep_override():
+        return []
+    config = find_config(Path(str(checkpoint.value())))
+    if config is None:
+        return []
+    saved = {
+        "model": as_dict(config.settings("model", ModelSettings)),
+        "scale": as_dict(config.settings("scale", ScaleSettings)),
+    }
+    for group, settings in saved.items():
+        if group in given and given[group].value() != settings["name"]:
+            raise ConfigError(
+                f"{given[group].input_line} is not what checkpoint={checkpoint.value()} was "
+                f"trained as, {group}={settings['name']}; leave {group} out"
+            )
+    store = ConfigStore.instance()
+    store.store(group="saved", name="model_and_scale", node=saved, package="_global_")
+    return ["+saved=model_and_scale"]
+
+
+def compose(overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
+    """The resolved config of one job, and Hydra's own part of it, ``hydra``.
 
     Raises ConfigError, one sentence that names the key, what is wrong and what would be right.
     """
     try:
         with _hydra():
             config = hydra.compose("config", list(overrides), return_hydra_config=True)
-            facts = _facts(config.hydra)
+            hydra_config = config.hydra
             with open_dict(config):
                 del config["hydra"]
             OmegaConf.resolve(config)
-            return config, facts
-    except (HydraException, OmegaConfBaseException) as error:
+            return config, hydra_config
+    except COMPOSE_ERRORS as error:
         raise ConfigError(one_sentence(error, overrides)) from error
 
 
@@ -95,22 +117,13 @@ def compose_settings(overrides: Sequence[str]) -> RunSettings:
     return to_settings(compose(overrides)[0])
 
 
-def _facts(config: DictConfig) -> HydraFacts:
-    return HydraFacts(
-        multirun=config.mode == RunMode.MULTIRUN,
-        sweep_folder=Path(config.sweep.dir),
-        launcher=config.runtime.choices["hydra/launcher"],
-        sweeper=config.runtime.choices["hydra/sweeper"],
-        params=dict(config.sweeper.get("params") or {}),
-        trials=config.sweeper.get("n_trials"),
-    )
-
-
 # errors ------------------------------------------------------------------------------------
 
 
 def one_sentence(error: Exception, overrides: Sequence[str]) -> str:
     """One sentence for what Hydra and OmegaConf say in many lines."""
+    if not isinstance(error, (HydraException, OmegaConfBaseException)):
+        return _below_null(overrides) or first_line(error)
     if found := re.search(r"Could not find '([\w/@]+)/([^'/]+)'", str(error)):
         return _unknown_choice(*found.groups())
     cause = error.__cause__ or error
@@ -140,7 +153,20 @@ def _unknown_key(key: str, valid: Sequence[str]) -> str:
     if renamed := rename_message(key):
         return renamed
     hint = nearest(key.rpartition(".")[2], valid)
-    return f"{key} is not a key of the config{hint}; valid are {', '.join(valid)}"
+    names = f"; valid are {', '.join(valid)}" if valid else ""
+    return f"{key} is not a key of the config{hint}{names}"
+
+
+def _below_null(overrides: Sequence[str]) -> str | None:
+    """A sentence on the first override that sets a key of a group that is null."""
+    schema = OmegaConf.structured(RunSettings)
+    for word in overrides:
+        key = word.lstrip("+").replace("={", ".{").split("=")[0]
+        for dot in re.finditer(r"\.", key):
+            group = key[: dot.start()]
+            if OmegaConf.select(schema, group, default="") is None:
+                return f"{word}: {group} is null here and has no keys"
+    return None
 
 
 def first_line(error: BaseException) -> str:

@@ -9,23 +9,24 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf
 
 from atlas_bench import __version__
 from atlas_bench.artifacts.folder import RunFolder
 from atlas_bench.artifacts.records import read_record
-from atlas_bench.cli.command import Command, read_command
-from atlas_bench.cli.compose import one_sentence, register_schema
+from atlas_bench.cli.command import Command, choices, read_command
+from atlas_bench.cli.compose import COMPOSE_ERRORS, one_sentence, register_schema
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.locations import folder_of
+from atlas_bench.models.mixer import MIXERS
+from atlas_bench.models.settings import ModelSettings
 from atlas_bench.naming import cause
 from atlas_bench.runs.checks import check_machine, to_settings
 from atlas_bench.runs.resume import folder_to_resume
@@ -67,9 +68,7 @@ def _do(arguments: Sequence[str]) -> None:
     elif command.settings.mode == "describe":
         from atlas_bench.runs.estimate import describe
 
-        check_models(command)
-        for settings in command.settings_of_jobs():
-            print(describe(settings))
+        print("\n".join([describe(settings) for settings in command.settings_of_jobs()]))
     else:
         added, plan = check(command)
         if plan is not None:
@@ -91,17 +90,21 @@ def _start_hydra(arguments: Sequence[str]) -> None:
 def check(command: Command) -> tuple[list[str], Plan | None]:
     """Check a command that runs: overrides that name its folder, and the plan of a sweep.
 
-    Raises ConfigError in one sentence.
+    Raises ConfigError in one sentence. Every job checks itself again, so jobs that a launcher
+    sends to other machines are not compared with this one.
     """
-    settings, facts = command.settings, command.facts
-    check_models(command)
+    settings, hydra = command.settings, command.hydra
+    if hydra.runtime.choices["hydra/launcher"] == "basic":
+        check_machine(settings)
+        for model in _other_models(command):
+            check_machine(replace(settings, model=model))
     if command.is_sweep:
-        if facts.trials is not None and not settings.validation_samples:
+        if command.trials is not None and not settings.validation_samples:
             raise ConfigError(
-                f"hydra/sweeper={facts.sweeper} looks for the best score on validation samples; "
-                f"set validation_samples to 1 or more"
+                f"hydra/sweeper={hydra.runtime.choices['hydra/sweeper']} looks for the best score "
+                f"on validation samples; set validation_samples to 1 or more"
             )
-        plan = plan_sweep(command.index(), settings, facts.sweep_folder)
+        plan = plan_sweep(command.index(), settings, Path(hydra.sweep.dir))
         return [f"hydra.sweep.dir={_quoted(plan.folder)}"], plan
     if settings.resume is False:
         return [], None
@@ -112,14 +115,18 @@ def check(command: Command) -> tuple[list[str], Plan | None]:
     return [f"hydra.run.dir={_quoted(folder)}"], None
 
 
-def check_models(command: Command) -> None:
-    """Check the first job with each model, also whether this machine can run it.
+def _other_models(command: Command) -> Iterator[ModelSettings]:
+    """Name and mixers of the presets of a sweep after the first: to compose each takes a second.
 
-    Jobs that a launcher sends to other machines are left out; every job checks itself again.
+    A preset that is unknown, or that names no mixers of its own, is left to its job.
     """
-    if command.facts.launcher == "basic":
-        for settings in command.settings_of_models():
-            check_machine(settings)
+    lists = {each.key_or_group: each for each in command.overrides}
+    if "model" in lists and "model.mixers" not in lists:
+        for word in choices(lists["model"])[1:]:
+            name = word.partition("=")[2]
+            preset = folder_of("conf") / "model" / f"{name}.yaml"
+            mixers = OmegaConf.load(preset).get("mixers", []) if preset.is_file() else []
+            yield ModelSettings(name, [each for each in mixers if each in MIXERS])
 
 
 def _quoted(path: Path) -> str:
@@ -158,8 +165,8 @@ def _run(settings: RunSettings, folder: Path) -> None:
 def _sweep_job(config: DictConfig, folder: RunFolder) -> float | None:
     try:
         settings = to_settings(config)
-    except ConfigError:
-        settings = None
+    except ConfigError as error:
+        settings, mistake = None, error
     facts = HydraConfig.get()
     job = JobStart(
         number=int(facts.job.num),
@@ -171,7 +178,8 @@ def _sweep_job(config: DictConfig, folder: RunFolder) -> float | None:
     )
 
     def work() -> None:
-        settings = to_settings(config)
+        if settings is None:
+            raise mistake
         settings.logger.group = settings.logger.group or job.sweep.name
         if folder.config.is_file():
             settings.resume = str(folder)
@@ -191,11 +199,12 @@ def _sweep(command: Command, plan: Plan, arguments: Sequence[str]) -> int:
     exit_code = 1
     try:
         _start_hydra(arguments)
-    except (HydraException, OmegaConfBaseException) as error:
-        if plan.created and not any(job.folder for job in refresh_index(plan.folder).jobs):
+    except Exception as error:
+        started = any(job.folder for job in refresh_index(plan.folder).jobs)
+        if isinstance(error, COMPOSE_ERRORS) and not started:
             plan.undo()
-        raise ConfigError(one_sentence(error, arguments)) from error
-    except Exception as error:  # a launcher's: one of its processes died, or all draws failed
+            raise ConfigError(one_sentence(error, arguments)) from error
+        # A launcher's: one of its processes died, or all draws failed.
         print(f"atlas-bench: the sweep ended early: {cause(error)}", file=sys.stderr)
     except KeyboardInterrupt:
         exit_code = 128 + signal.SIGINT
@@ -211,7 +220,7 @@ def _sweep(command: Command, plan: Plan, arguments: Sequence[str]) -> int:
     if len(done) == len(index.jobs):
         return 0
     left = len(index.jobs) - len(done) - len(failed)
-    retries = command.facts.trials is None
+    retries = command.trials is None
     does = "does them and no others" if retries else "does those left, no draw that failed"
     print(
         f"atlas-bench: {len(failed)} failed and {left} left; the same command with resume=true "

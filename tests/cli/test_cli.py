@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import hydra
 import pytest
 import torch
+from hydra.types import RunMode
 from in_process import atlas_bench
 from presets import NEED_GPU
 from tiny_sweeps import installed
@@ -34,6 +36,13 @@ BAD = [
     (["task=babylong"], "task=babylong", "did you mean babilong?"),
     (["training.tokens=many"], "training.tokens=many", "Integer"),
     (["seed=[1]"], "seed=[1]", "Integer"),
+    (["model.hub.x=1"], "model.hub.x=1", "model.hub is null"),
+    (["+model.hub.dtype=auto"], "+model.hub.dtype=auto", "model.hub is null"),
+    (["model.hub={dtype:auto}"], "model.hub={dtype:auto}", "model.hub is null"),
+    (["training.epochs.x=1"], "training.epochs", "could not be converted to Float"),
+    (["resume.x=1"], "resume.x is not a key", "of the config"),
+    (["model=null"], "group override", "string"),
+    (["-m", "model=hf,atlas", "model.hub.dtype=auto", "mode=eval"], "model.hub is null", "dtype"),
     (["mode=trian"], "mode=trian is not one of train, eval, train_eval", "did you mean train?"),
     (["task.subtasks=[qa21]"], "task.subtasks=qa21", "qa1"),
     (["task.lengths=[100]"], "task.lengths", "300"),
@@ -229,6 +238,20 @@ def test_a_sweep_is_checked_before_it_starts(
             assert check([*sweep, "hardware=slurm"])[1] is not None
 
 
+def test_a_sweep_over_models_composes_its_config_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    composed, original = [], hydra.compose
+    monkeypatch.setattr(
+        hydra,
+        "compose",
+        lambda *words, **options: composed.append(words) or original(*words, **options),
+    )
+    assert check(["-m", "model=atlas,titans,transformer"])[1] is not None
+    assert len(composed) == 1
+
+
 @pytest.mark.parametrize(
     ("word", "package"),
     [
@@ -260,9 +283,10 @@ def test_every_grid_composes_with_a_model_it_suits(path: Path) -> None:
         pytest.skip("hydra_optuna_sweeper is not installed: pip install 'atlas-bench[sweep]'")
     task = path.stem if path.stem in ("mad", "mqar") else "babilong"
     words = [f"sweep={path.stem}", f"task={task}"]
-    _, facts = compose(words)
-    assert facts.multirun
-    for override in parse_overrides([f"{key}={value}" for key, value in facts.params.items()]):
+    _, hydra_config = compose(words)
+    assert hydra_config.mode == RunMode.MULTIRUN
+    lists = [f"{key}={value}" for key, value in hydra_config.sweeper.params.items()]
+    for override in parse_overrides(lists):
         if not override.is_sweep_override() or not override.is_discrete_sweep():
             continue
         for value in override.sweep_string_iterator():

@@ -60,7 +60,7 @@ def test_both_budgets_compose(name: str) -> None:
     for budget in BUDGETS:
         command = read(name, budget)
         settings = command.settings
-        assert command.facts.params, "a table has more than one row"
+        assert command.hydra.sweeper.params, "a table has more than one row"
         assert settings.scale.name in ("tiny", "mad", "zoology_32", "none") or budget == "paper"
         if name in published_names() and name not in ("fig_babilong", "fig_learnability"):
             presets = {row.preset for row in published_table(name).rows} - {""}

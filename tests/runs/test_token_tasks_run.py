@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 import atlas_bench.runs.execute
 import atlas_bench.runs.learners.language_model
 import atlas_bench.runs.show
+from atlas_bench.artifacts.records import read_record
+from atlas_bench.cli.command import read_command
 from atlas_bench.cli.compose import compose_settings
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.runs.settings import RunSettings
@@ -35,6 +38,25 @@ def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
 def read(run: Path) -> tuple[dict, list[dict]]:
     lines = (run / "metrics.jsonl").read_text().splitlines()
     return json.loads((run / "record.json").read_text()), [json.loads(line) for line in lines]
+
+
+def test_a_checkpoint_brings_its_own_model_and_scale(tmp_path: Path) -> None:
+    """Whole, without a preset of their names; the command's own keys come on top."""
+    own = ["model.name=mine", "model.memory.expansion=2", "scale.name=own", "scale.width=32"]
+    trained = settings(*MQAR, *SIZES, "training.epochs=1", *own)
+    atlas_bench.runs.execute.execute(trained, tmp_path)
+    words = [*QUICK, *MQAR[:-1], *SIZES, "mode=eval", f"checkpoint={tmp_path}"]
+    evaluated = read_command(words).settings
+    assert (evaluated.model, evaluated.scale) == (trained.model, trained.scale)
+    assert evaluated.name == "mine-mqar"
+    atlas_bench.runs.execute.execute(evaluated, tmp_path / "again")
+    values = [read_record(each / "record.json").scores for each in (tmp_path, tmp_path / "again")]
+    assert values[0][0].value == values[1][0].value
+    changed = read_command([*words, "scale.layers=1", "model.memory.chunk=64"]).settings
+    assert changed.scale == replace(trained.scale, layers=1)
+    assert changed.model.memory == replace(trained.model.memory, chunk=64)
+    with pytest.raises(ConfigError, match=r"^model=deltanet is not what .*, model=mine; leave"):
+        read_command([*words, "model=deltanet"])
 
 
 def test_mqar_is_trained_for_its_epochs_and_scored(tmp_path: Path) -> None:
