@@ -18,7 +18,6 @@ from atlas_bench.cli.command import read_command
 from atlas_bench.cli.compose import compose_settings
 from atlas_bench.cli.experiments import experiment_names
 from atlas_bench.cli.report import main as report
-from atlas_bench.config.identity import as_dict
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.tasks.registry import TASKS
 
@@ -60,7 +59,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, followed: Path) -> Path:  # 
     run = folder / "NAME"
     run.mkdir()
     settings = compose_settings(["model=titans"])
-    (run / "config.json").write_text(json.dumps(as_dict(settings)))
+    (run / "config.json").write_text(json.dumps(asdict(settings)))
     (folder / "PATH").mkdir()
     for number in range(16):  # every eighth is held out
         text = f"In the beginning of book {number} was the word. " * 200
@@ -171,7 +170,7 @@ def known_keys() -> set[str]:
         return found
 
     hub = compose_settings(["model=hf", "model.name=x", "mode=eval"])
-    found = walk(as_dict(replace(hub)), "") | {"sweep", "experiment"}
+    found = walk(asdict(replace(hub)), "") | {"sweep", "experiment"}
     for entry in TASKS.values():
         found |= walk(asdict(entry()), "task")
     return found | {each.name for each in fields(RunSettings)}

@@ -44,7 +44,7 @@ class SavedConfig:
 
         Raises ConfigError in one sentence that names the file and the key.
         """
-        return from_dict(kind, self.values.get(group), f"{self.file}: {group}")
+        return from_dict(kind, self.values.get(group), f"{self.file}: {group}.")
 
 
 def write_config(file: Path, config: dict[str, Any]) -> None:
@@ -100,9 +100,7 @@ def upgrade(config: dict[str, Any]) -> dict[str, Any]:
 
 def _drop_placeholders(config: dict[str, Any]) -> None:
     """Remove keys of the training that the task it trained on does not have."""
-    source = config.get(
-        "trained_on", config
-    )  # an evaluation's record has its checkpoint's training
+    source = config.get("trained_on", config)  # an evaluation has its checkpoint's training
     (task,) = list(_find(source, ["task"])) or [{}]
     name = task.get("name")
     for stage in _find(config, ["training", "curriculum", "stages[]"]):

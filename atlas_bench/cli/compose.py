@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import hydra
@@ -19,7 +20,6 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from atlas_bench.artifacts.saved_config import find_config
 from atlas_bench.config.errors import ConfigError
-from atlas_bench.config.identity import as_dict
 from atlas_bench.config.locations import folder_of
 from atlas_bench.config.renamed import rename_message
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
@@ -81,8 +81,8 @@ def use_saved_model(overrides: Sequence[Override]) -> list[str]:
     if config is None:
         return []
     saved = {
-        "model": as_dict(config.settings("model", ModelSettings)),
-        "scale": as_dict(config.settings("scale", ScaleSettings)),
+        "model": asdict(config.settings("model", ModelSettings)),
+        "scale": asdict(config.settings("scale", ScaleSettings)),
     }
     for group, settings in saved.items():
         if group in given and given[group].value() != settings["name"]:
@@ -125,7 +125,7 @@ def one_sentence(error: Exception, overrides: Sequence[str]) -> str:
     if not isinstance(error, (HydraException, OmegaConfBaseException)):
         return _below_null(overrides) or first_line(error)
     if found := re.search(r"Could not find '([\w/@]+)/([^'/]+)'", str(error)):
-        return _unknown_choice(*found.groups())
+        return unknown_choice(*found.groups())
     cause = error.__cause__ or error
     key = getattr(cause, "full_key", None) or ""
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and cause.parent_node is not None:
@@ -138,7 +138,8 @@ def one_sentence(error: Exception, overrides: Sequence[str]) -> str:
     return f"{value}: {first_line(cause)}"
 
 
-def _unknown_choice(group: str, choice: str) -> str:
+def unknown_choice(group: str, choice: str) -> str:
+    """A sentence on a choice that a group does not have."""
     if group.startswith("hydra/"):
         return (
             f"{group}={choice} needs a package of the extra for sweeps; "

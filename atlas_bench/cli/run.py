@@ -22,7 +22,7 @@ from atlas_bench import __version__
 from atlas_bench.artifacts.folder import RunFolder
 from atlas_bench.artifacts.records import read_record
 from atlas_bench.cli.command import Command, choices, read_command
-from atlas_bench.cli.compose import COMPOSE_ERRORS, one_sentence, register_schema
+from atlas_bench.cli.compose import COMPOSE_ERRORS, one_sentence, register_schema, unknown_choice
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.locations import folder_of
 from atlas_bench.models.mixer import MIXERS
@@ -118,14 +118,17 @@ def check(command: Command) -> tuple[list[str], Plan | None]:
 def _other_models(command: Command) -> Iterator[ModelSettings]:
     """Name and mixers of the presets of a sweep after the first: to compose each takes a second.
 
-    A preset that is unknown, or that names no mixers of its own, is left to its job.
+    Mixers that a preset takes from another one are left to its job. Raises ConfigError for an
+    unknown preset.
     """
     lists = {each.key_or_group: each for each in command.overrides}
     if "model" in lists and "model.mixers" not in lists:
         for word in choices(lists["model"])[1:]:
             name = word.partition("=")[2]
             preset = folder_of("conf") / "model" / f"{name}.yaml"
-            mixers = OmegaConf.load(preset).get("mixers", []) if preset.is_file() else []
+            if not preset.is_file():
+                raise ConfigError(unknown_choice("model", name))
+            mixers = OmegaConf.load(preset).get("mixers", [])
             yield ModelSettings(name, [each for each in mixers if each in MIXERS])
 
 

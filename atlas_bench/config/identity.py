@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 # A resumed run may differ in these: they say where a run is and logs, not what it computes.
 NOT_IDENTITY = ("resume", "logger", "output_dir")
 
 
-def as_dict(settings: Any) -> dict[str, Any]:
-    """Settings as plain containers, for files and trackers."""
-    return asdict(settings)
+class Difference(NamedTuple):
+    """A dotted key with its values in the two configs."""
+
+    key: str
+    before: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.key} was {self.before} there and is {self.now} here"
 
 
-def first_difference(saved: dict[str, Any], given: dict[str, Any], prefix: str = "") -> str:
-    """A sentence on the first key that decides numbers and differs; "" if there is none."""
+def first_difference(
+    saved: dict[str, Any], given: dict[str, Any], prefix: str = ""
+) -> Difference | None:
+    """The first key that decides numbers and differs."""
     for key in {**given, **saved}:
         if not prefix and key in NOT_IDENTITY:
             continue
@@ -25,5 +32,5 @@ def first_difference(saved: dict[str, Any], given: dict[str, Any], prefix: str =
             if difference := first_difference(before, now, f"{prefix}{key}."):
                 return difference
         elif json.dumps(before, default=str) != json.dumps(now, default=str):
-            return f"{prefix}{key} was {before} there and is {now} here"
-    return ""
+            return Difference(f"{prefix}{key}", before, now)
+    return None

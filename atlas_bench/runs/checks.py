@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from atlas_bench.config.bounds import check_bounds
 from atlas_bench.config.errors import ConfigError
+from atlas_bench.config.identity import first_difference
 from atlas_bench.models.checks import check_settings
 from atlas_bench.models.mixer import unavailable_reason
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
@@ -20,9 +20,9 @@ from atlas_bench.training.settings import TrainingSettings, check_training, with
 
 # The groups of a task that is learnt while it is measured: no model, no scale, no training.
 ONLINE_GROUPS = {
-    "model": ModelSettings(name="none", mixers=[]),
-    "scale": ScaleSettings(name="none"),
-    "training": TrainingSettings(tokens=0),
+    "model": asdict(ModelSettings(name="none", mixers=[])),
+    "scale": asdict(ScaleSettings(name="none")),
+    "training": asdict(TrainingSettings(tokens=0)),
 }
 
 
@@ -112,21 +112,13 @@ def _check_online(settings: RunSettings) -> None:
         if value:
             shown = ",".join(value) if isinstance(value, dict) else value
             raise ConfigError(f"{key}={shown} does not apply to task={name}; leave it out")
-    for group, expected in ONLINE_GROUPS.items():
-        changed = _changed(asdict(getattr(settings, group)), asdict(expected), group)
-        if changed is not None:
-            raise ConfigError(
-                f"{changed} does not apply to task={name}, which trains only the network of "
-                f"task.learner; leave {group} out"
-            )
-
-
-def _changed(ours: Any, expected: Any, key: str) -> str | None:
-    """The first key whose value differs from the expected one, as an override."""
-    if not isinstance(ours, dict) or not isinstance(expected, dict):
-        return None if ours == expected else f"{key.removesuffix('.name')}={ours}"
-    found = (_changed(value, expected.get(name), f"{key}.{name}") for name, value in ours.items())
-    return next(filter(None, found), None)
+    given = {group: asdict(getattr(settings, group)) for group in ONLINE_GROUPS}
+    if difference := first_difference(ONLINE_GROUPS, given):
+        key, group = difference.key.removesuffix(".name"), difference.key.partition(".")[0]
+        raise ConfigError(
+            f"{key}={difference.now} does not apply to task={name}, which trains only the network "
+            f"of task.learner; leave {group} out"
+        )
 
 
 def check_machine(settings: RunSettings) -> None:

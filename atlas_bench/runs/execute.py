@@ -5,14 +5,16 @@ from __future__ import annotations
 import datetime
 import signal
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from atlas_bench.artifacts.folder import RunFolder
+from atlas_bench.artifacts.metrics import Metric
 from atlas_bench.artifacts.records import read_record, write_record
 from atlas_bench.artifacts.schema import Record, Score, Scores
 from atlas_bench.config.errors import ConfigError
-from atlas_bench.config.identity import as_dict
 from atlas_bench.evaluation.evaluators import evaluate, validate
 from atlas_bench.interrupts import Interrupted, StopSignal
 from atlas_bench.runs.checks import check_machine
@@ -43,12 +45,13 @@ def execute(settings: RunSettings, folder: Path) -> Path:
     length), RunError if training cannot continue, Stopped after a signal.
     """
     check_machine(settings)
+    run = RunFolder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with StopSignal() as stop:
-            _run(settings, RunFolder(folder), stop)
+            _run(settings, run, stop)
     except ConfigError:
-        RunFolder(folder).discard()
+        run.discard()
         raise
     except TrainingError as error:
         raise RunError(str(error)) from error
@@ -58,7 +61,7 @@ def execute(settings: RunSettings, folder: Path) -> Path:
             f"resume={folder}",
             stop.received,
         ) from None
-    return RunFolder(folder).record
+    return run.record
 
 
 def _run(
@@ -66,14 +69,15 @@ def _run(
     folder: RunFolder,
     stop: StopSignal,
     validation: list[Score] | None = None,
+    metrics: Sequence[Metric] = (),
 ) -> Record:
-    """``validation``: the validation scores of the run that this evaluation belongs to."""
+    """``validation`` and ``metrics`` are those of the run that this evaluation belongs to."""
     started, started_at = time.perf_counter(), datetime.datetime.now(datetime.UTC)
     commit = git_commit()  # before anything can change the code
     context, task = prepare(settings, folder, stop)
     learner = context.learner
     context.tracker.start(
-        as_dict(settings),
+        asdict(settings),
         settings.name,
         folder.path,
         group=settings.logger.group,
@@ -94,10 +98,19 @@ def _run(
         if settings.mode != "train":
             scores = evaluate(context, task)
             for name in settings.evaluations:
-                others.append(_evaluation(settings, folder, name, stop, validation))
-        record = make_record(settings, context, task, scores, validation, progress)
-        record.git_commit, record.started_at = commit, started_at.isoformat(timespec="seconds")
-        record.wall_seconds = round(time.perf_counter() - started, 2)
+                others.append(_evaluation(settings, folder, stop, name, validation, task.metrics))
+        record = make_record(
+            settings,
+            context,
+            task,
+            scores,
+            validation,
+            progress,
+            metrics=metrics,
+            git_commit=commit,
+            started_at=started_at.isoformat(timespec="seconds"),
+            wall_seconds=round(time.perf_counter() - started, 2),
+        )
         write_record(record, folder.record)  # written last: a run without it is not finished
     except BaseException:
         context.tracker.close(failed=True)
@@ -108,11 +121,7 @@ def _run(
 
 
 def _evaluation(
-    settings: RunSettings,
-    folder: RunFolder,
-    name: str,
-    stop: StopSignal,
-    validation: list[Score],
+    settings: RunSettings, folder: RunFolder, stop: StopSignal, name: str, *of_the_run: Any
 ) -> Record:
     """One of ``evaluations``: what ``mode=eval checkpoint=RUN task=NAME`` does, in a folder inside
     the run's. A record that an earlier, stopped try left there is kept."""
@@ -131,4 +140,4 @@ def _evaluation(
         name=f"{settings.name}-{name}",
         logger=replace(settings.logger, mode="disabled"),  # the run logs its scores
     )
-    return _run(evaluation, own, stop, validation)
+    return _run(evaluation, own, stop, *of_the_run)

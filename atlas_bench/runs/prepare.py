@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import torch
 
 from atlas_bench.artifacts.folder import RunFolder
 from atlas_bench.artifacts.saved_config import write_config
 from atlas_bench.config.errors import ConfigError
-from atlas_bench.config.identity import as_dict
 from atlas_bench.config.schema import HardwareSettings
 from atlas_bench.console import plain_console
 from atlas_bench.evaluation.context import EvaluationContext
@@ -29,6 +30,9 @@ def prepare(
     learner = learner_for(settings)
     try:
         task = learner.prepare(folder, device)
+        task.protocol()  # reads the text that is held out
+        if settings.mode != "eval" and settings.task.stage and settings.resume is False:
+            task.batch(settings.training.curriculum.stages[0], 0, 1)  # and that to train on
     except ValueError as error:
         raise ConfigError(str(error)) from error
     _claim(settings, folder)
@@ -61,4 +65,4 @@ def _claim(settings: RunSettings, folder: RunFolder) -> None:
                 f"{folder} holds another run; continue that run with resume={folder}, or choose "
                 f"a folder with hydra.run.dir=PATH (a sweep: hydra.sweep.dir=PATH)"
             ) from None
-    write_config(folder.config, as_dict(settings))
+    write_config(folder.config, asdict(settings))

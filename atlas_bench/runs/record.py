@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from atlas_bench.artifacts.metrics import Metric
 from atlas_bench.artifacts.saved_config import training_of_checkpoint
 from atlas_bench.artifacts.schema import Record, Score, Scores
-from atlas_bench.config.identity import as_dict
 from atlas_bench.evaluation.context import EvaluationContext
 from atlas_bench.runs.provenance import device_name, versions
 from atlas_bench.runs.settings import RunSettings
@@ -19,13 +23,18 @@ def make_record(
     scores: Scores,
     validation: list[Score],
     progress: Progress,
+    *,
+    metrics: Sequence[Metric],
+    **provenance: Any,
 ) -> Record:
-    """The record of a finished run, without its commit and times."""
+    """The record of a run that ends. ``metrics`` are those of ``validation``; ``provenance`` is
+    its commit and its times."""
     learner, tokenizer = context.learner, task.tokenizer
-    config = as_dict(settings)
+    config = asdict(settings)
     if settings.mode == "eval":
         config |= training_of_checkpoint(settings.checkpoint)
     scored = {score.metric for score in (*scores.scores, *validation)}
+    declared = {metric.name: metric for metric in (*metrics, *task.metrics)}
     longest = max((score.length_tokens for score in scores.scores), default=0)
     return Record(
         name=settings.name,
@@ -37,8 +46,7 @@ def make_record(
         scores=scores.scores,
         depths=scores.depths,
         validation=validation,
-        metrics=[metric for metric in task.metrics if metric.name in scored],
-        wall_seconds=0.0,
+        metrics=[metric for name, metric in declared.items() if name in scored],
         train_seconds=round(progress.seconds, 2),
         train_tokens=progress.tokens,
         versions=versions(),
@@ -55,7 +63,7 @@ def make_record(
             "train_tokens": progress.tokens,
         },
         config=config,
-        started_at="",
         notes=context.notes,
         state_bytes=learner.state_bytes(longest),
+        **provenance,
     )

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import is_dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from atlas_bench.artifacts.folder import CONFIG_NAME, RunFolder
 from atlas_bench.artifacts.saved_config import SavedConfig, read_config
 from atlas_bench.config.errors import ConfigError
-from atlas_bench.config.identity import as_dict, first_difference
+from atlas_bench.config.identity import Difference, first_difference
 from atlas_bench.config.typed import from_dict
 from atlas_bench.runs.settings import RunSettings
-from atlas_bench.training.settings import TrainingSettings, with_stages
+from atlas_bench.training.settings import with_stages
 
 
 def folder_to_resume(settings: RunSettings) -> Path | None:
@@ -40,43 +40,29 @@ def folder_to_resume(settings: RunSettings) -> Path | None:
     return max(unfinished)[1] if unfinished else None
 
 
-def difference_from_saved(saved: SavedConfig, settings: RunSettings) -> str:
-    """A sentence on the first key of a saved config that makes its run another than the run of
-    ``settings``; "" if they are the same run.
+def difference_from_saved(saved: SavedConfig, settings: RunSettings) -> Difference | None:
+    """The first key of a saved config that makes its run another than the run of ``settings``.
 
-    Raises ConfigError for a saved key that the schema does not have.
+    Keys that are newer than the file have the schema's defaults. Raises ConfigError for a saved key
+    that the schema does not have.
     """
-    return first_difference(_completed(saved, settings), as_dict(settings))
+    given = asdict(settings)
+    # A task of another name has other keys.
+    if difference := first_difference(_task_names(saved.values), _task_names(given)):
+        return difference._replace(key=f"{difference.key}.name")
+    evaluations = {name: type(task)() for name, task in settings.evaluations.items()}
+    schema = RunSettings(task=type(settings.task)(), evaluations=evaluations)
+    completed = from_dict(schema, saved.values, f"{saved.file}: ")
+    try:
+        completed.training = with_stages(completed.training, settings.task)
+    except ValueError as error:
+        raise ConfigError(f"{saved.file}: {error}") from error
+    return first_difference(asdict(completed), given)
 
 
-def _completed(saved: SavedConfig, settings: RunSettings) -> dict[str, Any]:
-    """A saved config with the schema's defaults for keys that are newer than the file."""
-    completed = as_dict(RunSettings())
-    for key, value in saved.values.items():
-        if key not in completed:
-            raise ConfigError(f"{saved.file}: {key} is not a key of the config")
-        completed[key] = _with_defaults(value, getattr(settings, key), f"{saved.file}: {key}")
-    if completed["task"]["name"] == settings.task.name:  # else its stages are of another class
-        training = from_dict(TrainingSettings, completed["training"], f"{saved.file}: training")
-        try:
-            completed["training"] = as_dict(with_stages(training, settings.task))
-        except ValueError as error:
-            raise ConfigError(f"{saved.file}: {error}") from error
-    return completed
-
-
-def _with_defaults(saved: Any, like: Any, where: str) -> Any:
-    """A group, or a mapping of groups, completed by the schema of ``like``.
-
-    A group that has another name has another schema, too, and is left as it is.
-    """
-    if not isinstance(saved, dict):
-        return saved
-    if isinstance(like, dict):
-        return {
-            name: _with_defaults(group, like.get(name), f"{where}.{name}")
-            for name, group in saved.items()
-        }
-    if not is_dataclass(like) or saved.get("name") != getattr(like, "name", None):
-        return saved
-    return as_dict(from_dict(type(like), saved, where))
+def _task_names(config: dict[str, Any]) -> dict[str, Any]:
+    """The name of each task by its dotted key."""
+    evaluations = config.get("evaluations", {})
+    tasks = {"task": config.get("task")}
+    tasks |= {f"evaluations.{name}": task for name, task in evaluations.items()}
+    return {key: task.get("name") for key, task in tasks.items() if isinstance(task, dict)}

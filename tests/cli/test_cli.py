@@ -54,6 +54,8 @@ BAD = [
     (["model.memory.chunk=18"], "model.memory.chunk=18 is not a multiple of", "use 20"),
     (["model.memory.optimizer=moun"], "model.memory.optimizer=moun", "did you mean muon?"),
     (["text.source=folder"], "text.source=folder needs text.folder=PATH", ".txt"),
+    (["text=folder", "text.folder=nowhere"], "text.folder: there is no folder nowhere", ""),
+    (["task=lm", "text=folder", "text.folder=nowhere"], "text.folder: there is no folder", ""),
     (["mode=eval"], "mode=eval needs checkpoint=PATH", "checkpoint"),
     (["checkpoint=x"], "checkpoint=PATH is for mode=eval", "resume=PATH"),
     (["resume=nowhere"], "resume=nowhere is not a run's folder", "config.json"),
@@ -149,7 +151,6 @@ def test_what_else_the_kernels_need() -> None:
     ("overrides", "message"),
     [
         (["mode=eval", "checkpoint=nowhere"], "nowhere is not a checkpoint"),
-        (["text=folder", "text.folder=nowhere"], "text.folder"),
         (["text.tokenizer=nowhere"], "text.tokenizer"),
         (["task.subtasks=[qa2]", "task.lengths=[301]", "mode=train_eval"], "task.lengths"),
         (["model.memory.expansion=40"], "cannot match"),

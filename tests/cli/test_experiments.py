@@ -13,6 +13,8 @@ from presets import NEED_GPU
 
 import atlas_bench.runs.execute
 import atlas_bench.runs.show
+from atlas_bench.artifacts.metrics import PERPLEXITY, Metric
+from atlas_bench.artifacts.records import read_record
 from atlas_bench.cli import run as cli
 from atlas_bench.cli.command import Command, read_command
 from atlas_bench.cli.compose import compose_settings
@@ -27,8 +29,10 @@ from atlas_bench.runs.estimate import PEAK_FLOPS, UTILISATION, Estimate, as_text
 from atlas_bench.runs.learners import learner_for
 from atlas_bench.runs.learners.language_model import extrapolate_layers
 from atlas_bench.runs.settings import RunSettings
+from atlas_bench.tasks.language_modelling import LanguageModellingTask
 from atlas_bench.tasks.learnability.online import OPTIMIZERS
 from atlas_bench.tasks.learnability.targets import TARGETS
+from atlas_bench.tasks.task import MetricValue
 
 # What the papers say of their language models: parameters, tokens, peak rate (2505.23735, Table 7).
 PAPER = {
@@ -323,6 +327,37 @@ def test_a_run_without_all_evaluations_is_not_done(
     values = [[score["value"] for score in each["validation"]] for each in (run, *asked)]
     assert run["validation"][0]["metric"] == "perplexity"
     assert values == [values[0]] * 3
+    # The task that is asked has other metrics; lower perplexity is still better.
+    chosen = [read_record(path) for path in (tmp_path / "record.json", first, second)]
+    assert [each.metric("perplexity") for each in chosen] == [PERPLEXITY] * 3
+    assert {metric["name"] for metric in asked[0]["metrics"]} > {"exact_match", "perplexity"}
+    assert chosen[1].validation_score == chosen[0].validation_score < 0
+
+
+@pytest.mark.usefixtures("_no_plots")
+def test_an_evaluation_is_chosen_by_the_metric_of_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name alone does not tell the direction."""
+    metric = Metric("surprise", unit="nats", higher_is_better=False, interval=None)
+    monkeypatch.setattr(LanguageModellingTask, "metrics", (metric, *LanguageModellingTask.metrics))
+    judge = LanguageModellingTask.judge
+
+    def surprised(task, cell, predictions):
+        loss = MetricValue(cell, metric, float(predictions.loss.mean()), len(predictions.loss))
+        return [loss, *judge(task, cell, predictions)]
+
+    monkeypatch.setattr(LanguageModellingTask, "judge", surprised)
+    words = ["task=lm", "+task@evaluations.one=babilong", "evaluations.one.samples=1"]
+    words += ["evaluations.one.lengths=[0k]", "task.lengths=[1k]", "task.held_out_characters=4000"]
+    atlas_bench.runs.execute.execute(
+        compose_settings([*words, *SMALL, "validation_samples=1"]), tmp_path
+    )
+    run, asked = (
+        read_record(folder / "record.json") for folder in (tmp_path, tmp_path / "evaluations/one")
+    )
+    assert asked.metric("surprise") == metric
+    assert asked.validation_score == run.validation_score < 0
 
 
 def test_a_mistake_in_an_evaluation_names_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,6 @@ import pytest
 from atlas_bench.artifacts.checkpoint import save_checkpoint
 from atlas_bench.artifacts.folder import write_json
 from atlas_bench.cli.compose import compose_settings
-from atlas_bench.config.identity import as_dict
 from atlas_bench.models.build import build_model
 from atlas_bench.tasks.vocabulary import shared_tokenizer
 
@@ -23,5 +23,5 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     vocab_size = shared_tokenizer().vocab_size
     model = build_model(settings.model, settings.scale, vocab_size=vocab_size, seed=0)
     save_checkpoint(folder / "checkpoints", model, None, {"step": 1}, best=True)
-    write_json(folder / "config.json", as_dict(settings))
+    write_json(folder / "config.json", asdict(settings))
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,6 @@ import pytest
 from atlas_bench.artifacts.folder import RunFolder, write_json
 from atlas_bench.artifacts.saved_config import write_config
 from atlas_bench.config.errors import ConfigError
-from atlas_bench.config.identity import as_dict
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
 from atlas_bench.runs.resume import folder_to_resume
 from atlas_bench.runs.settings import RunSettings
@@ -22,7 +22,7 @@ from atlas_bench.training.settings import TrainingSettings, with_stages
 def run(tmp_path: Path) -> RunFolder:
     """A run that was stopped."""
     folder = RunFolder(tmp_path / "outputs/run")
-    write_config(folder.config, as_dict(settings(tmp_path)))
+    write_config(folder.config, asdict(settings(tmp_path)))
     write_json(folder.last_checkpoint, {"directory": "step-1"})
     return folder
 
@@ -68,7 +68,7 @@ def test_a_run_saved_before_a_key_existed_is_resumed(run: RunFolder, tmp_path: P
     edit(run, "validation_samples")
     edit(run, "hardware", "prefill_chunk")
     edit(run, "hardware", "piece_tokens", value=2048)
-    stages = as_dict(settings(tmp_path))["training"]["curriculum"]["stages"]
+    stages = asdict(settings(tmp_path))["training"]["curriculum"]["stages"]
     for stage in stages:
         stage["price"] = stage.pop("penalty_scale")
     edit(run, "training", "curriculum", "stages", value=stages)
@@ -89,6 +89,12 @@ def test_an_unknown_key_is_refused(path: tuple[str, ...], run: RunFolder, tmp_pa
 def test_another_task_is_another_config(run: RunFolder, tmp_path: Path) -> None:
     edit(run, "task", "name", value="mad")
     with pytest.raises(ConfigError, match="task.name was mad there and is babilong here"):
+        folder_to_resume(settings(tmp_path, str(run)))
+
+
+def test_other_evaluations_are_another_config(run: RunFolder, tmp_path: Path) -> None:
+    edit(run, "evaluations", value={"more": {"name": "mad"}})
+    with pytest.raises(ConfigError, match="evaluations.more.name was mad there and is None here"):
         folder_to_resume(settings(tmp_path, str(run)))
 
 

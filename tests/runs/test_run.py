@@ -97,17 +97,30 @@ def test_a_checkpoint_is_evaluated_alike_and_the_report_reads_both(
     )
 
 
-@pytest.mark.parametrize("words", [["mode=eval", "checkpoint=nowhere"], ["text.tokenizer=nowhere"]])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["mode=eval", "checkpoint=nowhere"], "nowhere is not a checkpoint"),
+        (["text.tokenizer=nowhere"], "text.tokenizer: there is no file nowhere"),
+        (["task=lm", "text=folder", "text.folder=nowhere"], "text.folder: there is no folder"),
+        (["task=lm", "text=folder", "text.folder=texts"], "text.source: nothing of the text is"),
+        (["task=lm", "text.source=stream", "text.dataset=./nowhere"], "text.dataset"),
+    ],
+)
 def test_a_command_that_fails_before_its_run_begins_leaves_nothing(
     words: list[str],
+    said: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/short.txt").write_text("No sentence is held out")
     monkeypatch.chdir(tmp_path)
     assert atlas_bench(*words, "logger=none") == 2
-    assert "nowhere" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert said in line
+    assert [path.name for path in tmp_path.iterdir()] == ["texts"]
 
 
 def test_kill_9_and_resume_gives_the_same_loss_to_the_bit(

@@ -9,7 +9,7 @@ import json
 import shutil
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from atlas_bench.cli import sweep as sweep_cli
 from atlas_bench.cli.compose import compose_settings
 from atlas_bench.cli.report import main as report
 from atlas_bench.config.errors import ConfigError
-from atlas_bench.config.identity import as_dict
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.sweeps.index import Index, Job, read_index, start_index
 from atlas_bench.sweeps.job import JobStart, do_job
@@ -257,7 +256,7 @@ def test_a_sweep_of_another_config_is_not_resumed(tmp_path: Path) -> None:
     do_job(job_start(folder), lambda: 1 / 0)
     sweep = Index([], [Job(0, "missing", ["seed=0"])], "")
     assert plan_sweep(sweep, settings, tmp_path / "new").folder == folder
-    write_config(folder / "0-name" / "config.json", as_dict(settings_with(validation_samples=1)))
+    write_config(folder / "0-name" / "config.json", asdict(settings_with(validation_samples=1)))
     assert find_unfinished(sweep, settings) is None
     settings.resume = str(folder)
     said = "another config: validation_samples was 1 there and is 0 here"
@@ -352,7 +351,7 @@ def test_a_record_of_another_config_is_never_taken_for_a_jobs_own(tmp_path: Path
     job = job_start(tmp_path)
 
     def works() -> None:
-        write_config(job.folder.config, as_dict(replace(job.settings, resume=True)))
+        write_config(job.folder.config, asdict(replace(job.settings, resume=True)))
         job.folder.record.write_text("{}")
 
     assert do_job(job, works) is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -43,11 +42,7 @@ class PretrainedModel(Learner):
         self.parameters = count_parameters(self.model.model)
         self.precision = settings.hardware.precision_on(device.type)
         tokenizer = save_tokenizer(self.model.tokenizer, self.name, folder.tokenizer)
-        task = settings.task.make(
-            replace(settings.text, tokenizer=str(tokenizer)),
-            seed=settings.seed,
-            question_every=settings.training.question_every,
-        )
+        task = settings.make_task(tokenizer)
         return task.for_pretrained(
             {part: getattr(settings.model.hub, part) for part in PROMPT_PARTS}
         )

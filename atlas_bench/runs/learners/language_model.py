@@ -67,14 +67,11 @@ class TrainedModel(Learner):
         return {"vocab_size": task.vocabulary_size(self.settings.text), "readout": task.readout}
 
     def prepare(self, folder: RunFolder, device: torch.device) -> Task:
-        settings, text, self.device = self.settings, self.settings.text, device
+        settings, tokenizer, self.device = self.settings, None, device
         if settings.checkpoint is not None:
             self.source = find_checkpoint(Path(settings.checkpoint))
-            if (tokenizer := tokenizer_file(self.source)) is not None:
-                text = replace(text, tokenizer=str(tokenizer))
-        task = settings.task.make(
-            text, seed=settings.seed, question_every=settings.training.question_every
-        )
+            tokenizer = tokenizer_file(self.source)
+        task = settings.make_task(tokenizer)
         self.model = build_model(
             settings.model,
             settings.scale,
@@ -209,8 +206,7 @@ def _known_tokens(settings: RunSettings) -> int:
         return training.tokens
     key = repr((training.epochs, settings.task))
     if key not in _known_counts:
-        task = settings.task.make(settings.text, seed=settings.seed, question_every=1)
-        _known_counts[key] = _with_budget(training, task).tokens
+        _known_counts[key] = _with_budget(training, settings.make_task()).tokens
     return _known_counts[key]
 
 

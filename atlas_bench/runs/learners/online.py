@@ -41,10 +41,8 @@ class OnlineNetworks(Learner):
         return Cost(self.settings.task.length, self.parameters, missing=ONE_STEP_A_TOKEN)
 
     def prepare(self, folder: RunFolder, device: torch.device) -> OnlineTask:
-        self.device, settings = device, self.settings
-        return settings.task.make(
-            settings.text, seed=settings.seed, question_every=settings.training.question_every
-        )
+        self.device = device
+        return self.settings.make_task()
 
     def state_bytes(self, length: int) -> int:
         return self.network.state_bytes(1, length)
