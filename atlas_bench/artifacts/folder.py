@@ -20,7 +20,6 @@ import platform
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,60 +42,23 @@ class UnreadableFile(ConfigError):
     """A file cannot be read; the message is one sentence that names it."""
 
 
-@dataclass(frozen=True)
 class RunFolder:
     """The files of the run in ``path``."""
 
-    path: Path
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config, self.record = path / CONFIG_NAME, path / RECORD_NAME
+        self.metrics, self.predictions = path / METRICS_NAME, path / PREDICTIONS_NAME
+        self.checkpoints = path / "checkpoints"
+        # Names the newest checkpoint; a run without it has nothing to resume.
+        self.last_checkpoint = self.checkpoints / f"{LAST}.json"
+        self.plots = path / "plots"
+        self.tokenizer = path / "tokenizer"  # of a pretrained model
+        self.job, self.job_lock = path / JOB_NAME, path / "job.lock"
+        self.failed = path / FAILED_NAME
 
     def __str__(self) -> str:
         return str(self.path)
-
-    @property
-    def config(self) -> Path:
-        return self.path / CONFIG_NAME
-
-    @property
-    def record(self) -> Path:
-        return self.path / RECORD_NAME
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / METRICS_NAME
-
-    @property
-    def predictions(self) -> Path:
-        return self.path / PREDICTIONS_NAME
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def last_checkpoint(self) -> Path:
-        """The file that names the newest checkpoint; a run without it has nothing to resume."""
-        return self.checkpoints / f"{LAST}.json"
-
-    @property
-    def plots(self) -> Path:
-        return self.path / "plots"
-
-    @property
-    def tokenizer(self) -> Path:
-        """The folder of a pretrained model's tokenizer."""
-        return self.path / "tokenizer"
-
-    @property
-    def job(self) -> Path:
-        return self.path / JOB_NAME
-
-    @property
-    def job_lock(self) -> Path:
-        return self.path / "job.lock"
-
-    @property
-    def failed(self) -> Path:
-        return self.path / FAILED_NAME
 
     @property
     def validation(self) -> RunFolder:

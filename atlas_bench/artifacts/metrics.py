@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -96,10 +95,6 @@ def metric_of_format_1(name: str) -> Metric:
         if name.endswith(ending):
             return lower(name, unit)
     return Metric(name)
-
-
-def metrics_of_format_1(names: Iterable[str]) -> list[Metric]:
-    return [metric_of_format_1(name) for name in dict.fromkeys(names)]
 
 
 def wilson_interval(correct: float, samples: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 from types import UnionType
@@ -22,9 +21,9 @@ from atlas_bench.artifacts.folder import (
     UnreadableFile,
     read_json,
     read_json_if_valid,
-    replacing,
+    write_json,
 )
-from atlas_bench.artifacts.metrics import Metric, metrics_of_format_1
+from atlas_bench.artifacts.metrics import Metric, metric_of_format_1
 from atlas_bench.artifacts.saved_config import upgrade as upgrade_config
 from atlas_bench.artifacts.schema import RECORD_FORMAT, DepthScore, Record, Score
 
@@ -44,12 +43,11 @@ def write_record(record: Record, path: Path) -> None:
     Scores that are not finite become notes. If a validation score is not finite, all of them are
     dropped, because the mean of the others could not be compared with other runs.
     """
-    content = {"format": record.format, **_plain(asdict(_with_finite_scores(record)))}
+    content = {"format": record.format, **asdict(_with_finite_scores(record))}
     del content["path"]
-    with replacing(Path(path)) as temporary:
-        temporary.write_text(
-            json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8"
-        )
+    # What JSON does not have: numpy scalars become numbers, NaN and infinity null, others text.
+    text = json.dumps(content, default=lambda other: getattr(other, "tolist", other.__str__)())
+    write_json(Path(path), json.loads(text, parse_constant=lambda _: None))
 
 
 def _with_finite_scores(record: Record) -> Record:
@@ -67,19 +65,6 @@ def _with_finite_scores(record: Record) -> Record:
         finite["validation"] = []
         notes.append("validation: no scores, because not all of them are finite")
     return replace(record, notes=[*record.notes, *notes], **finite)
-
-
-def _plain(value: Any) -> Any:
-    """JSON types: numpy scalars become numbers, NaN and infinity null, other objects text."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, (str, int, float)) else str(value)
 
 
 # reading -----------------------------------------------------------------------------------
@@ -113,7 +98,8 @@ def _upgrade(record: Record, written_format: int) -> Record:
         raise ValueError(f"its format {written_format} is later than {RECORD_FORMAT}")
     if written_format < 2:
         scores = [*record.scores, *record.validation, *record.depths]
-        record.metrics = metrics_of_format_1(score.metric for score in scores)
+        names = dict.fromkeys(score.metric for score in scores)
+        record.metrics = [metric_of_format_1(name) for name in names]
         record.config = upgrade_config(record.config)
     record.format = RECORD_FORMAT
     return record

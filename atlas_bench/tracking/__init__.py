@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 TRACKERS = {
     "none": "atlas_bench.tracking:NoTracker",
@@ -17,11 +17,12 @@ TRACKERS = {
 }
 
 
-class Tracker(Protocol):
+class Tracker:
     """Logs one run. No method raises: a tracker that fails must not end a run."""
 
-    def __init__(self, mode: str, project: str) -> None:
+    def __init__(self, mode: str = "", project: str = "") -> None:
         """``mode`` and ``project`` are those of the config's logger."""
+        self.mode, self.project = mode, project
 
     def start(
         self,
@@ -51,16 +52,8 @@ class Tracker(Protocol):
         """End the run if there is one; safe to repeat."""
 
 
-class NoTracker:
+class NoTracker(Tracker):
     """Logs nothing."""
-
-    def __init__(self, mode: str = "", project: str = "") -> None:
-        pass
-
-    def start(self, *arguments: Any, **options: Any) -> None:
-        pass
-
-    log = finish = close = start
 
 
 def make_tracker(name: str, *, mode: str, project: str) -> Tracker:

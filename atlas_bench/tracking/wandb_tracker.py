@@ -11,10 +11,13 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 from statistics import mean
 from types import MappingProxyType
 from typing import Any
+
+from atlas_bench.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +29,27 @@ ID_NAME = "wandb_id.txt"
 FOLDER_VARIABLES = {"WANDB_DATA_DIR": "data", "WANDB_CACHE_DIR": "cache"}
 
 
-class WandbTracker:
+def _guarded(method: Callable[..., None]) -> Callable[..., None]:
+    """``method``; if it fails, that is reported once and nothing is logged from there."""
+
+    @wraps(method)
+    def guarded(self: WandbTracker, *arguments: Any, **options: Any) -> None:
+        try:
+            method(self, *arguments, **options)
+        except (Exception, SystemExit) as error:
+            reason = " ".join(f"{type(error).__name__} {error}".split())[:LONGEST_REASON]
+            log.warning(
+                "W&B logging is off from here (%s failed: %s); the run continues and its record "
+                "has the same numbers",
+                method.__name__,
+                reason.rstrip("."),
+            )
+            self._abandon()
+
+    return guarded
+
+
+class WandbTracker(Tracker):
     """Logs one run to W&B.
 
     ``mode``: ``offline`` writes files for a later `wandb sync` and does not use the network,
@@ -34,7 +57,7 @@ class WandbTracker:
     """
 
     def __init__(self, mode: str = "offline", project: str = "atlas-bench") -> None:
-        self.mode, self.project = mode, project
+        super().__init__(mode, project)
         self._run: Any = None
         self._environment: dict[str, str | None] = {}
 
@@ -43,15 +66,15 @@ class WandbTracker:
         """Whether calls still reach W&B."""
         return self._run is not None
 
+    @_guarded
     def start(
         self,
         config: Mapping[str, Any],
         name: str,
         directory: Path,
         *,
-        group: str | None = None,
-        job_type: str | None = None,
         tags: Sequence[str] = (),
+        **sorting: str | None,
     ) -> None:
         """Begin a W&B run whose files go to ``directory``/wandb.
 
@@ -59,40 +82,7 @@ class WandbTracker:
         """
         if self.mode == "disabled" or self.active:
             return
-        sorting = {"group": group, "job_type": job_type, "tags": list(tags)}
-        self._guard("start", lambda: self._start(config, name, Path(directory).resolve(), sorting))
-
-    def log(self, metrics: Mapping[str, Any], step: int) -> None:
-        """Log metrics of a training step; steps must not decrease."""
-        if self.active:
-            self._guard("log", lambda: self._run.log(dict(metrics), step=step))
-
-    def finish(
-        self,
-        record_path: Path,
-        table_rows: Sequence[Mapping[str, Any]],
-        plots: Sequence[Path] = (),
-        facts: Mapping[str, Any] = MappingProxyType({}),
-    ) -> None:
-        """Log the scores as a table and a summary beside ``facts``, the plots, and all of these
-        with the record as one artifact; then close the run."""
-        if self.active:
-            record = Path(record_path)
-            self._guard("finish", lambda: self._log_results(record, table_rows, plots, facts))
-        self.close()
-
-    def close(self, *, failed: bool = False) -> None:
-        """End the W&B run, if there is one, and wandb's service process; safe to repeat."""
-        if self.active:
-            self._guard("close", lambda: self._close(1 if failed else 0))
-
-    def _start(
-        self,
-        config: Mapping[str, Any],
-        name: str,
-        directory: Path,
-        sorting: Mapping[str, Any],
-    ) -> None:
+        directory = Path(directory).resolve()
         directory.mkdir(parents=True, exist_ok=True)
         self._set_environment(directory / "wandb")
         import wandb
@@ -102,6 +92,7 @@ class WandbTracker:
             name=name,
             id=_run_id(directory),
             resume="allow",
+            tags=list(tags),
             **sorting,
             dir=str(directory),
             mode=self.mode,
@@ -109,30 +100,46 @@ class WandbTracker:
             settings=_settings(wandb, offline=self.mode == "offline"),
         )
 
-    def _log_results(
+    @_guarded
+    def log(self, metrics: Mapping[str, Any], step: int) -> None:
+        if self.active:
+            self._run.log(dict(metrics), step=step)
+
+    @_guarded
+    def finish(
         self,
         record_path: Path,
-        rows: Sequence[Mapping[str, Any]],
-        plots: Sequence[Path],
-        facts: Mapping[str, Any],
+        table_rows: Sequence[Mapping[str, Any]],
+        plots: Sequence[Path] = (),
+        facts: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
+        """The scores are a table and a summary; they, the plots and the record are an artifact."""
+        if not self.active:
+            return
         import wandb
 
         results: dict[str, Any] = {path.stem: wandb.Image(str(path)) for path in plots}
         artifact = wandb.Artifact(f"results-{self._run.id}", type="results")
-        if rows:
-            columns = list(rows[0])
-            data = [[row.get(column) for column in columns] for row in rows]
+        if table_rows:
+            columns = list(table_rows[0])
+            data = [[row.get(column) for column in columns] for row in table_rows]
             results["scores"] = wandb.Table(columns=columns, data=data)
             artifact.add(wandb.Table(columns=columns, data=data), "scores")
         if results:
             self._run.log(results)
-        self._run.summary.update({**facts, **_by_name(rows)})
+        self._run.summary.update({**facts, **_by_name(table_rows)})
         for path in (record_path, *plots):
             artifact.add_file(str(path))
         self._run.log_artifact(artifact)
+        self.close()
+
+    @_guarded
+    def close(self, *, failed: bool = False) -> None:
+        if self.active:
+            self._close(1 if failed else 0)
 
     def _close(self, exit_code: int) -> None:
+        """End the W&B run and wandb's service process."""
         import wandb
 
         run, self._run = self._run, None
@@ -141,20 +148,6 @@ class WandbTracker:
         finally:
             wandb.teardown()  # else its service process would run until Python exits
             self._restore_environment()
-
-    def _guard(self, what: str, action: Callable[[], None]) -> None:
-        """Do ``action``; if it fails, report that once and stop logging."""
-        try:
-            action()
-        except (Exception, SystemExit) as error:
-            reason = " ".join(f"{type(error).__name__} {error}".split())[:LONGEST_REASON]
-            log.warning(
-                "W&B logging is off from here (%s failed: %s); the run continues and its record "
-                "has the same numbers",
-                what,
-                reason.rstrip("."),
-            )
-            self._abandon()
 
     def _abandon(self) -> None:
         """After a failure: end the run and wandb's process, and ignore further failures."""
