@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -31,12 +31,6 @@ class CheckpointError(ConfigError):
     """A checkpoint cannot be used; the message is one sentence that names the file."""
 
 
-class Savable(Protocol):
-    """A tokenizer."""
-
-    def save(self, directory: Path) -> None: ...
-
-
 def save_checkpoint(
     folder: Path,
     model: nn.Module,
@@ -44,18 +38,26 @@ def save_checkpoint(
     progress: dict[str, Any],
     *,
     best: bool,
-    tokenizer: Savable | None = None,
+    tokenizer: Any = None,
 ) -> Path:
     """Write step ``progress['step']``, point `last` (and `best`) at it, delete older checkpoints.
 
-    The ``tokenizer`` of a model is saved with it, because the embedding depends on it.
+    The ``tokenizer`` of a model (`text.tokenizer.Tokenizer`) is saved with it, because the
+    embedding depends on it.
     """
     target = folder / f"step-{progress['step']:08d}"
     with replacing(target) as temporary:
         temporary.mkdir()
-        save_file(_contiguous(model.state_dict()), temporary / MODEL_NAME)
+        weights = model.state_dict().items()
+        save_file({name: each.contiguous() for name, each in weights}, temporary / MODEL_NAME)
         if optimizer is not None:
-            save_file(_flat_optimizer(optimizer), temporary / OPTIMIZER_NAME)
+            states = optimizer.state_dict()["state"].items()
+            flat = {
+                f"{index}.{name}": torch.as_tensor(value).contiguous()
+                for index, values in states
+                for name, value in values.items()
+            }
+            save_file(flat, temporary / OPTIMIZER_NAME)
         if tokenizer is not None:
             tokenizer.save(temporary)
         write_json(temporary / PROGRESS_NAME, progress)
@@ -125,19 +127,6 @@ def read_progress(folder: Path) -> dict[str, Any]:
     """Where training stood, with the present names of its keys."""
     progress = read_json(folder / PROGRESS_NAME)
     return {_RENAMED.get(key, key): value for key, value in progress.items()}
-
-
-def _contiguous(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-
-
-def _flat_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{index}.{name}": torch.as_tensor(value).contiguous()
-        for index, values in state.items()
-        for name, value in values.items()
-    }
 
 
 def _prune(folder: Path) -> None:

@@ -18,9 +18,9 @@ from atlas_bench.config.errors import ConfigError
 from atlas_bench.naming import check_choice
 
 LIMITS = {
-    "at least": operator.ge,
+    "at_least": operator.ge,
     "above": operator.gt,
-    "at most": operator.le,
+    "at_most": operator.le,
     "below": operator.lt,
 }
 
@@ -36,22 +36,16 @@ class Bounds:
         """For instance ``at least 0 and below 1``, or ``one of auto, cpu, cuda``."""
         if self.one_of:
             return f"one of {', '.join(self.one_of)}"
-        return " and ".join(f"{name} {limit}" for name, limit in self.limits.items())
+        limits = (f"{name.replace('_', ' ')} {limit}" for name, limit in self.limits.items())
+        return " and ".join(limits)
 
 
-def bounded(
-    default: Any,
-    *,
-    at_least: float | None = None,
-    above: float | None = None,
-    at_most: float | None = None,
-    below: float | None = None,
-    one_of: Collection[str] = (),
-) -> Any:
-    """A dataclass field with a default and bounds. A list must also have at least one entry."""
-    limits = dict(zip(LIMITS, (at_least, above, at_most, below), strict=True))
-    bounds = Bounds({name: limit for name, limit in limits.items() if limit is not None}, one_of)
-    metadata = {"bounds": bounds}
+def bounded(default: Any, *, one_of: Collection[str] = (), **limits: float) -> Any:
+    """A dataclass field with a default and bounds, with ``limits`` of LIMITS.
+
+    A list must also have at least one entry.
+    """
+    metadata = {"bounds": Bounds(limits, one_of)}
     if isinstance(default, list):
         return field(default_factory=lambda: deepcopy(default), metadata=metadata)
     return field(default=default, metadata=metadata)

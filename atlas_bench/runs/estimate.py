@@ -50,12 +50,17 @@ class Estimate:
 
 def estimate_jobs(jobs: Sequence[RunSettings]) -> Iterator[Estimate]:
     """One estimate for each job. Raises ConfigError for models that cannot be built."""
+    costs: dict[str, Cost] = {}  # counting takes seconds, and many jobs differ only in a rate
     for settings in jobs:
-        learner = learner_for(settings)
+        learner, training = learner_for(settings), settings.training
+        size = (settings.model, settings.scale, settings.task, settings.text, settings.mode)
+        key = repr((*size, training.tokens, training.epochs, settings.hardware.device))
         try:
-            yield Estimate(settings, learner, learner.cost())
+            if key not in costs:
+                costs[key] = learner.cost()
         except ValueError as error:
             raise ConfigError(str(error)) from error
+        yield Estimate(settings, learner, costs[key])
 
 
 def describe(settings: RunSettings) -> str:

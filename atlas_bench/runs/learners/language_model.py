@@ -55,11 +55,19 @@ class TrainedModel(Learner):
 
     def cost(self) -> Cost:
         settings = self.settings
-        tokens = 0 if settings.mode == "eval" else _known_tokens(settings)
-        reason = unavailable_reason(settings.model, settings.hardware.device)
+        training, model = settings.training, settings.model
+        if training.epochs is not None:  # of the task's training set
+            training = _with_budget(training, settings.make_task())
+        tokens = 0 if settings.mode == "eval" else training.tokens
+        reason = unavailable_reason(model, settings.hardware.device)
         if reason is not None:
             return Cost(tokens, missing=reason)
-        return Cost(tokens, *_counts(settings, self._sizes))
+
+        def count(scale: ScaleSettings) -> tuple[int, float]:
+            costs = account(model, scale, **self._sizes)
+            return costs.total, costs.training_operations
+
+        return Cost(tokens, *extrapolate_layers(settings, count))
 
     @property
     def _sizes(self) -> dict[str, Any]:
@@ -194,33 +202,6 @@ def _batches(task: Task) -> Callable[[Stage, int, int], Batch]:
 
 
 # counting ----------------------------------------------------------------------------------
-
-# A sweep's jobs differ in few settings that change their size, so each size is counted once.
-_known_counts: dict[str, Any] = {}
-
-
-def _known_tokens(settings: RunSettings) -> int:
-    """Training tokens; a budget in epochs needs the task's training set."""
-    training = settings.training
-    if training.epochs is None:
-        return training.tokens
-    key = repr((training.epochs, settings.task))
-    if key not in _known_counts:
-        _known_counts[key] = _with_budget(training, settings.make_task()).tokens
-    return _known_counts[key]
-
-
-def _counts(settings: RunSettings, sizes: dict[str, Any]) -> tuple[int, float]:
-    """Parameters, and FLOPs per token in training."""
-
-    def count(scale: ScaleSettings) -> tuple[int, float]:
-        costs = account(settings.model, scale, **sizes)
-        return costs.total, costs.training_operations
-
-    key = repr((settings.model, settings.scale, sizes))
-    if key not in _known_counts:
-        _known_counts[key] = extrapolate_layers(settings, count)
-    return _known_counts[key]
 
 
 def extrapolate_layers(
