@@ -93,18 +93,18 @@ def check(command: Command) -> tuple[list[str], Plan | None]:
     Raises ConfigError in one sentence. Every job checks itself again, so jobs that a launcher
     sends to other machines are not compared with this one.
     """
-    settings, hydra = command.settings, command.hydra
-    if hydra.runtime.choices["hydra/launcher"] == "basic":
+    settings, chosen = command.settings, command.hydra.runtime.choices
+    if chosen["hydra/launcher"] == "basic":
         check_machine(settings)
         for model in _other_models(command):
             check_machine(replace(settings, model=model))
     if command.is_sweep:
         if command.trials is not None and not settings.validation_samples:
             raise ConfigError(
-                f"hydra/sweeper={hydra.runtime.choices['hydra/sweeper']} looks for the best score "
-                f"on validation samples; set validation_samples to 1 or more"
+                f"hydra/sweeper={chosen['hydra/sweeper']} looks for the best score on validation "
+                f"samples; set validation_samples to 1 or more"
             )
-        plan = plan_sweep(command.index(), settings, Path(hydra.sweep.dir))
+        plan = plan_sweep(command.index(), settings, Path(command.hydra.sweep.dir))
         return [f"hydra.sweep.dir={_quoted(plan.folder)}"], plan
     if settings.resume is False:
         return [], None
@@ -145,11 +145,11 @@ def _job(config: DictConfig) -> float | None:
     folder = Path(facts.runtime.output_dir)
     if facts.mode == RunMode.MULTIRUN:
         return _sweep_job(config, RunFolder(folder))
-    from atlas_bench.runs.execute import RunError
+    from atlas_bench.training.errors import TrainingError
 
     try:
         _run(to_settings(config), folder)
-    except (ConfigError, RunError) as error:
+    except (ConfigError, TrainingError) as error:
         print(f"atlas-bench: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT if isinstance(error, ConfigError) else 1)
     return None

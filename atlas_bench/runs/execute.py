@@ -23,11 +23,6 @@ from atlas_bench.runs.provenance import git_commit
 from atlas_bench.runs.record import make_record
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.runs.show import show
-from atlas_bench.training.errors import TrainingError
-
-
-class RunError(RuntimeError):
-    """The run failed, but not because of a bug; the message is one sentence."""
 
 
 class Stopped(RuntimeError):
@@ -42,7 +37,7 @@ def execute(settings: RunSettings, folder: Path) -> Path:
     """Run what the config says in ``folder`` and return the path of the record.
 
     Raises ConfigError for input that shows its fault only now (a checkpoint, a text folder, a
-    length), RunError if training cannot continue, Stopped after a signal.
+    length), TrainingError if training cannot continue, Stopped after a signal.
     """
     check_machine(settings)
     run = RunFolder(folder)
@@ -53,8 +48,6 @@ def execute(settings: RunSettings, folder: Path) -> Path:
     except ConfigError:
         run.discard()
         raise
-    except TrainingError as error:
-        raise RunError(str(error)) from error
     except Interrupted:
         raise Stopped(
             f"stopped by {signal.Signals(stop.received).name}; continue with the same command and "

@@ -20,8 +20,9 @@ from atlas_bench.report.selection import best_settings
 from atlas_bench.report.tables import Table
 from atlas_bench.runs import show
 from atlas_bench.runs.estimate import describe
-from atlas_bench.runs.execute import RunError, Stopped, execute
+from atlas_bench.runs.execute import Stopped, execute
 from atlas_bench.runs.settings import RunSettings
+from atlas_bench.training.errors import TrainingError
 from atlas_bench.training.online import OnlineTraining
 
 SMALL = [
@@ -140,7 +141,7 @@ def test_what_has_no_part_in_it_is_refused(overrides: list[str], said: str) -> N
 
 
 def test_a_rate_that_is_too_high_fails_in_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"lower task\.learner\.learning_rate=1000"):
+    with pytest.raises(TrainingError, match=r"lower task\.learner\.learning_rate=1000"):
         run(tmp_path, "task.learner.optimizer=sgd", "task.learner.learning_rate=1000")
 
 
