@@ -69,13 +69,13 @@ def save_checkpoint(
     return target
 
 
-def find_checkpoint(path: Path, which: str = LAST) -> Path:
+def find_checkpoint(path: Path) -> Path:
     """The checkpoint folder that ``path`` means.
 
-    ``path`` is a run's folder, its ``checkpoints/`` (both mean checkpoint ``which``), one of
+    ``path`` is a run's folder, its ``checkpoints/`` (both mean the last checkpoint), one of
     ``checkpoints/last`` and ``checkpoints/best``, or a checkpoint folder. Raises CheckpointError.
     """
-    pointers = [folder / f"{which}.json" for folder in (path, RunFolder(path).checkpoints)]
+    pointers = [path / f"{LAST}.json", RunFolder(path).last_checkpoint]
     if path.name in (LAST, BEST):
         pointers.insert(0, path.with_name(f"{path.name}.json"))
     if (path / MODEL_NAME).is_file():

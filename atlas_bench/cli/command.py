@@ -104,8 +104,8 @@ def read_command(arguments: Sequence[str]) -> Command:
     """Compose the first job of a command. Raises ConfigError in one sentence."""
     flags, words = split_words(with_budget(arguments))
     overrides = parse_overrides(words)
-    added = use_saved_model(overrides)
-    overrides += parse_overrides(added)
+    if added := use_saved_model(overrides):
+        overrides += parse_overrides(added)
     config, hydra = compose(first_job(overrides))
     is_sweep = hydra.mode == RunMode.MULTIRUN or not {"--multirun", "-m"}.isdisjoint(flags)
     if is_sweep and (params := hydra.sweeper.get("params")):

@@ -46,9 +46,9 @@ class Index:
     jobs: list[Job]
     started: str  # ISO 8601
 
-    def of(self, *states: str) -> list[Job]:
-        """The jobs in one of these states."""
-        return [job for job in self.jobs if job.state in states]
+    def of(self, state: str) -> list[Job]:
+        """The jobs in this state."""
+        return [job for job in self.jobs if job.state == state]
 
     def has_jobs_of(self, other: Index) -> bool:
         """Whether both sweeps have the same jobs, wherever they run and log."""

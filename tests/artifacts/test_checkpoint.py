@@ -44,7 +44,6 @@ def test_keeps_last_and_best_and_nothing_else(tmp_path) -> None:
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["best.json", "last.json", "step-00000002", "step-00000004"]
     assert checkpoint.find_checkpoint(tmp_path).name == "step-00000004"
-    assert checkpoint.find_checkpoint(tmp_path, checkpoint.BEST).name == "step-00000002"
     assert checkpoint.find_checkpoint(tmp_path / "best").name == "step-00000002"
     assert checkpoint.find_checkpoint(tmp_path / "last").name == "step-00000004"
 
