@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 
 import hydra
@@ -27,6 +28,7 @@ from atlas_bench.naming import nearest
 from atlas_bench.runs.checks import to_settings
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.tasks.registry import TASKS
+from atlas_bench.tasks.task import TaskSettings
 
 # OmegaConf fails with the last three for a key below a null group, Hydra for a group set to null.
 COMPOSE_ERRORS = (
@@ -39,10 +41,15 @@ def register_schema() -> None:
 
     A task without a file in conf/task is a choice too, with the defaults of its settings.
     """
+    _store_schema(tuple(TASKS.items()))
+
+
+@lru_cache(maxsize=1)  # a quarter of the time of composing a config
+def _store_schema(tasks: tuple[tuple[str, type[TaskSettings]], ...]) -> None:
     store = ConfigStore.instance()
     store.store(name="schema", node=RunSettings)
     with_file = {path.stem for path in (folder_of("conf") / "task").glob("*.yaml")}
-    for name, task_settings in TASKS.items():
+    for name, task_settings in tasks:
         store.store(name=f"{name}_schema", node=task_settings)  # in no group, so not a choice
         if name not in with_file:
             store.store(group="task", name=name, node=task_settings)
