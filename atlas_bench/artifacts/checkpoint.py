@@ -2,12 +2,19 @@
 
 checkpoints/step-00000100/   model.safetensors  optimizer.safetensors  progress.json
                              tokenizer.json  tokenizer_config.json (the tokenizer's name)
+                             sha256.json (of each of these files)
 checkpoints/last.json        {"directory": "step-00000100", "step": 100}
 checkpoints/best.json        the same for the best checkpoint
+
+The two newest checkpoints and the best one are kept: if the newest is damaged, a resumed run
+continues from the one before it.
 """
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -24,7 +31,14 @@ MODEL_NAME, OPTIMIZER_NAME, PROGRESS_NAME, TOKENIZER_NAME = (
     "model.safetensors", "optimizer.safetensors", "progress.json", "tokenizer.json"
 )  # fmt: skip
 
+SHA256_NAME = "sha256.json"
+KEPT = 2  # newest checkpoints
+
 _RENAMED = {"streams": "sequences"}  # former keys of progress.json
+_STEP = re.compile(r"step-\d{8,}")
+_UNFINISHED = re.compile(r"\.step-\d{8,}\..+")  # what `replacing` leaves when it is killed
+
+log = logging.getLogger(__name__)
 
 
 class CheckpointError(ConfigError):
@@ -40,10 +54,10 @@ def save_checkpoint(
     best: bool,
     tokenizer: Any = None,
 ) -> Path:
-    """Write step ``progress['step']``, point `last` (and `best`) at it, delete older checkpoints.
+    """Write step ``progress['step']``, point `last` (and `best`) at it, delete old checkpoints.
 
-    The ``tokenizer`` of a model (`text.tokenizer.Tokenizer`) is saved with it, because the
-    embedding depends on it.
+    All bytes are on disk before `last` points at them. The ``tokenizer`` of a model
+    (`text.tokenizer.Tokenizer`) is saved with it, because the embedding depends on it.
     """
     target = folder / f"step-{progress['step']:08d}"
     with replacing(target) as temporary:
@@ -61,11 +75,14 @@ def save_checkpoint(
         if tokenizer is not None:
             tokenizer.save(temporary)
         write_json(temporary / PROGRESS_NAME, progress)
+        write_json(
+            temporary / SHA256_NAME, {each.name: _sha256(each) for each in temporary.iterdir()}
+        )
     pointer = {"directory": target.name, "step": progress["step"]}
     if best:
         write_json(folder / f"{BEST}.json", pointer)
     write_json(folder / f"{LAST}.json", pointer)
-    _prune(folder)
+    _prune(folder, target.name)
     return target
 
 
@@ -82,19 +99,58 @@ def find_checkpoint(path: Path) -> Path:
         return path
     for pointer in pointers:
         if pointer.is_file():
-            target = pointer.parent / str(read_json(pointer).get("directory"))
-            if (target / MODEL_NAME).is_file():
-                return target
-            raise CheckpointError(f"{pointer} names {target}, which has no {MODEL_NAME}")
+            name = str(read_json(pointer).get("directory"))
+            if not _STEP.fullmatch(name):
+                raise CheckpointError(f"{pointer} names {name}, which is not a checkpoint's folder")
+            if (pointer.parent / name / MODEL_NAME).is_file():
+                return pointer.parent / name
+            raise CheckpointError(f"{pointer} names {name}, which has no {MODEL_NAME}")
     raise CheckpointError(
         f"{path} is not a checkpoint; give a run's folder, its checkpoints/, checkpoints/best, "
         f"checkpoints/last or a folder with {MODEL_NAME}"
     )
 
 
+def newest_whole(folder: Path) -> Path:
+    """The newest checkpoint in ``folder`` that is as it was written.
+
+    It does not need `last`, which a power cut can leave behind. Damaged ones are logged. Raises
+    CheckpointError if all are damaged.
+    """
+    for name in reversed(_steps(folder)):
+        try:
+            verify(folder / name, *_files(folder / name))
+        except ConfigError as error:
+            log.warning("%s; trying an older checkpoint", error)
+        else:
+            return folder / name
+    raise CheckpointError(
+        f"{folder} has no undamaged checkpoint; delete it to train from the start"
+    )
+
+
+def verify(folder: Path, *names: str) -> None:
+    """Raise CheckpointError if one of the files ``names`` is missing or is not as it was written.
+
+    A checkpoint of version 0.1 has no checksums; only the presence of its files is checked.
+    """
+    expected = read_json(folder / SHA256_NAME) if (folder / SHA256_NAME).is_file() else {}
+    for name in names:
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing")
+        if expected and expected.get(name) != _sha256(path):
+            raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in {SHA256_NAME}")
+
+
 def load_model(folder: Path, model: nn.Module) -> None:
-    """Load the weights. Raises CheckpointError if they do not fit ``model`` exactly."""
+    """Load the weights.
+
+    Raises CheckpointError if they are not as they were written, do not fit ``model`` exactly or are
+    not finite.
+    """
     path = folder / MODEL_NAME
+    verify(folder, MODEL_NAME)
     try:
         tensors = load_file(path)
         model.load_state_dict(tensors)
@@ -104,36 +160,82 @@ def load_model(folder: Path, model: nn.Module) -> None:
         ) from error
     except Exception as error:  # safetensors' own error type for a damaged file
         raise CheckpointError(f"{path} is damaged: {error}") from error
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{path}: {name} has values that are not finite")
 
 
 def tokenizer_file(folder: Path) -> Path | None:
-    """The tokenizer saved with a checkpoint; None for a model whose tokens are not text."""
-    path = folder / TOKENIZER_NAME
-    return path if path.is_file() else None
+    """The tokenizer saved with a checkpoint; None for a model whose tokens are not text.
+
+    Raises CheckpointError if it is not as it was written.
+    """
+    if not (folder / TOKENIZER_NAME).is_file():
+        return None
+    verify(folder, TOKENIZER_NAME)
+    return folder / TOKENIZER_NAME
 
 
 def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Restore the optimizer's state exactly as `save_checkpoint` wrote it."""
-    flat = load_file(folder / OPTIMIZER_NAME)
+    """Restore the optimizer's state exactly as `save_checkpoint` wrote it.
+
+    Raises CheckpointError if the state is not as it was written or is empty.
+    """
+    path = folder / OPTIMIZER_NAME
+    verify(folder, OPTIMIZER_NAME)
     content = optimizer.state_dict()
-    content["state"] = {}
-    for key, tensor in flat.items():
-        index, name = key.split(".", 1)
-        content["state"].setdefault(int(index), {})[name] = tensor
-    optimizer.load_state_dict(content)
+    try:
+        flat = load_file(path)
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for key, tensor in flat.items():
+            index, name = key.split(".", 1)
+            state.setdefault(int(index), {})[name] = tensor
+    except Exception as error:  # safetensors' own error type, or keys of another file
+        raise CheckpointError(f"{path} is damaged: {one_line(error)}") from error
+    stateless = isinstance(optimizer, torch.optim.SGD) or read_progress(folder)["step"] == 0
+    if not state and not stateless:
+        raise CheckpointError(f"{path} has no state, although training had begun")
+    optimizer.load_state_dict({**content, "state": state})
 
 
 def read_progress(folder: Path) -> dict[str, Any]:
-    """Where training stood, with the present names of its keys."""
+    """Where training stood, with the present names of its keys.
+
+    Raises CheckpointError if it is not as it was written.
+    """
+    verify(folder, PROGRESS_NAME)
     progress = read_json(folder / PROGRESS_NAME)
     return {_RENAMED.get(key, key): value for key, value in progress.items()}
 
 
-def _prune(folder: Path) -> None:
-    kept = set()
-    for name in (LAST, BEST):
-        if (folder / f"{name}.json").is_file():
-            kept.add(read_json(folder / f"{name}.json")["directory"])
-    for path in folder.glob("*step-*"):
-        if path.is_dir() and path.name not in kept:
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _steps(folder: Path) -> list[str]:
+    """The names of the checkpoints' folders, from the oldest to the newest."""
+    names = [path.name for path in folder.glob("step-*") if _STEP.fullmatch(path.name)]
+    return sorted(names, key=lambda name: int(name.removeprefix("step-")))
+
+
+def _files(checkpoint: Path) -> list[str]:
+    """The files that a checkpoint to resume from must have."""
+    if (checkpoint / SHA256_NAME).is_file():
+        return list(read_json(checkpoint / SHA256_NAME))
+    return [MODEL_NAME, PROGRESS_NAME]
+
+
+def _prune(folder: Path, newest: str) -> None:
+    """Delete all checkpoints but the newest ones and the best, and what kills left behind.
+
+    Checkpoints of later steps were damaged when training continued from an older one.
+    """
+    steps = _steps(folder)
+    kept = set(steps[: steps.index(newest) + 1][-KEPT:])
+    if (folder / f"{BEST}.json").is_file():
+        kept.add(read_json(folder / f"{BEST}.json").get("directory"))
+    for path in folder.iterdir():
+        is_old = _STEP.fullmatch(path.name) and path.name not in kept
+        if path.is_dir() and (is_old or _UNFINISHED.fullmatch(path.name)):
             shutil.rmtree(path, ignore_errors=True)

@@ -50,8 +50,7 @@ class RunFolder:
         self.config, self.record = path / CONFIG_NAME, path / RECORD_NAME
         self.metrics, self.predictions = path / METRICS_NAME, path / PREDICTIONS_NAME
         self.checkpoints = path / "checkpoints"
-        # Names the newest checkpoint; a run without it has nothing to resume.
-        self.last_checkpoint = self.checkpoints / f"{LAST}.json"
+        self.last_checkpoint = self.checkpoints / f"{LAST}.json"  # names the newest checkpoint
         self.plots = path / "plots"
         self.tokenizer = path / "tokenizer"  # of a pretrained model
         self.job, self.job_lock = path / JOB_NAME, path / "job.lock"
@@ -59,6 +58,11 @@ class RunFolder:
 
     def __str__(self) -> str:
         return str(self.path)
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether a checkpoint was written."""
+        return any(self.checkpoints.glob("step-*"))
 
     @property
     def validation(self) -> RunFolder:
@@ -96,7 +100,7 @@ def replacing(path: Path) -> Iterator[Path]:
     The new bytes are on disk before they replace the old ones. If the block fails, ``path`` is
     unchanged and no temporary file is left. The temporary path may also become a folder.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     # Jobs of one sweep write its index from several machines, where process ids recur.
     temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}")
     old = temporary.with_name(f"{temporary.name}.old")
@@ -105,15 +109,23 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         if temporary.is_dir():
             for written in temporary.iterdir():
-                _sync(written)
-        _sync(temporary)
+                sync(written)
+        sync(temporary)
         if path.is_dir():
             os.replace(path, old)
         os.replace(temporary, path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         _remove(temporary)
         _remove(old)
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its parents; the names of those that are new are on disk on return."""
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for each in reversed(missing):
+        sync(each.parent)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -143,7 +155,7 @@ def truncate_metrics(path: Path, step: int) -> None:
         temporary.write_text("".join(kept), encoding="utf-8")
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on disk."""
     if os.name == "nt" and path.is_dir():  # Windows cannot open a folder
         return

@@ -30,7 +30,7 @@ def folder_to_resume(settings: RunSettings) -> Path | None:
     unfinished = []
     for file in Path(settings.output_dir).rglob(CONFIG_NAME):
         folder = RunFolder(file.parent)
-        if folder.record.exists() or not folder.last_checkpoint.exists():
+        if folder.record.exists() or not folder.can_resume:
             continue
         try:
             if not difference_from_saved(read_config(file), settings):

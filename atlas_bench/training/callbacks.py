@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
@@ -37,8 +36,8 @@ class Training(Protocol):
     def finished(self) -> bool:
         """Whether the budget is spent or training.stop_at is reached."""
 
-    def save(self) -> Path:
-        """Write a checkpoint."""
+    def save(self) -> None:
+        """Write a checkpoint unless this step has one."""
 
 
 class Callback:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from atlas_bench.artifacts import checkpoint
-from atlas_bench.artifacts.folder import RunFolder
+from atlas_bench.artifacts.folder import RunFolder, sync
 from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.models.packing import packed_forward
 from atlas_bench.tasks.stages import Stage
@@ -66,6 +66,7 @@ class Trainer:
         self.forward = forward or model  # a compiled model shares its parameters with `model`
         self.optimizer = build_optimizer(model, settings)
         self.progress = Progress()
+        self.saved_step: int | None = None  # of the last checkpoint
         self.stages = settings.curriculum.stages
         validation = [] if validate is None else [Validation(validate)]
         self.callbacks = [*validation, MetricsFile(), *callbacks, Checkpoints(should_stop)]
@@ -98,14 +99,19 @@ class Trainer:
 
     # checkpoints -------------------------------------------------------------------------------
 
-    def save(self) -> Path:
-        """Write a checkpoint; it is `best` if no stage and accuracy so far was higher."""
+    def save(self) -> None:
+        """Write a checkpoint unless this step has one; it is `best` if no stage and accuracy so far
+        was higher."""
         progress = self.progress
+        if progress.step == self.saved_step:
+            return
         reached = (progress.stage, progress.accuracy)
         best = reached >= (progress.best_stage, progress.best_accuracy)
         if best:
             progress.best_stage, progress.best_accuracy = reached
-        return checkpoint.save_checkpoint(
+        if self.folder.metrics.is_file():
+            sync(self.folder.metrics)  # its lines are not written again on resume
+        checkpoint.save_checkpoint(
             self.folder.checkpoints,
             self.model,
             self.optimizer,
@@ -113,12 +119,14 @@ class Trainer:
             best=best,
             tokenizer=self.tokenizer,
         )
+        self.saved_step = progress.step
 
     def resume(self, directory: Path) -> None:
         """Continue from a checkpoint: weights, optimizer and progress."""
         checkpoint.load_model(directory, self.model)
         checkpoint.load_optimizer(directory, self.optimizer)
         self.progress = Progress(**checkpoint.read_progress(directory))
+        self.saved_step = self.progress.step
 
     # one step ----------------------------------------------------------------------------------
 

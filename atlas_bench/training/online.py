@@ -112,9 +112,8 @@ class OnlineTraining:
         # Saved with the weights, so that a resumed run has all losses at the end.
         learner.register_buffer("losses_TS", self.targets_TSD.new_zeros(self.targets_TSD.shape[:2]))
 
-    def resume(self) -> None:
-        """Continue from the folder's last checkpoint."""
-        source = checkpoint.find_checkpoint(self.folder.path)
+    def resume(self, source: Path) -> None:
+        """Continue from a checkpoint."""
         checkpoint.load_model(source, self.learner)
         checkpoint.load_optimizer(source, self.optimizer)
         progress = checkpoint.read_progress(source)

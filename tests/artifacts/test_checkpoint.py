@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
 
 from atlas_bench.artifacts import checkpoint
+from atlas_bench.artifacts import folder as folder_module
 from atlas_bench.artifacts.folder import UnreadableFile
 
 
@@ -37,15 +40,19 @@ def test_model_and_optimizer_come_back_bit_for_bit(tmp_path) -> None:
     assert checkpoint.read_progress(folder) == {"step": 3}
 
 
-def test_keeps_last_and_best_and_nothing_else(tmp_path) -> None:
+def test_keeps_the_two_newest_and_the_best_and_nothing_that_is_not_its_own(tmp_path) -> None:
     model, optimizer = small()
-    for step in range(1, 5):
+    others = ["my-step-1", "step-notes", ".step-00000001.host.7"]
+    for name in others:
+        (tmp_path / name).mkdir()
+    for step in range(1, 6):
         checkpoint.save_checkpoint(tmp_path, model, optimizer, {"step": step}, best=step == 2)
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["best.json", "last.json", "step-00000002", "step-00000004"]
-    assert checkpoint.find_checkpoint(tmp_path).name == "step-00000004"
+    names = {path.name for path in tmp_path.iterdir()}
+    steps = {f"step-0000000{step}" for step in (2, 4, 5)}
+    assert names == {"best.json", "last.json", "my-step-1", "step-notes"} | steps
+    assert checkpoint.find_checkpoint(tmp_path).name == "step-00000005"
     assert checkpoint.find_checkpoint(tmp_path / "best").name == "step-00000002"
-    assert checkpoint.find_checkpoint(tmp_path / "last").name == "step-00000004"
+    assert checkpoint.find_checkpoint(tmp_path / "last").name == "step-00000005"
 
 
 def test_a_kill_while_writing_leaves_the_last_checkpoint(tmp_path, monkeypatch) -> None:
@@ -68,12 +75,104 @@ def test_what_is_no_checkpoint_is_named(tmp_path) -> None:
     folder = checkpoint.save_checkpoint(tmp_path, model, optimizer, {"step": 1}, best=True)
     with pytest.raises(checkpoint.CheckpointError, match="does not fit the configured model"):
         checkpoint.load_model(folder, torch.nn.Linear(4, 2))
-    (folder / "model.safetensors").write_bytes(b"broken")
-    with pytest.raises(checkpoint.CheckpointError, match="is damaged"):
-        checkpoint.load_model(folder, model)
     (tmp_path / "last.json").write_text("{")
     with pytest.raises(UnreadableFile, match="last.json is not valid JSON"):
         checkpoint.find_checkpoint(tmp_path)
-    (tmp_path / "last.json").write_text(json.dumps({"directory": "gone", "step": 1}))
-    with pytest.raises(checkpoint.CheckpointError, match="has no model.safetensors"):
-        checkpoint.find_checkpoint(tmp_path)
+    for name, message in (
+        ("step-00000009", "has no model.safetensors"),
+        ("../step-00000001", "is not a checkpoint's folder"),
+    ):
+        (tmp_path / "last.json").write_text(json.dumps({"directory": name, "step": 1}))
+        with pytest.raises(checkpoint.CheckpointError, match=message):
+            checkpoint.find_checkpoint(tmp_path)
+
+
+def flip_a_bit(path: Path, place: float = 0.9) -> None:
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("place", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "progress.json"])
+def test_a_flipped_bit_is_noticed(name: str, place: float, tmp_path: Path) -> None:
+    model, optimizer = small()
+    folder = checkpoint.save_checkpoint(tmp_path, model, optimizer, {"step": 1}, best=True)
+    flip_a_bit(folder / name, place)
+    load = {
+        "model.safetensors": lambda: checkpoint.load_model(folder, model),
+        "optimizer.safetensors": lambda: checkpoint.load_optimizer(folder, optimizer),
+        "progress.json": lambda: checkpoint.read_progress(folder),
+    }
+    with pytest.raises(checkpoint.CheckpointError, match=f"{name} is damaged"):
+        load[name]()
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    model, optimizer = small()
+    torch.nn.init.constant_(model.bias, float("nan"))
+    folder = checkpoint.save_checkpoint(tmp_path, model, optimizer, {"step": 1}, best=True)
+    with pytest.raises(checkpoint.CheckpointError, match="bias has values that are not finite"):
+        checkpoint.load_model(folder, model)
+
+
+def test_an_optimizer_without_its_state_is_refused(tmp_path: Path) -> None:
+    model, optimizer = small()
+    fresh = torch.optim.AdamW(model.parameters())
+    folder = checkpoint.save_checkpoint(tmp_path, model, fresh, {"step": 1}, best=True)
+    with pytest.raises(checkpoint.CheckpointError, match="no state, although training had begun"):
+        checkpoint.load_optimizer(folder, optimizer)
+
+
+def test_a_damaged_checkpoint_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also without `last`, which a power cut can leave behind or lose."""
+    model, optimizer = small()
+    for step in (1, 2, 3):
+        checkpoint.save_checkpoint(tmp_path, model, optimizer, {"step": step}, best=False)
+    (tmp_path / "last.json").unlink()
+    assert checkpoint.newest_whole(tmp_path).name == "step-00000003"
+    flip_a_bit(tmp_path / "step-00000003/optimizer.safetensors")
+    assert checkpoint.newest_whole(tmp_path).name == "step-00000002"
+    assert "step-00000003/optimizer.safetensors is damaged" in caplog.text
+    (tmp_path / "step-00000002/model.safetensors").unlink()
+    with pytest.raises(checkpoint.CheckpointError, match="no undamaged checkpoint"):
+        checkpoint.newest_whole(tmp_path)
+
+
+def test_a_checkpoint_of_version_0_1_has_no_checksums(tmp_path: Path) -> None:
+    model, optimizer = small()
+    folder = checkpoint.save_checkpoint(tmp_path, model, optimizer, {"step": 1}, best=True)
+    (folder / "sha256.json").unlink()
+    assert checkpoint.newest_whole(tmp_path) == folder
+    checkpoint.load_model(folder, model)
+
+
+def test_everything_is_on_disk_before_the_pointer_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order of syncs and renames, the only operations that a power cut respects."""
+    model, optimizer = small()
+    steps: list[tuple[str, str]] = []
+    sync, replace = folder_module.sync, os.replace
+
+    def recorded_sync(path: Path) -> None:
+        steps.append(("sync", path.name))
+        sync(path)
+
+    def recorded_replace(source: Path, target: Path) -> None:
+        steps.append(("rename", target.name))
+        replace(source, target)
+
+    monkeypatch.setattr(folder_module, "sync", recorded_sync)
+    monkeypatch.setattr(os, "replace", recorded_replace)
+    run = tmp_path / "outputs/run"
+    checkpoint.save_checkpoint(run / "checkpoints", model, optimizer, {"step": 1}, best=False)
+    assert steps[:3] == [("sync", tmp_path.name), ("sync", "outputs"), ("sync", "run")]
+    renamed = steps.index(("rename", "step-00000001"))
+    for name in ("model.safetensors", "optimizer.safetensors", "progress.json", "sha256.json"):
+        assert ("sync", name) in steps[:renamed]
+    assert steps[renamed + 1] == ("sync", "checkpoints")
+    assert steps.index(("rename", "last.json")) > renamed + 1
+    assert steps[-1] == ("sync", "checkpoints")

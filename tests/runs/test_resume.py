@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from in_process import atlas_bench
+from tiny_sweeps import TINY
 
 from atlas_bench.artifacts.folder import RunFolder, write_json
 from atlas_bench.artifacts.saved_config import write_config
@@ -15,6 +17,7 @@ from atlas_bench.models.settings import ModelSettings, ScaleSettings
 from atlas_bench.runs.resume import folder_to_resume
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.tasks.babilong.task import BabilongSettings
+from atlas_bench.tasks.vocabulary import shared_tokenizer
 from atlas_bench.training.settings import TrainingSettings, with_stages
 
 
@@ -23,7 +26,7 @@ def run(tmp_path: Path) -> RunFolder:
     """A run that was stopped."""
     folder = RunFolder(tmp_path / "outputs/run")
     write_config(folder.config, asdict(settings(tmp_path)))
-    write_json(folder.last_checkpoint, {"directory": "step-1"})
+    (folder.checkpoints / "step-00000001").mkdir(parents=True)
     return folder
 
 
@@ -103,3 +106,42 @@ def test_a_damaged_config_is_named(run: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="config.json is not valid JSON"):
         folder_to_resume(settings(tmp_path, str(run)))
     assert folder_to_resume(settings(tmp_path)) is None
+
+
+def test_a_damaged_checkpoint_costs_its_steps_and_not_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [*TINY, "mode=train"]
+    assert atlas_bench(*words, "hydra.run.dir=run") == 0
+    folder = RunFolder(tmp_path / "run")
+    lines = [line.split('"tokens_per_second"')[0] for line in folder.metrics.open()]
+    folder.record.unlink()
+    weights = folder.checkpoints / "step-00000004/model.safetensors"
+    intact = weights.read_bytes()
+    weights.write_bytes(intact[:-1] + bytes([intact[-1] ^ 1]))
+    capsys.readouterr()
+    assert atlas_bench("mode=eval", "checkpoint=run", "task=mqar", "logger=none") == 2
+    assert "step-00000004/model.safetensors is damaged" in capsys.readouterr().err
+    assert atlas_bench(*words, "resume=run") == 0
+    assert "resuming at step 2" in capsys.readouterr().out
+    assert weights.read_bytes() == intact
+    assert [line.split('"tokens_per_second"')[0] for line in folder.metrics.open()] == lines
+
+
+def test_a_run_does_not_continue_with_another_tokenizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "model=deltanet", "mode=train", "training.tokens=512", "training.batch_tokens=128",
+        "training.checkpoint_every=2", "logger=none", "hardware.device=cpu",
+        "text.tokenizer=tokenizer.json",
+    ]  # fmt: skip
+    shared_tokenizer(vocab_size=1024).save(tmp_path)
+    assert atlas_bench(*words, "hydra.run.dir=run") == 0
+    RunFolder(tmp_path / "run").record.unlink()
+    shared_tokenizer(vocab_size=1023).save(tmp_path)
+    assert atlas_bench(*words, "resume=run") == 2
+    message = capsys.readouterr().err
+    assert "is not the tokenizer that text.tokenizer=tokenizer.json gives now" in message

@@ -13,6 +13,7 @@ from rich.console import Console
 from atlas_bench.artifacts.checkpoint import (
     find_checkpoint,
     load_model,
+    newest_whole,
     read_progress,
     tokenizer_file,
 )
@@ -32,6 +33,7 @@ from atlas_bench.models.settings import ScaleSettings
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.tasks.stages import Stage
 from atlas_bench.tasks.task import LABELLED, Batch, Task, TokenPredictions
+from atlas_bench.text.tokenizer import load_tokenizer
 from atlas_bench.tracking import Tracker
 from atlas_bench.training.callbacks import ProgressBar, TrackerLog
 from atlas_bench.training.loop import Trainer
@@ -126,8 +128,9 @@ class TrainedModel(Learner):
             callbacks=[ProgressBar(console), TrackerLog(tracker.log)],
             should_stop=should_stop,
         )
-        if settings.resume is not False and folder.last_checkpoint.is_file():
-            source = find_checkpoint(folder.path)
+        if settings.resume is not False and folder.can_resume:
+            source = newest_whole(folder.checkpoints)
+            _check_tokenizer(source, task)
             trainer.resume(source)
             console.print(f"resuming at step {trainer.progress.step} from {source}")
         return trainer.run()
@@ -174,6 +177,16 @@ class TrainedModel(Learner):
             prefill_chunk=hardware.prefill_chunk,
             max_length=task.settings.max_length,
             device=self.device.type,
+        )
+
+
+def _check_tokenizer(source: Path, task: Task) -> None:
+    """Raise ConfigError if the task's tokens are not those that the checkpoint was trained on."""
+    file = tokenizer_file(source)
+    if file is not None and load_tokenizer(file) != task.tokenizer:
+        raise ConfigError(
+            f"{file} is not the tokenizer that text.tokenizer={task.text.tokenizer} gives now, so "
+            f"the run cannot continue; restore the tokenizer or start a new run"
         )
 
 

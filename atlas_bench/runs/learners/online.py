@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from atlas_bench.artifacts.checkpoint import newest_whole
 from atlas_bench.artifacts.folder import RunFolder
 from atlas_bench.evaluation.learner import Cost, Learner
 from atlas_bench.models.language_model import count_parameters
@@ -71,8 +72,8 @@ class OnlineNetworks(Learner):
             on_line=on_token,
             should_stop=should_stop,
         )
-        if self.settings.resume is not False and folder.last_checkpoint.is_file():
-            learning.resume()
+        if self.settings.resume is not False and folder.can_resume:
+            learning.resume(newest_whole(folder.checkpoints))
             console.print(f"resuming at token {learning.tokens}")
         before = learning.tokens
         losses = learning.run()
