@@ -4,20 +4,37 @@ from __future__ import annotations
 
 import signal
 
+# Those that ask a process to end; Windows lacks the last three.
+SIGNALS = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+    if hasattr(signal, name)
+]
+PATIENCE = 3  # Ctrl-C this often ends the process without saving
+
 
 class Interrupted(Exception):
     """A signal asked to stop; the code that raises this has saved its work."""
 
 
 class StopSignal:
-    """Remembers SIGINT and SIGTERM, so that work stops at the next step; a second signal kills."""
+    """Remembers the first signal, so that work is saved and stops at the next step.
+
+    More signals change nothing, except the third Ctrl-C, which raises KeyboardInterrupt. A signal
+    that is ignored (nohup) or that a launcher handles (submitit) is left to them.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._presses = 0
 
     def __enter__(self) -> StopSignal:
         self._before = {}
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
+            before = signal.getsignal(number)
+            ours = number in (signal.SIGINT, signal.SIGTERM) or before == signal.SIG_DFL
+            if not ours or before == signal.SIG_IGN:
+                continue
             try:
                 self._before[number] = signal.signal(number, self._note)
             except ValueError:  # not in the main thread: a launcher handles signals
@@ -29,9 +46,11 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _note(self, number: int, _frame: object) -> None:
-        if self.received is not None:
+        self._presses += number == signal.SIGINT
+        if self._presses >= PATIENCE:
             raise KeyboardInterrupt
-        self.received = number
+        if self.received is None:
+            self.received = number
 
     def __call__(self) -> bool:
         return self.received is not None

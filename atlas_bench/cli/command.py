@@ -16,7 +16,7 @@ from atlas_bench.cli.compose import (
     compose,
     compose_settings,
     parse_overrides,
-    use_saved_model,
+    use_saved_run,
 )
 from atlas_bench.cli.experiments import with_budget
 from atlas_bench.config.errors import ConfigError
@@ -62,7 +62,7 @@ class Command:
 
     flags: list[str]  # with their values
     words: list[str]  # its own overrides
-    added: list[str]  # the override for the model and scale of checkpoint
+    added: list[str]  # those that take what checkpoint was trained with
     overrides: list[Override]  # both, and those of hydra.sweeper.params
     config: DictConfig  # of the first job
     hydra: DictConfig  # Hydra's part of the config
@@ -104,7 +104,7 @@ def read_command(arguments: Sequence[str]) -> Command:
     """Compose the first job of a command. Raises ConfigError in one sentence."""
     flags, words = split_words(with_budget(arguments))
     overrides = parse_overrides(words)
-    if added := use_saved_model(overrides):
+    if added := use_saved_run(overrides):
         overrides += parse_overrides(added)
     config, hydra = compose(first_job(overrides))
     is_sweep = hydra.mode == RunMode.MULTIRUN or not {"--multirun", "-m"}.isdisjoint(flags)

@@ -29,6 +29,7 @@ from atlas_bench.runs.checks import to_settings
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.tasks.registry import TASKS
 from atlas_bench.tasks.task import TaskSettings
+from atlas_bench.text.settings import TextSettings
 
 # OmegaConf fails with the last three for a key below a null group, Hydra for a group set to null.
 COMPOSE_ERRORS = (
@@ -73,12 +74,13 @@ def parse_overrides(words: Sequence[str]) -> list[Override]:
         raise ConfigError(first_line(error)) from error
 
 
-def use_saved_model(overrides: Sequence[Override]) -> list[str]:
-    """The override that makes ``model`` and ``scale`` those of the evaluated checkpoint's run.
+def use_saved_run(overrides: Sequence[Override]) -> list[str]:
+    """The overrides that make a command's config that of the evaluated checkpoint's run.
 
-    There is none if the command names no checkpoint or a list of them, or if no run's config is
-    found around it. Keys of the command itself replace saved ones. Raises ConfigError if the
-    command names another model or scale than the checkpoint's.
+    Its model and scale always; its task and its text unless the command chooses others. There are
+    none if the command names no checkpoint or a list of them, or if no run's config is found around
+    it. Keys of the command itself replace saved ones. Raises ConfigError if the command names
+    another model or scale than the checkpoint's.
     """
     given = {each.key_or_group: each for each in overrides}
     checkpoint = given.get("checkpoint")
@@ -97,9 +99,15 @@ def use_saved_model(overrides: Sequence[Override]) -> list[str]:
                 f"{given[group].input_line} is not what checkpoint={checkpoint.value()} was "
                 f"trained as, {group}={settings['name']}; leave {group} out"
             )
-    store = ConfigStore.instance()
-    store.store(group="saved", name="model_and_scale", node=saved, package="_global_")
-    return ["+saved=model_and_scale"]
+    added = ["+saved=run"]
+    if "text" not in given and "text" in config.values:
+        saved["text"] = asdict(config.settings("text", TextSettings))
+    task = config.values.get("task", {})
+    if "task" not in given and "name" in task:
+        added.append(f"task={task['name']}")
+        saved["task"] = task
+    ConfigStore.instance().store(group="saved", name="run", node=saved, package="_global_")
+    return added
 
 
 def compose(overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:

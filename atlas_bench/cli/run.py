@@ -25,6 +25,7 @@ from atlas_bench.cli.command import Command, choices, read_command
 from atlas_bench.cli.compose import COMPOSE_ERRORS, one_sentence, register_schema, unknown_choice
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.locations import folder_of
+from atlas_bench.console import dropping_unread_output
 from atlas_bench.models.mixer import MIXERS
 from atlas_bench.models.settings import ModelSettings
 from atlas_bench.naming import cause
@@ -41,12 +42,13 @@ SHOWS_CONFIG = {"--cfg", "-c", "--info", "-i"}
 
 
 def main() -> None:
-    """Console script. Exit codes: 0 done, 1 failed, 2 bad input, 130 and 143 stopped."""
-    try:
-        _do(sys.argv[1:])
-    except ConfigError as error:
-        print(f"atlas-bench: {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+    """Console script. Exit codes: 0 done, 1 failed, 2 bad input, 128 + N stopped by signal N."""
+    with dropping_unread_output():
+        try:
+            _do(sys.argv[1:])
+        except ConfigError as error:
+            print(f"atlas-bench: {error}", file=sys.stderr)
+            sys.exit(BAD_INPUT)
 
 
 def _do(arguments: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from atlas_bench.evaluation.evaluators import evaluate, validate
 from atlas_bench.interrupts import Interrupted, StopSignal
 from atlas_bench.runs.checks import check_machine
 from atlas_bench.runs.prepare import prepare
-from atlas_bench.runs.provenance import git_commit
+from atlas_bench.runs.provenance import git_commit, not_as_trained
 from atlas_bench.runs.record import make_record
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.runs.show import show
@@ -69,6 +69,10 @@ def _run(
     commit = git_commit()  # before anything can change the code
     context, task = prepare(settings, folder, stop)
     learner = context.learner
+    if validation is None:  # the task of a run's other evaluations is another on purpose
+        context.notes += (notes := not_as_trained(settings))
+        for note in notes:
+            context.console.print(f"note    {note}")
     context.tracker.start(
         asdict(settings),
         settings.name,

@@ -5,12 +5,17 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from atlas_bench import __version__
+from atlas_bench.artifacts.saved_config import find_config
+from atlas_bench.config.identity import first_difference
+from atlas_bench.runs.settings import RunSettings
 
+TOKENIZER_KEYS = ("tokenizer", "vocab_size")
 PACKAGES = (
     "torch", "numpy", "tokenizers", "hydra-core", "wandb", "datasets", "safetensors",
     "triton", "fla-core", "lm-eval", "transformers",
@@ -44,3 +49,21 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"
+
+
+def not_as_trained(settings: RunSettings) -> list[str]:
+    """Sentences on the task and the text, where they are not those of the checkpoint's training."""
+    saved = None if settings.checkpoint is None else find_config(Path(settings.checkpoint))
+    if saved is None:
+        return []
+    notes = []
+    trained, evaluated = saved.values.get("task", {}).get("name"), settings.task.name
+    if trained not in (None, evaluated):
+        notes.append(f"trained on task={trained}, evaluated on task={evaluated}")
+    before, now = saved.values.get("text", {}), asdict(settings.text)
+    for key in TOKENIZER_KEYS:  # a checkpoint brings its own
+        before, now = {**before, key: None}, {**now, key: None}
+    if difference := first_difference(before, now, "text."):
+        key, before, now = difference
+        notes.append(f"trained with {key}={before}, evaluated with {key}={now}")
+    return notes

@@ -10,7 +10,7 @@ from atlas_bench.artifacts.metrics import Metric
 from atlas_bench.artifacts.saved_config import training_of_checkpoint
 from atlas_bench.artifacts.schema import Record, Score, Scores
 from atlas_bench.evaluation.context import EvaluationContext
-from atlas_bench.runs.provenance import device_name, versions
+from atlas_bench.runs.provenance import TOKENIZER_KEYS, device_name, versions
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.tasks.task import Task
 from atlas_bench.training.progress import Progress
@@ -30,9 +30,17 @@ def make_record(
     """The record of a run that ends. ``metrics`` are those of ``validation``; ``provenance`` is
     its commit and its times."""
     learner, tokenizer = context.learner, task.tokenizer
-    config = asdict(settings)
-    if settings.mode == "eval":
-        config |= training_of_checkpoint(settings.checkpoint)
+    config, protocol = asdict(settings), task.protocol()
+    if settings.mode == "eval" and (training := training_of_checkpoint(settings.checkpoint)):
+        config |= training
+        trained_on = training["trained_on"]
+        # The checkpoint's tokenizer is used, whatever the command's text says.
+        trained_text = trained_on["text"] or {}
+        config["text"] |= {key: trained_text[key] for key in TOKENIZER_KEYS if key in trained_text}
+        trained = (trained_on["task"] or {}).get("name", "unknown")
+        if "trains_on" in protocol and trained != task.settings.name:
+            del protocol["trains_on"]
+            protocol["trained_on"] = f"task={trained}"
     scored = {score.metric for score in (*scores.scores, *validation)}
     declared = {metric.name: metric for metric in (*metrics, *task.metrics)}
     longest = max((score.length_tokens for score in scores.scores), default=0)
@@ -57,7 +65,7 @@ def make_record(
             "vocab_size": task.vocab_size,
         },
         protocol={
-            **task.protocol(),
+            **protocol,
             "evaluation_seed": task.settings.seed,
             "trained": settings.mode != "eval",
             "train_tokens": progress.tokens,

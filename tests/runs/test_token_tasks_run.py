@@ -17,6 +17,7 @@ from atlas_bench.artifacts.records import read_record
 from atlas_bench.cli.command import read_command
 from atlas_bench.cli.compose import compose_settings
 from atlas_bench.config.errors import ConfigError
+from atlas_bench.runs.provenance import not_as_trained
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.training.loop import Trainer
 
@@ -57,6 +58,45 @@ def test_a_checkpoint_brings_its_own_model_and_scale(tmp_path: Path) -> None:
     assert changed.model.memory == replace(trained.model.memory, chunk=64)
     with pytest.raises(ConfigError, match=r"^model=deltanet is not what .*, model=mine; leave"):
         read_command([*words, "model=deltanet"])
+
+
+def test_a_checkpoint_brings_its_task_and_text_and_a_difference_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = settings(
+        "model=deltanet", "task.samples=2", "task.lengths=[1k]", "text.vocab_size=1000",
+        "training.tokens=512", "training.batch_tokens=128",
+    )  # fmt: skip
+    run = tmp_path / "run"
+    atlas_bench.runs.execute.execute(trained, run)
+    words = [*QUICK, "mode=eval", f"checkpoint={run}"]
+    same = read_command(words).settings
+    assert (same.task, same.text) == (trained.task, trained.text)
+    assert read_command([*words, "task.samples=3"]).settings.task.lengths == ["1k"]
+    atlas_bench.runs.execute.execute(same, tmp_path / "same")
+    records = [read_record(each / "record.json") for each in (run, tmp_path / "same")]
+    assert [score.value for score in records[0].scores] == [
+        score.value for score in records[1].scores
+    ]
+    assert "note" not in capsys.readouterr().out
+    assert records[1].notes == records[0].notes
+    needles = ["task=s_niah", "task.subtasks=[niah_single_1]", "task.lengths=[512]"]
+    other = read_command([*words, *needles, "task.samples=1", "text.vocab_size=600"]).settings
+    atlas_bench.runs.execute.execute(other, tmp_path / "other")
+    note = "trained on task=babilong, evaluated on task=s_niah"
+    assert f"note    {note}" in capsys.readouterr().out
+    record = read_record(tmp_path / "other/record.json")
+    assert note in record.notes
+    assert record.protocol["trained_on"] == "task=babilong"
+    assert record.config["text"]["vocab_size"] == 1000  # the checkpoint's tokenizer was used
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for number in range(8):
+        (folder / f"{number}.txt").write_text("In the beginning was the word. " * 99)
+    text = ["text=folder", f"text.folder={folder}"]
+    assert not_as_trained(read_command([*words, *text]).settings) == [
+        "trained with text.source=embedded, evaluated with text.source=folder"
+    ]
 
 
 def test_mqar_is_trained_for_its_epochs_and_scored(tmp_path: Path) -> None:
