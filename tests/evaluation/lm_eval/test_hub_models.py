@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_llama import POSITIONS, save_tiny_llama
 
 from atlas_bench.cli.compose import compose_settings
 from atlas_bench.config.errors import ConfigError
@@ -18,42 +19,15 @@ from atlas_bench.runs.execute import execute
 from atlas_bench.tasks.babilong.prompted import PromptedBabilong
 from atlas_bench.tasks.babilong.prompts import render_prompt
 from atlas_bench.tasks.babilong.task import BabilongSettings, BabilongTask
-from atlas_bench.tasks.vocabulary import shared_tokenizer
 from atlas_bench.text.settings import TextSettings
 
 transformers = pytest.importorskip("transformers")
-POSITIONS = 1500
 
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A Llama with a beginning-of-text token, and a vocabulary without our special tokens."""
     folder = tmp_path_factory.mktemp("hub") / "tiny-llama"
-    backend = json.loads(shared_tokenizer()._backend.to_str())
-    vocab = backend["model"]["vocab"]
-    renamed = {"<|pad|>": "<s>", "<|answer|>": "</s>", "<|end|>": "<unk>"}
-    backend["model"]["vocab"] = {renamed.get(token, token): id_ for token, id_ in vocab.items()}
-    backend["added_tokens"] = []
-    backend["post_processor"] = {
-        "type": "TemplateProcessing",
-        "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}},
-                   {"Sequence": {"id": "A", "type_id": 0}}],
-        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
-        "special_tokens": {"<s>": {"id": "<s>", "ids": [vocab["<|pad|>"]], "tokens": ["<s>"]}},
-    }  # fmt: skip
-    folder.mkdir()
-    (folder / "backend.json").write_text(json.dumps(backend))
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_file=str(folder / "backend.json"), bos_token="<s>", eos_token="</s>"
-    )
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=len(vocab), hidden_size=16, intermediate_size=32, num_hidden_layers=1,
-        num_attention_heads=2, max_position_embeddings=POSITIONS,
-        bos_token_id=vocab["<|pad|>"], eos_token_id=vocab["<|answer|>"],
-    )  # fmt: skip
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    save_tiny_llama(folder)
     return str(folder)
 
 
