@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -43,11 +44,16 @@ def dropping_unread_output() -> Iterator[None]:
     """Drop output that nobody reads any more, as after ``| head -1`` or a lost connection, instead
     of ending the run."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = map(_Dropping, before)
+    sys.stdout, sys.stderr = (each and _Dropping(each) for each in before)  # None: it is closed
     try:
         yield
     finally:
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
         sys.stdout, sys.stderr = before
+
+
+NO_READER = (errno.EPIPE, errno.EIO, errno.EINVAL)  # a pipe, a terminal, a pipe on Windows
 
 
 class _Dropping:
@@ -62,18 +68,20 @@ class _Dropping:
     def write(self, text: str) -> int:
         try:
             return self._stream.write(text)
-        except OSError:
-            self._give_up()
+        except OSError as error:
+            self._give_up(error)
             return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
-        except OSError:
-            self._give_up()
+        except OSError as error:
+            self._give_up(error)
 
-    def _give_up(self) -> None:
-        """The stream keeps what it could not write, and Python would try again at the end."""
+    def _give_up(self, error: OSError) -> None:
+        """Write to nowhere from now on, also what the stream still holds."""
+        if error.errno not in NO_READER:
+            raise error
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)

@@ -10,7 +10,7 @@ SIGNALS = [
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
     if hasattr(signal, name)
 ]
-PATIENCE = 3  # Ctrl-C this often ends the process without saving
+PATIENCE = 3  # the third Ctrl-C ends the process without saving
 
 
 class Interrupted(Exception):
@@ -20,8 +20,9 @@ class Interrupted(Exception):
 class StopSignal:
     """Remembers the first signal, so that work is saved and stops at the next step.
 
-    More signals change nothing, except the third Ctrl-C, which raises KeyboardInterrupt. A signal
-    that is ignored (nohup) or that a launcher handles (submitit) is left to them.
+    Further signals change nothing, except the third Ctrl-C, which raises KeyboardInterrupt. Signals
+    that are ignored (nohup's SIGHUP) or that a launcher handles (submitit's SIGUSR2) stay as they
+    are; SIGTERM is always taken.
     """
 
     def __init__(self) -> None:
@@ -46,9 +47,10 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _note(self, number: int, _frame: object) -> None:
-        self._presses += number == signal.SIGINT
-        if self._presses >= PATIENCE:
-            raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            self._presses += 1
+            if self._presses >= PATIENCE:
+                raise KeyboardInterrupt
         if self.received is None:
             self.received = number
 

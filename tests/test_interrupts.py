@@ -14,18 +14,14 @@ from tiny_sweeps import TINY
 from atlas_bench.interrupts import SIGNALS, StopSignal
 
 
-def raise_signal(number: int) -> None:
-    os.kill(os.getpid(), number)
-
-
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 def test_every_signal_that_ends_a_process_asks_to_stop(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with StopSignal() as stop:
         assert not stop()
-        raise_signal(number)
-        raise_signal(signal.SIGTERM)  # a scheduler repeats itself
-        raise_signal(signal.SIGTERM)
+        signal.raise_signal(number)
+        signal.raise_signal(signal.SIGTERM)  # a scheduler repeats itself
+        signal.raise_signal(signal.SIGTERM)
         assert stop()
         assert stop.received == number
     assert signal.getsignal(number) == before
@@ -33,19 +29,20 @@ def test_every_signal_that_ends_a_process_asks_to_stop(number: signal.Signals) -
 
 def test_the_third_ctrl_c_does_not_wait() -> None:
     with StopSignal() as stop:
-        raise_signal(signal.SIGINT)
-        raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert stop()
         with pytest.raises(KeyboardInterrupt):
-            raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
 @pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda number, frame: None])
 def test_a_signal_of_nohup_or_a_launcher_is_left_to_it(handler: object) -> None:
     before = signal.signal(signal.SIGHUP, handler)
     try:
         with StopSignal() as stop:
-            raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)
             assert not stop()
     finally:
         signal.signal(signal.SIGHUP, before)

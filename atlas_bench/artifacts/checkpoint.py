@@ -23,7 +23,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from atlas_bench.artifacts.folder import BEST, LAST, RunFolder, read_json, replacing, write_json
+from atlas_bench.artifacts.folder import (
+    BEST,
+    LAST,
+    RunFolder,
+    read_json,
+    read_json_if_valid,
+    replacing,
+    write_json,
+)
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.naming import one_line
 
@@ -36,7 +44,7 @@ KEPT = 2  # newest checkpoints
 
 _RENAMED = {"streams": "sequences"}  # former keys of progress.json
 _STEP = re.compile(r"step-\d{8,}")
-_UNFINISHED = re.compile(r"\.step-\d{8,}\..+")  # what `replacing` leaves when it is killed
+_UNFINISHED = re.compile(r"\.step-\d{8,}\..+")  # of an interrupted save or deletion
 
 log = logging.getLogger(__name__)
 
@@ -78,12 +86,24 @@ def save_checkpoint(
         write_json(
             temporary / SHA256_NAME, {each.name: _sha256(each) for each in temporary.iterdir()}
         )
-    pointer = {"directory": target.name, "step": progress["step"]}
-    if best:
-        write_json(folder / f"{BEST}.json", pointer)
-    write_json(folder / f"{LAST}.json", pointer)
+    point_to(target, best=best)
     _prune(folder, target.name)
     return target
+
+
+def point_to(checkpoint: Path, *, best: bool) -> None:
+    """Make a checkpoint the last one, and the best one if it is.
+
+    A best one of a later step was passed over as damaged, so it is forgotten.
+    """
+    folder, step = checkpoint.parent, _step_of(checkpoint.name)
+    pointer = {"directory": checkpoint.name, "step": step}
+    named = str((read_json_if_valid(folder / f"{BEST}.json") or {}).get("directory"))
+    if best:
+        write_json(folder / f"{BEST}.json", pointer)
+    elif not _STEP.fullmatch(named) or _step_of(named) > step:
+        (folder / f"{BEST}.json").unlink(missing_ok=True)
+    write_json(folder / f"{LAST}.json", pointer)
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -111,11 +131,11 @@ def find_checkpoint(path: Path) -> Path:
     )
 
 
-def newest_whole(folder: Path) -> Path:
-    """The newest checkpoint in ``folder`` that is as it was written.
+def newest_undamaged(folder: Path) -> Path:
+    """The newest checkpoint in ``folder`` whose files pass `verify`.
 
-    It does not need `last`, which a power cut can leave behind. Damaged ones are logged. Raises
-    CheckpointError if all are damaged.
+    It may be newer than `last`, if a kill came before the pointer was written. Damaged ones are
+    logged. Raises CheckpointError if all are damaged.
     """
     for name in reversed(_steps(folder)):
         try:
@@ -130,24 +150,28 @@ def newest_whole(folder: Path) -> Path:
 
 
 def verify(folder: Path, *names: str) -> None:
-    """Raise CheckpointError if one of the files ``names`` is missing or is not as it was written.
+    """Raise CheckpointError if one of the files ``names`` is missing, damaged or unreadable.
 
     A checkpoint of version 0.1 has no checksums; only the presence of its files is checked.
     """
-    expected = read_json(folder / SHA256_NAME) if (folder / SHA256_NAME).is_file() else {}
+    checksums = folder / SHA256_NAME
+    expected = read_json(checksums) if checksums.is_file() else None
     for name in names:
         path = folder / name
         if not path.is_file():
             raise CheckpointError(f"{path} is missing")
-        if expected and expected.get(name) != _sha256(path):
-            raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in {SHA256_NAME}")
+        try:
+            is_damaged = expected is not None and expected.get(name) != _sha256(path)
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+        if is_damaged:
+            raise CheckpointError(f"{path} is damaged: its SHA-256 differs from {SHA256_NAME}")
 
 
 def load_model(folder: Path, model: nn.Module) -> None:
     """Load the weights.
 
-    Raises CheckpointError if they are not as they were written, do not fit ``model`` exactly or are
-    not finite.
+    Raises CheckpointError if they are damaged, do not fit ``model`` exactly or are not finite.
     """
     path = folder / MODEL_NAME
     verify(folder, MODEL_NAME)
@@ -168,7 +192,7 @@ def load_model(folder: Path, model: nn.Module) -> None:
 def tokenizer_file(folder: Path) -> Path | None:
     """The tokenizer saved with a checkpoint; None for a model whose tokens are not text.
 
-    Raises CheckpointError if it is not as it was written.
+    Raises CheckpointError if it is damaged.
     """
     if not (folder / TOKENIZER_NAME).is_file():
         return None
@@ -179,7 +203,7 @@ def tokenizer_file(folder: Path) -> Path | None:
 def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
     """Restore the optimizer's state exactly as `save_checkpoint` wrote it.
 
-    Raises CheckpointError if the state is not as it was written or is empty.
+    Raises CheckpointError if the state is damaged or empty.
     """
     path = folder / OPTIMIZER_NAME
     verify(folder, OPTIMIZER_NAME)
@@ -201,7 +225,7 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
 def read_progress(folder: Path) -> dict[str, Any]:
     """Where training stood, with the present names of its keys.
 
-    Raises CheckpointError if it is not as it was written.
+    Raises CheckpointError if it is damaged.
     """
     verify(folder, PROGRESS_NAME)
     progress = read_json(folder / PROGRESS_NAME)
@@ -216,26 +240,31 @@ def _sha256(path: Path) -> str:
 def _steps(folder: Path) -> list[str]:
     """The names of the checkpoints' folders, from the oldest to the newest."""
     names = [path.name for path in folder.glob("step-*") if _STEP.fullmatch(path.name)]
-    return sorted(names, key=lambda name: int(name.removeprefix("step-")))
+    return sorted(names, key=_step_of)
+
+
+def _step_of(name: str) -> int:
+    return int(name.removeprefix("step-"))
 
 
 def _files(checkpoint: Path) -> list[str]:
     """The files that a checkpoint to resume from must have."""
     if (checkpoint / SHA256_NAME).is_file():
         return list(read_json(checkpoint / SHA256_NAME))
-    return [MODEL_NAME, PROGRESS_NAME]
+    return [MODEL_NAME, OPTIMIZER_NAME, PROGRESS_NAME]
 
 
 def _prune(folder: Path, newest: str) -> None:
-    """Delete all checkpoints but the newest ones and the best, and what kills left behind.
+    """Delete all checkpoints but the newest ones and the best, and folders of an interrupted save.
 
-    Checkpoints of later steps were damaged when training continued from an older one.
+    A checkpoint of a later step is a damaged one that a resumed run passed over.
     """
     steps = _steps(folder)
     kept = set(steps[: steps.index(newest) + 1][-KEPT:])
-    if (folder / f"{BEST}.json").is_file():
-        kept.add(read_json(folder / f"{BEST}.json").get("directory"))
+    kept.add((read_json_if_valid(folder / f"{BEST}.json") or {}).get("directory"))
+    for name in steps:
+        if name not in kept:  # renamed first: a half-deleted checkpoint must not look like one
+            (folder / name).rename(folder / f".{name}.old")
     for path in folder.iterdir():
-        is_old = _STEP.fullmatch(path.name) and path.name not in kept
-        if path.is_dir() and (is_old or _UNFINISHED.fullmatch(path.name)):
+        if path.is_dir() and _UNFINISHED.fullmatch(path.name):
             shutil.rmtree(path, ignore_errors=True)

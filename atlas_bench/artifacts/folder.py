@@ -62,7 +62,7 @@ class RunFolder:
     @property
     def can_resume(self) -> bool:
         """Whether a checkpoint was written."""
-        return any(self.checkpoints.glob("step-*"))
+        return any(self.checkpoints.glob("step-[0-9]*"))
 
     @property
     def validation(self) -> RunFolder:
@@ -121,7 +121,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder and its parents; the names of those that are new are on disk on return."""
+    """Create a folder and its missing parents; on return their names are on disk."""
     missing = [each for each in (path, *path.parents) if not each.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for each in reversed(missing):

@@ -62,7 +62,7 @@ class Command:
 
     flags: list[str]  # with their values
     words: list[str]  # its own overrides
-    added: list[str]  # those that take what checkpoint was trained with
+    added: list[str]  # those that take the config of the checkpoint's run
     overrides: list[Override]  # both, and those of hydra.sweeper.params
     config: DictConfig  # of the first job
     hydra: DictConfig  # Hydra's part of the config

@@ -75,14 +75,14 @@ def parse_overrides(words: Sequence[str]) -> list[Override]:
 
 
 def use_saved_run(overrides: Sequence[Override]) -> list[str]:
-    """The overrides that make a command's config that of the evaluated checkpoint's run.
+    """The overrides that take the config of the evaluated checkpoint's run.
 
-    Its model and scale always; its task and its text unless the command chooses others. There are
-    none if the command names no checkpoint or a list of them, or if no run's config is found around
-    it. Keys of the command itself replace saved ones. Raises ConfigError if the command names
-    another model or scale than the checkpoint's.
+    They take its model and scale, and unless the command chooses another task or text, its task and
+    text. There are none if the command names no checkpoint or a list of them, or if no run's config
+    is found around it. Keys of the command itself replace saved ones. Raises ConfigError if the
+    command names another model or scale than the checkpoint's.
     """
-    given = {each.key_or_group: each for each in overrides}
+    given = {each.key_or_group: each for each in overrides if each.package is None}
     checkpoint = given.get("checkpoint")
     if checkpoint is None or checkpoint.is_sweep_override():
         return []
@@ -100,12 +100,13 @@ def use_saved_run(overrides: Sequence[Override]) -> list[str]:
                 f"trained as, {group}={settings['name']}; leave {group} out"
             )
     added = ["+saved=run"]
-    if "text" not in given and "text" in config.values:
-        saved["text"] = asdict(config.settings("text", TextSettings))
-    task = config.values.get("task", {})
+    task = config.values.get("task") or {}
     if "task" not in given and "name" in task:
         added.append(f"task={task['name']}")
         saved["task"] = task
+    same_task = "task" not in given or given["task"].value() == task.get("name")
+    if same_task and "text" not in given and config.values.get("text"):
+        saved["text"] = asdict(config.settings("text", TextSettings))
     ConfigStore.instance().store(group="saved", name="run", node=saved, package="_global_")
     return added
 

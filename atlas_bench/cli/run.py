@@ -41,14 +41,14 @@ HELP = {"--help", "-h", "--hydra-help"}
 SHOWS_CONFIG = {"--cfg", "-c", "--info", "-i"}
 
 
+@dropping_unread_output()
 def main() -> None:
     """Console script. Exit codes: 0 done, 1 failed, 2 bad input, 128 + N stopped by signal N."""
-    with dropping_unread_output():
-        try:
-            _do(sys.argv[1:])
-        except ConfigError as error:
-            print(f"atlas-bench: {error}", file=sys.stderr)
-            sys.exit(BAD_INPUT)
+    try:
+        _do(sys.argv[1:])
+    except ConfigError as error:
+        print(f"atlas-bench: {error}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
 
 
 def _do(arguments: Sequence[str]) -> None:
@@ -141,6 +141,7 @@ def _quoted(path: Path) -> str:
 # in a job ----------------------------------------------------------------------------------
 
 
+@dropping_unread_output()
 def _job(config: DictConfig) -> float | None:
     """One run; in a sweep its score on the validation samples, which an optimizer looks at."""
     facts = HydraConfig.get()

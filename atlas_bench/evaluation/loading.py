@@ -10,6 +10,7 @@ from atlas_bench.artifacts.checkpoint import (
     CheckpointError,
     find_checkpoint,
     load_model,
+    tokenizer_file,
 )
 from atlas_bench.artifacts.folder import CONFIG_NAME, find_upwards
 from atlas_bench.artifacts.saved_config import SavedConfig, find_config
@@ -54,7 +55,7 @@ def run_tokenizer(path: str | Path) -> Tokenizer:
     Raises ConfigError as `load_run` does.
     """
     source = find_checkpoint(Path(path))
-    saved = find_upwards(source, TOKENIZER_NAME)
+    saved = tokenizer_file(source) or find_upwards(source, TOKENIZER_NAME)
     text = None if saved else _config(source).settings("text", TextSettings)
     try:
         if text is None:

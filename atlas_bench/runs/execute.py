@@ -69,9 +69,9 @@ def _run(
     commit = git_commit()  # before anything can change the code
     context, task = prepare(settings, folder, stop)
     learner = context.learner
-    if validation is None:  # the task of a run's other evaluations is another on purpose
-        context.notes += (notes := not_as_trained(settings))
-        for note in notes:
+    if validation is None:  # a run's other evaluations have another task by definition
+        for note in not_as_trained(settings):
+            context.notes.append(note)
             context.console.print(f"note    {note}")
     context.tracker.start(
         asdict(settings),

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import torch
 
-from atlas_bench.artifacts.folder import RunFolder
+from atlas_bench.artifacts.folder import RunFolder, sync
 from atlas_bench.artifacts.saved_config import write_config
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.schema import HardwareSettings
@@ -66,3 +66,5 @@ def _claim(settings: RunSettings, folder: RunFolder) -> None:
                 f"a folder with hydra.run.dir=PATH (a sweep: hydra.sweep.dir=PATH)"
             ) from None
     write_config(folder.config, asdict(settings))
+    for parent in folder.path.absolute().parents[:2]:  # outputs/DATE holds its name, outputs DATE's
+        sync(parent)

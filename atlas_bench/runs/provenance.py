@@ -57,10 +57,10 @@ def not_as_trained(settings: RunSettings) -> list[str]:
     if saved is None:
         return []
     notes = []
-    trained, evaluated = saved.values.get("task", {}).get("name"), settings.task.name
+    trained, evaluated = (saved.values.get("task") or {}).get("name"), settings.task.name
     if trained not in (None, evaluated):
         notes.append(f"trained on task={trained}, evaluated on task={evaluated}")
-    before, now = saved.values.get("text", {}), asdict(settings.text)
+    before, now = saved.values.get("text") or {}, asdict(settings.text)
     for key in TOKENIZER_KEYS:  # a checkpoint brings its own
         before, now = {**before, key: None}, {**now, key: None}
     if difference := first_difference(before, now, "text."):

@@ -15,6 +15,8 @@ from atlas_bench.runs.settings import RunSettings
 from atlas_bench.tasks.task import Task
 from atlas_bench.training.progress import Progress
 
+EVALUATION_KEYS = ("lengths", "samples", "test_examples", "seed")  # of tasks; training ignores them
+
 
 def make_record(
     settings: RunSettings,
@@ -37,10 +39,15 @@ def make_record(
         # The checkpoint's tokenizer is used, whatever the command's text says.
         trained_text = trained_on["text"] or {}
         config["text"] |= {key: trained_text[key] for key in TOKENIZER_KEYS if key in trained_text}
-        trained = (trained_on["task"] or {}).get("name", "unknown")
-        if "trains_on" in protocol and trained != task.settings.name:
+        trained_task = trained_on["task"] or {}
+        subtasks = protocol.get("trains_on")  # a list names the subtasks of this task's settings
+        if subtasks and trained_task.get("name") != task.settings.name:
+            protocol["trained_on"] = f"task={trained_task.get('name', 'unknown')}"
             del protocol["trains_on"]
-            protocol["trained_on"] = f"task={trained}"
+        elif isinstance(subtasks, list) and _training_of(trained_task) != _training_of(
+            config["task"]
+        ):
+            del protocol["trains_on"]
     scored = {score.metric for score in (*scores.scores, *validation)}
     declared = {metric.name: metric for metric in (*metrics, *task.metrics)}
     longest = max((score.length_tokens for score in scores.scores), default=0)
@@ -75,3 +82,8 @@ def make_record(
         state_bytes=learner.state_bytes(longest),
         **provenance,
     )
+
+
+def _training_of(task: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a task that training depends on."""
+    return {key: value for key, value in task.items() if key not in EVALUATION_KEYS}

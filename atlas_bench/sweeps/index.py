@@ -67,7 +67,7 @@ def _deciding(overrides: Sequence[str]) -> list[list[str]]:
     for word in overrides:
         key, *value = word.split("=", 1)
         name = key.lstrip("+~")
-        place = name.split(".")[0] in NOT_IDENTITY
+        place = name.split(".")[0] in (*NOT_IDENTITY, "saved")
         if not place and not name.startswith(("hydra.launcher", "hydra.sweep.")):
             kept.append([RENAMED_KEYS.get(key, key), *value])
     return sorted(kept)

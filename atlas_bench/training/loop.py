@@ -110,7 +110,7 @@ class Trainer:
         if best:
             progress.best_stage, progress.best_accuracy = reached
         if self.folder.metrics.is_file():
-            sync(self.folder.metrics)  # its lines are not written again on resume
+            sync(self.folder.metrics)  # a resumed run does not write these lines again
         checkpoint.save_checkpoint(
             self.folder.checkpoints,
             self.model,
@@ -125,8 +125,11 @@ class Trainer:
         """Continue from a checkpoint: weights, optimizer and progress."""
         checkpoint.load_model(directory, self.model)
         checkpoint.load_optimizer(directory, self.optimizer)
-        self.progress = Progress(**checkpoint.read_progress(directory))
-        self.saved_step = self.progress.step
+        progress = self.progress = Progress(**checkpoint.read_progress(directory))
+        reached = (progress.stage, progress.accuracy)
+        best = reached == (progress.best_stage, progress.best_accuracy)
+        checkpoint.point_to(directory, best=best)  # a kill can come before the pointers are written
+        self.saved_step = progress.step
 
     # one step ----------------------------------------------------------------------------------
 

@@ -103,7 +103,7 @@ def _stage(key: str, given: Any, task: TaskSettings) -> Stage:
             f"{key}.{name} is not a key of a stage of task={task.name}"
             f"{nearest(name, valid)}; valid are {_keys(task.stage)}"
         )
-    stage = from_dict(task.stage, given, key)
+    stage = from_dict(task.stage, given, f"{key}.")
     check_bounds(stage, f"{key}.")
     return stage
 

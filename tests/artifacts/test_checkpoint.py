@@ -132,27 +132,62 @@ def test_a_damaged_checkpoint_is_passed_over(
     for step in (1, 2, 3):
         checkpoint.save_checkpoint(tmp_path, model, optimizer, {"step": step}, best=False)
     (tmp_path / "last.json").unlink()
-    assert checkpoint.newest_whole(tmp_path).name == "step-00000003"
+    assert checkpoint.newest_undamaged(tmp_path).name == "step-00000003"
     flip_a_bit(tmp_path / "step-00000003/optimizer.safetensors")
-    assert checkpoint.newest_whole(tmp_path).name == "step-00000002"
+    assert checkpoint.newest_undamaged(tmp_path).name == "step-00000002"
     assert "step-00000003/optimizer.safetensors is damaged" in caplog.text
     (tmp_path / "step-00000002/model.safetensors").unlink()
     with pytest.raises(checkpoint.CheckpointError, match="no undamaged checkpoint"):
-        checkpoint.newest_whole(tmp_path)
+        checkpoint.newest_undamaged(tmp_path)
+
+
+def test_an_unreadable_file_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, optimizer = small()
+    for step in (1, 2):
+        checkpoint.save_checkpoint(tmp_path, model, optimizer, {"step": step}, best=False)
+    read = checkpoint._sha256
+
+    def bad_disk(path: Path) -> str:
+        if path.parent.name == "step-00000002":
+            raise OSError(5, "Input/output error")
+        return read(path)
+
+    monkeypatch.setattr(checkpoint, "_sha256", bad_disk)
+    assert checkpoint.newest_undamaged(tmp_path).name == "step-00000001"
+    assert "cannot be read: Input/output error" in caplog.text
+
+
+def test_the_pointers_follow_a_resume(tmp_path: Path) -> None:
+    """A kill can come before they are written; a damaged best checkpoint is forgotten."""
+    model, optimizer = small()
+    for step in (1, 2, 3):
+        checkpoint.save_checkpoint(tmp_path, model, optimizer, {"step": step}, best=step == 3)
+    (tmp_path / "last.json").write_text(json.dumps({"directory": "step-00000001", "step": 1}))
+    checkpoint.point_to(tmp_path / "step-00000003", best=True)
+    assert checkpoint.find_checkpoint(tmp_path).name == "step-00000003"
+    checkpoint.point_to(tmp_path / "step-00000002", best=False)
+    assert checkpoint.find_checkpoint(tmp_path).name == "step-00000002"
+    assert not (tmp_path / "best.json").exists()
+    checkpoint.save_checkpoint(tmp_path, model, optimizer, {"step": 3}, best=False)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "last.json", "step-00000002", "step-00000003",
+    }  # fmt: skip
 
 
 def test_a_checkpoint_of_version_0_1_has_no_checksums(tmp_path: Path) -> None:
     model, optimizer = small()
     folder = checkpoint.save_checkpoint(tmp_path, model, optimizer, {"step": 1}, best=True)
     (folder / "sha256.json").unlink()
-    assert checkpoint.newest_whole(tmp_path) == folder
+    assert checkpoint.newest_undamaged(tmp_path) == folder
     checkpoint.load_model(folder, model)
 
 
 def test_everything_is_on_disk_before_the_pointer_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The order of syncs and renames, the only operations that a power cut respects."""
+    """The order of syncs and renames: a power cut loses what was not synced."""
     model, optimizer = small()
     steps: list[tuple[str, str]] = []
     sync, replace = folder_module.sync, os.replace

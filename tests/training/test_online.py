@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from atlas_bench.artifacts.checkpoint import newest_whole
+from atlas_bench.artifacts.checkpoint import newest_undamaged
 from atlas_bench.interrupts import Interrupted
 from atlas_bench.seeding import generator
 from atlas_bench.tasks.learnability.online import OPTIMIZERS, LearnerSettings, OnlineSettings
@@ -107,7 +107,7 @@ def test_it_resumes_where_it_was_stopped(optimizer: str, tmp_path: Path) -> None
     with (cut / "metrics.jsonl").open("a") as file:  # a kill may leave more than a checkpoint knows
         file.write('{"step": 32, "loss": 0.0}\n{"step"')
     second = OnlineTraining(learner(optimizer, rate=1e-2), *pairs(), folder=cut)
-    second.resume(newest_whole(cut / "checkpoints"))
+    second.resume(newest_undamaged(cut / "checkpoints"))
     assert second.tokens == 22
     assert torch.equal(second.run(), expected)
     lines = [

@@ -13,7 +13,7 @@ from rich.console import Console
 from atlas_bench.artifacts.checkpoint import (
     find_checkpoint,
     load_model,
-    newest_whole,
+    newest_undamaged,
     read_progress,
     tokenizer_file,
 )
@@ -33,7 +33,6 @@ from atlas_bench.models.settings import ScaleSettings
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.tasks.stages import Stage
 from atlas_bench.tasks.task import LABELLED, Batch, Task, TokenPredictions
-from atlas_bench.text.tokenizer import load_tokenizer
 from atlas_bench.tracking import Tracker
 from atlas_bench.training.callbacks import ProgressBar, TrackerLog
 from atlas_bench.training.loop import Trainer
@@ -48,6 +47,7 @@ class TrainedModel(Learner):
         self.settings = settings
         self.name, self.scale = settings.model.name, settings.scale.name
         self.source: Path | None = None  # the checkpoint that is evaluated
+        self.resumed_from: Path | None = None  # the checkpoint that training continues from
 
     # before the run ----------------------------------------------------------------------------
 
@@ -81,6 +81,9 @@ class TrainedModel(Learner):
         if settings.checkpoint is not None:
             self.source = find_checkpoint(Path(settings.checkpoint))
             tokenizer = tokenizer_file(self.source)
+        elif settings.resume is not False and folder.can_resume:
+            self.resumed_from = newest_undamaged(folder.checkpoints)
+            tokenizer = tokenizer_file(self.resumed_from)
         task = settings.make_task(tokenizer)
         self.model = build_model(
             settings.model,
@@ -128,11 +131,9 @@ class TrainedModel(Learner):
             callbacks=[ProgressBar(console), TrackerLog(tracker.log)],
             should_stop=should_stop,
         )
-        if settings.resume is not False and folder.can_resume:
-            source = newest_whole(folder.checkpoints)
-            _check_tokenizer(source, task)
-            trainer.resume(source)
-            console.print(f"resuming at step {trainer.progress.step} from {source}")
+        if self.resumed_from is not None:
+            trainer.resume(self.resumed_from)
+            console.print(f"resuming at step {trainer.progress.step} from {self.resumed_from}")
         return trainer.run()
 
     def _validation(self, task: Task) -> Callable[[], float] | None:
@@ -177,16 +178,6 @@ class TrainedModel(Learner):
             prefill_chunk=hardware.prefill_chunk,
             max_length=task.settings.max_length,
             device=self.device.type,
-        )
-
-
-def _check_tokenizer(source: Path, task: Task) -> None:
-    """Raise ConfigError if the task's tokens are not those that the checkpoint was trained on."""
-    file = tokenizer_file(source)
-    if file is not None and load_tokenizer(file) != task.tokenizer:
-        raise ConfigError(
-            f"{file} is not the tokenizer that text.tokenizer={task.text.tokenizer} gives now, so "
-            f"the run cannot continue; restore the tokenizer or start a new run"
         )
 
 

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from atlas_bench.artifacts.checkpoint import newest_whole
+from atlas_bench.artifacts.checkpoint import newest_undamaged
 from atlas_bench.artifacts.folder import RunFolder
 from atlas_bench.evaluation.learner import Cost, Learner
 from atlas_bench.models.language_model import count_parameters
@@ -73,7 +73,7 @@ class OnlineNetworks(Learner):
             should_stop=should_stop,
         )
         if self.settings.resume is not False and folder.can_resume:
-            learning.resume(newest_whole(folder.checkpoints))
+            learning.resume(newest_undamaged(folder.checkpoints))
             console.print(f"resuming at token {learning.tokens}")
         before = learning.tokens
         losses = learning.run()
