@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
 from docs_pages import PAGES, REPOSITORY, Command, WrongCommand, check, commands, prose, spans
+from in_process import atlas_bench, no_plots
 from walkthroughs import followed, new_files  # noqa: F401
 
 from atlas_bench.cli import run as cli
@@ -255,17 +255,6 @@ def test_links_and_images_are_there(page: Path) -> None:
 # running ------------------------------------------------------------------------------------
 
 
-def run(*words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command of atlas-bench in this process; it must end with 0."""
-    monkeypatch.setattr(sys, "argv", ["atlas-bench", *words])
-    code = None
-    try:
-        cli.main()
-    except SystemExit as ended:
-        code = ended.code
-    assert code in (0, None)
-
-
 def documented(line: str) -> list[str]:
     """The words of a command that some page has."""
     (found,) = [each for each in COMMANDS if " ".join(each.words) == line]
@@ -279,7 +268,6 @@ def test_one_command_of_each_kind_runs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     mqar = [
         *TINY,
         "task.grid=[{length:32,pairs:2}]",
@@ -289,19 +277,19 @@ def test_one_command_of_each_kind_runs(
     mqar += ["training.epochs=null"]
 
     train = documented("atlas-bench task=mqar model=deltanet")
-    run(*train, *mqar, f"hydra.run.dir={RUN}", monkeypatch=monkeypatch)
+    assert atlas_bench(*train, *mqar, f"hydra.run.dir={RUN}") == 0
     assert json.loads(Path(RUN, "record.json").read_text())["model"] == "deltanet"
 
     evaluate = documented(
         f"atlas-bench mode=eval checkpoint={RUN} task.lengths=[64k] task.samples=4"
     )
     words = [word for word in evaluate if not word.startswith("task.")]
-    run(*words, "task=mqar", *mqar, "hydra.run.dir=outputs/again", monkeypatch=monkeypatch)
+    assert atlas_bench(*words, "task=mqar", *mqar, "hydra.run.dir=outputs/again") == 0
     scores = [json.loads(path.read_text())["scores"] for path in Path().rglob("record.json")]
     assert scores[0][0]["value"] == scores[1][0]["value"]
 
     capsys.readouterr()
-    run(*documented("atlas-bench mode=describe model=ttt_mlp"), monkeypatch=monkeypatch)
+    assert atlas_bench(*documented("atlas-bench mode=describe model=ttt_mlp")) == 0
     assert "parameters" in capsys.readouterr().out
 
     sweep = documented(
@@ -309,11 +297,12 @@ def test_one_command_of_each_kind_runs(
     )
     small = [word.replace("512", "65") for word in sweep if "transformer" not in word]
     words = ["model=deltanet,titans", *TINY, "task.samples=2", f"hydra.sweep.dir={SWEEP}"]
-    run(*small, *words, monkeypatch=monkeypatch)
+    assert atlas_bench(*small, *words) == 0
     assert sweep_cli.main(documented(f"atlas-bench-sweep {SWEEP}")) == 0
     assert "2 of 2 jobs done" in capsys.readouterr().out
 
-    assert report(documented("atlas-bench-report outputs/")) == 0
+    with no_plots():
+        assert report(documented("atlas-bench-report outputs/")) == 0
     assert Path("outputs/report/report.html").is_file()
 
 
@@ -348,14 +337,12 @@ def can_run(command: Command) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [each for each in COMMANDS if can_run(each)], ids=str)
-def test_every_command_runs_at_smoke_size(
-    command: Command, clone: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_command_runs_at_smoke_size(command: Command, clone: Path) -> None:
     """A sweep's first job; a dry run as it stands."""
     from atlas_bench.runs.execute import execute
 
     if "--dry-run" in command.words:
-        run(*command.words[1:], monkeypatch=monkeypatch)
+        assert atlas_bench(*command.words[1:]) == 0
         return
     words = list(command.words[1:])
     if checkpoint := [word for word in words if word.startswith("checkpoint=")]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from in_process import no_plots
 
 from atlas_bench.artifacts.records import write_record
 from atlas_bench.artifacts.schema import Record
@@ -107,7 +108,8 @@ def test_a_broken_record_is_named_and_left_out(
     going = outputs / "2025-02-01" / "0-going"
     going.mkdir(parents=True)
     (going / "metrics.jsonl").touch()
-    assert main(["outputs"]) == 0
+    with no_plots():
+        assert main(["outputs"]) == 0
     printed = capsys.readouterr()
     broken, unfinished = printed.err.splitlines()
     assert "1-titans/record.json is not valid JSON" in broken

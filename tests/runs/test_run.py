@@ -14,6 +14,7 @@ import pytest
 from in_process import atlas_bench, no_plots
 
 from atlas_bench.cli.report import main as report
+from atlas_bench.cli.run import main
 
 SMALL = [
     "training.tokens=4096", "training.batch_tokens=512",
@@ -37,11 +38,12 @@ def last_loss(run: Path) -> float:
     return json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["loss"]
 
 
-def test_trains_evaluates_and_records(tmp_path: Path) -> None:
-    done = subprocess.run(
-        command(*SMALL), cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
+def test_trains_evaluates_and_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["atlas-bench", *SMALL])
+    main()
     run = only_run(tmp_path)
     record = json.loads((run / "record.json").read_text())
     assert record["model"] == "atlas"
@@ -65,7 +67,7 @@ def test_trains_evaluates_and_records(tmp_path: Path) -> None:
     assert (run / "plots/training.png").stat().st_size > 5000
     assert len((run / "predictions.jsonl").read_text().splitlines()) == 6
     assert (run / "config.json").is_file()
-    assert "record" in done.stdout
+    assert f"record  {run}/record.json" in capsys.readouterr().out.replace("\n", "")
     assert not (tmp_path / "wandb").exists()
 
 

@@ -33,12 +33,12 @@ from atlas_bench.sweeps.plan import find_unfinished, plan_sweep
 def test_killed_half_way_and_started_again_it_does_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """6 jobs, `kill -9` of the parent after the second: 6 records, none twice, none lost."""
+    """4 jobs, `kill -9` of the parent after the first: 4 records, none twice, none lost."""
     monkeypatch.chdir(tmp_path)
-    words = ["mode=train", "seed=0,1,2", "training.learning_rate=1e-3,2e-3"]
+    words = ["mode=train", "seed=0,1", "training.learning_rate=1e-3,2e-3"]
     process = start(*words, folder=tmp_path)
     deadline = time.monotonic() + 240
-    while len(done := list(tmp_path.glob("outputs/*/*/*/record.json"))) < 2:
+    while len(done := list(tmp_path.glob("outputs/*/*/*/record.json"))) < 1:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -46,19 +46,19 @@ def test_killed_half_way_and_started_again_it_does_what_is_missing(
     process.communicate()
     before = {path: path.read_bytes() for path in done}
     folder, index = only_index(tmp_path)
-    assert len(index.jobs) == 6
-    assert len(index.of("missing")) >= 2
+    assert len(index.jobs) == 4
+    assert len(index.of("missing")) >= 1
     assert sweep_here(*words, "resume=true") == 0
     folder, index = only_index(tmp_path)  # and no other sweep beside it
-    assert [job.number for job in index.of("done")] == list(range(6))
-    assert len({(folder / job.folder / "config.json").read_text() for job in index.jobs}) == 6
-    assert f"{folder}: 6 of 6 jobs done" in capsys.readouterr().out
+    assert [job.number for job in index.of("done")] == list(range(4))
+    assert len({(folder / job.folder / "config.json").read_text() for job in index.jobs}) == 4
+    assert f"{folder}: 4 of 4 jobs done" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in before} == before
     for job in index.jobs:
         assert steps_of(folder / job.folder) == [1, 2, 3, 4]
     records = [json.loads(path.read_text()) for path in folder.glob("*/record.json")]
     drawn = {(each["seed"], each["config"]["training"]["learning_rate"]) for each in records}
-    assert drawn == {(seed, rate) for seed in range(3) for rate in (1e-3, 2e-3)}
+    assert drawn == {(seed, rate) for seed in range(2) for rate in (1e-3, 2e-3)}
 
 
 def test_one_failed_job_stops_no_other_and_is_reported(
