@@ -131,7 +131,7 @@ def test_kill_9_and_resume_gives_the_same_loss_to_the_bit(
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir()
     cut.mkdir()
-    small = [*SMALL, "mode=train"]
+    small = [*SMALL, "mode=train", "training.tokens=2048"]
     monkeypatch.chdir(whole)
     assert atlas_bench(*small) == 0
     monkeypatch.chdir(cut)
