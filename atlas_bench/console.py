@@ -19,6 +19,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+NO_READER = (errno.EPIPE, errno.EIO, errno.EINVAL)  # a pipe, a terminal, a pipe on Windows
+
 
 def plain_console() -> Console:
     """A console that prints overrides and paths as they are: brackets are not markup."""
@@ -51,9 +53,6 @@ def dropping_unread_output() -> Iterator[None]:
         for stream in filter(None, (sys.stdout, sys.stderr)):
             stream.flush()
         sys.stdout, sys.stderr = before
-
-
-NO_READER = (errno.EPIPE, errno.EIO, errno.EINVAL)  # a pipe, a terminal, a pipe on Windows
 
 
 class _Dropping:

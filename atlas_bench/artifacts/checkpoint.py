@@ -30,6 +30,7 @@ from atlas_bench.artifacts.folder import (
     read_json,
     read_json_if_valid,
     replacing,
+    sync,
     write_json,
 )
 from atlas_bench.config.errors import ConfigError
@@ -67,6 +68,9 @@ def save_checkpoint(
     All bytes are on disk before `last` points at them. The ``tokenizer`` of a model
     (`text.tokenizer.Tokenizer`) is saved with it, because the embedding depends on it.
     """
+    metrics = RunFolder(folder.parent).metrics
+    if metrics.is_file():
+        sync(metrics)  # a resumed run does not write these lines again
     target = folder / f"step-{progress['step']:08d}"
     with replacing(target) as temporary:
         temporary.mkdir()

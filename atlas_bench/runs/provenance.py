@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from atlas_bench import __version__
-from atlas_bench.artifacts.saved_config import find_config
+from atlas_bench.artifacts.saved_config import training_of_checkpoint
 from atlas_bench.config.identity import first_difference
 from atlas_bench.runs.settings import RunSettings
 
@@ -53,16 +53,15 @@ def device_name(device: torch.device) -> str:
 
 def not_as_trained(settings: RunSettings) -> list[str]:
     """Sentences on the task and the text, where they are not those of the checkpoint's training."""
-    saved = None if settings.checkpoint is None else find_config(Path(settings.checkpoint))
-    if saved is None:
+    trained_on = training_of_checkpoint(settings.checkpoint).get("trained_on")
+    if trained_on is None:
         return []
     notes = []
-    trained, evaluated = (saved.values.get("task") or {}).get("name"), settings.task.name
+    trained, evaluated = (trained_on["task"] or {}).get("name"), settings.task.name
     if trained not in (None, evaluated):
         notes.append(f"trained on task={trained}, evaluated on task={evaluated}")
-    before, now = saved.values.get("text") or {}, asdict(settings.text)
-    for key in TOKENIZER_KEYS:  # a checkpoint brings its own
-        before, now = {**before, key: None}, {**now, key: None}
+    own = dict.fromkeys(TOKENIZER_KEYS)  # not compared: a checkpoint brings its tokenizer
+    before, now = (trained_on["text"] or {}) | own, asdict(settings.text) | own
     if difference := first_difference(before, now, "text."):
         key, before, now = difference
         notes.append(f"trained with {key}={before}, evaluated with {key}={now}")

@@ -35,19 +35,10 @@ def make_record(
     config, protocol = asdict(settings), task.protocol()
     if settings.mode == "eval" and (training := training_of_checkpoint(settings.checkpoint)):
         config |= training
-        trained_on = training["trained_on"]
         # The checkpoint's tokenizer is used, whatever the command's text says.
-        trained_text = trained_on["text"] or {}
-        config["text"] |= {key: trained_text[key] for key in TOKENIZER_KEYS if key in trained_text}
-        trained_task = trained_on["task"] or {}
-        subtasks = protocol.get("trains_on")  # a list names the subtasks of this task's settings
-        if subtasks and trained_task.get("name") != task.settings.name:
-            protocol["trained_on"] = f"task={trained_task.get('name', 'unknown')}"
-            del protocol["trains_on"]
-        elif isinstance(subtasks, list) and _training_of(trained_task) != _training_of(
-            config["task"]
-        ):
-            del protocol["trains_on"]
+        text = training["trained_on"]["text"] or {}
+        config["text"] |= {key: text[key] for key in TOKENIZER_KEYS if key in text}
+        _correct_training(protocol, training["trained_on"]["task"] or {}, config["task"])
     scored = {score.metric for score in (*scores.scores, *validation)}
     declared = {metric.name: metric for metric in (*metrics, *task.metrics)}
     longest = max((score.length_tokens for score in scores.scores), default=0)
@@ -82,6 +73,20 @@ def make_record(
         state_bytes=learner.state_bytes(longest),
         **provenance,
     )
+
+
+def _correct_training(
+    protocol: dict[str, Any], trained: dict[str, Any], evaluated: dict[str, Any]
+) -> None:
+    """Remove what a protocol says of training by ``evaluated``, where the checkpoint's task is
+    another; a list in ``trains_on`` names the subtasks of these settings."""
+    subtasks = protocol.get("trains_on")
+    other_task = trained.get("name") != evaluated["name"]
+    other_subtasks = isinstance(subtasks, list) and _training_of(trained) != _training_of(evaluated)
+    if subtasks and (other_task or other_subtasks):
+        del protocol["trains_on"]
+        if other_task:
+            protocol["trained_on"] = f"task={trained.get('name', 'unknown')}"
 
 
 def _training_of(task: dict[str, Any]) -> dict[str, Any]:

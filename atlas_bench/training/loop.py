@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from atlas_bench.artifacts import checkpoint
-from atlas_bench.artifacts.folder import RunFolder, sync
+from atlas_bench.artifacts.folder import RunFolder
 from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.models.packing import packed_forward
 from atlas_bench.tasks.stages import Stage
@@ -109,8 +109,6 @@ class Trainer:
         best = reached >= (progress.best_stage, progress.best_accuracy)
         if best:
             progress.best_stage, progress.best_accuracy = reached
-        if self.folder.metrics.is_file():
-            sync(self.folder.metrics)  # a resumed run does not write these lines again
         checkpoint.save_checkpoint(
             self.folder.checkpoints,
             self.model,

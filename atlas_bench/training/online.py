@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atlas_bench.artifacts import checkpoint
-from atlas_bench.artifacts.folder import RunFolder, append_lines, sync, truncate_metrics
+from atlas_bench.artifacts.folder import RunFolder, append_lines, truncate_metrics
 from atlas_bench.interrupts import Interrupted
 from atlas_bench.models.language_model import count_parameters
 from atlas_bench.seeding import generator
@@ -137,8 +137,6 @@ class OnlineTraining:
             stop = self.should_stop()
             if stop or time.perf_counter() - saved_at > SAVE_SECONDS:
                 progress = {"step": self.tokens, "seconds": self.seconds}
-                if self.folder.metrics.is_file():
-                    sync(self.folder.metrics)
                 checkpoint.save_checkpoint(
                     self.folder.checkpoints, self.learner, self.optimizer, progress, best=True
                 )
