@@ -26,7 +26,7 @@ RUN, SWEEP = "outputs/DATE/TIME-NAME", "outputs/DATE/TIME-sweep"
 NOT_RUN = {
     r"hardware=slurm( |$)": "Slurm",
     r"ray\.init\.address=auto": "a Ray that runs already",
-    r"hardware=(ray|slurm_local|local_processes)|sweep=optuna": "[sweep]; tests/sweeps/test_launchers.py",
+    r"hardware=(ray|slurm_local|local_processes)|sweep=optuna": "[sweep]; sweeps/test_launchers.py",
     r"(data|source)=hub|text=(pg19|fineweb_edu)|logger\.mode=online": "a network",
     r"model=hf": "weights of the hub",
     r"experiment=(table[23568]_\w+) budget=paper(?!.*--dry-run)": "a network and a tokenizer",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from atlas_bench.artifacts.folder import SWEEP_NAME, RunFolder
 from atlas_bench.artifacts.saved_config import read_config
@@ -77,8 +78,26 @@ def _difference(folder: Path, index: Index, sweep: Index, first_job: RunSettings
     config = RunFolder(folder / (index.jobs[0].folder or "")).config
     if not config.is_file() or not config.stat().st_size:
         return ""
-    difference = difference_from_saved(read_config(config), first_job)
+    saved = read_config(config)
+    if sweep.jobs[0].overrides is None:  # an optimizer drew values, which are no difference
+        fixed = {_key(word) for word in sweep.command}
+        for key in map(_key, index.jobs[0].overrides or []):
+            if key not in fixed:
+                _copy(key, first_job, saved.values)
+    difference = difference_from_saved(saved, first_job)
     return f"config: {difference}" if difference else ""
+
+
+def _key(override: str) -> str:
+    return override.split("=", 1)[0].lstrip("+~")
+
+
+def _copy(key: str, settings: Any, values: dict[str, Any]) -> None:
+    """Copy one dotted key of settings to the plain values of another config."""
+    *groups, name = key.split(".")
+    for group in groups:
+        settings, values = getattr(settings, group), values[group]
+    values[name] = getattr(settings, name)
 
 
 def _start(folder: Path, sweep: Index) -> Plan:
