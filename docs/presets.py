@@ -1,0 +1,131 @@
+"""The table of presets in docs/models.md: every setting in use beside what its paper says.
+
+`python docs/presets.py` writes it into the page, from docs/presets.yaml and conf/model.
+tests/models/test_presets_of_papers.py fails where a preset, the table and the page differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from atlas_bench.config.locations import folder_of
+from atlas_bench.models.settings import ModelSettings, ScaleSettings
+
+PAGE = Path(__file__).with_name("models.md")
+MARKS = ("<!-- presets -->\n", "<!-- end of presets: python docs/presets.py -->\n")
+NO_PAPER = ("hf", "none")  # choices of model= that are no preset
+
+
+def papers() -> dict[str, dict[str, Any]]:
+    return yaml.safe_load(Path(__file__).with_name("presets.yaml").read_text(encoding="utf-8"))
+
+
+def presets() -> list[str]:
+    names = (path.stem for path in (folder_of("conf") / "model").glob("*.yaml"))
+    return sorted(name for name in names if name not in NO_PAPER)
+
+
+def preset(name: str) -> ModelSettings:
+    """The settings of a file of conf/model and of those that it builds on, as they are written."""
+    values = OmegaConf.load(folder_of("conf") / "model" / f"{name}.yaml")
+    base = [each for each in values.pop("defaults", []) if each != "_self_"]
+    schema = OmegaConf.structured(preset(base[0]) if base else ModelSettings)
+    root = {"scale": ScaleSettings, "model": OmegaConf.merge(schema, values)}
+    return OmegaConf.to_object(OmegaConf.create(root).model)
+
+
+def settings_in_use(model: ModelSettings) -> dict[str, Any]:
+    """The settings that change what the preset computes, by the names of presets.yaml."""
+    used = {"model.mixers": model.mixers}
+    if "memory_as_context" in model.mixers:
+        used["model.segment"] = model.segment
+    if model.mixers != ["neural_memory"]:
+        used["model.attention.window"] = model.attention.window
+        used["model.attention.persistent_tokens"] = model.attention.persistent_tokens
+    if not any("memory" in mixer for mixer in model.mixers):
+        library = not any(mixer == "attention" for mixer in model.mixers)
+        return {"model.mixers": model.mixers} if library else used
+    memory = model.memory
+    used |= {"model.write_gate": model.write_gate, "model.coarse_factor": model.coarse_factor}
+    names = ["network", "features", "objective", "window", "optimizer", "update_every", "chunk"]
+    names += ["retain"]
+    if model.write_gate:
+        used["model.initial_step"] = model.initial_step
+        names.append("rate_inside")
+    if model.write_gate or memory.retain in ("scalar", "channel"):
+        names.append("gate")
+    if memory.network != "matrix":
+        names += ["expansion", "branch_norm"]
+    if memory.features != "identity":
+        names += ["degree", "constant_feature"]
+    if memory.features == "sketch":
+        names.append("sketch_size")
+    if memory.window > 1:
+        names.append("window_weights")
+    if memory.optimizer == "muon":
+        names += ["newton_schulz_steps", "newton_schulz_coefficients"]
+    else:
+        names += ["bounded_step"] + ["bounded_by"] * memory.bounded_step
+    return used | {name: getattr(memory, name) for name in names}
+
+
+def entry_of(table: dict[str, dict[str, Any]], name: str, setting: str) -> dict[str, Any] | None:
+    """What the paper says of a setting: the preset's own entry, or that of the one it is like."""
+    while name is not None:
+        if setting in table[name]:
+            return table[name][setting]
+        name = table[name].get("like")
+    return None
+
+
+def rows() -> Iterator[tuple[str, str, str, str]]:
+    """Preset, setting, value, and what the paper says; the entries of a preset's own."""
+    for name, entries in papers().items():
+        head = ", ".join(
+            text
+            for text in (
+                entries.get("source"),
+                f"otherwise as `{entries['like']}`" if "like" in entries else None,
+            )
+            if text
+        )
+        yield f"`{name}`", "", "", f"*{head}*"
+        for setting, entry in entries.items():
+            if setting in ("like", "source"):
+                continue
+            shown = f"`{setting.removeprefix('model.')}`", f"`{_yaml(entry['is'])}`"
+            yield "", *shown, _paper(entry)
+
+
+def _paper(entry: dict[str, Any]) -> str:
+    if "at" in entry:
+        return str(entry["at"])
+    if "silent" in entry:
+        return f"silent; {entry['silent']}"
+    return f"**departs**: {entry['paper']}; {entry['because']}"
+
+
+def _yaml(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
+
+
+def table() -> str:
+    lines = ["| preset | setting | here | the paper |", "|---|---|---|---|"]
+    lines += [f"| {' | '.join(row)} |" for row in rows()]
+    return "\n".join(lines) + "\n"
+
+
+def page() -> str:
+    """docs/models.md with the table as it is now."""
+    before, rest = PAGE.read_text(encoding="utf-8").split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    return before + MARKS[0] + "\n" + table() + "\n" + MARKS[1] + after
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
