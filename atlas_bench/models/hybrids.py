@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from atlas_bench.memory.chunkwise.held import hold_gradient
 from atlas_bench.models.attention import Attention, AttentionState, attend_where, rotate
 from atlas_bench.models.mixer import Mixer
 from atlas_bench.models.neural_memory import NeuralMemory, NeuralMemoryState
@@ -145,9 +146,12 @@ class MemoryAsContext(_Hybrid):
     ) -> tuple[Tensor, MemoryAsContextState]:
         """Tokens of one segment; the first of them is its token number ``place``."""
         if place == 0:
-            memory = state.memory.memory
-            weights = {} if memory is None else dict(memory.weights)
-            state = MemoryAsContextState(state.memory, weights)
+            memory, weights = state.memory.memory, {}
+            if memory is not None:
+                # Here, because what is retrieved goes around the chunks and their held gradients.
+                weights = {name: hold_gradient(w) for name, w in memory.weights.items()}
+                memory = replace(memory, weights=weights)
+            state = MemoryAsContextState(replace(state.memory, memory=memory), weights)
         attention, length = self.attention, x.shape[1]
         retrieved = self.memory.retrieve(self.query(x), state.segment_start_weights)
         _, h_k, h_v = attention.heads_of(attention.qkv(retrieved))

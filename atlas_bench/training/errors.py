@@ -36,8 +36,11 @@ def not_finite(
         good = "no checkpoint was written yet"
     memories = [module.spec for module in model.modules() if isinstance(module, NeuralMemory)]
     unlimited = any(not spec.bounded_step and spec.optimizer != "muon" for spec in memories)
+    # The first step's model has learnt nothing yet, whatever the rate.
+    advice = "use shorter training.curriculum.stages"
+    if step > 1:
+        advice = "lower training.learning_rate"
     limit = " or set model.memory.bounded_step=true" if unlimited else ""
     return TrainingError(
-        f"step {step}: the {what} is not finite in {place}; {good}; "
-        f"lower training.learning_rate{limit}"
+        f"step {step}: the {what} is not finite in {place}; {good}; {advice}{limit}"
     )

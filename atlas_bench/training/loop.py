@@ -8,6 +8,7 @@ Legend: B sequences, T tokens, A answer tokens of the batch.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -26,7 +27,7 @@ from atlas_bench.tasks.task import Batch
 from atlas_bench.text.tokenizer import Tokenizer
 from atlas_bench.training.callbacks import Callback, Checkpoints, MetricsFile, Validation
 from atlas_bench.training.errors import TrainingError, not_finite
-from atlas_bench.training.optimization import build_optimizer, learning_rate
+from atlas_bench.training.optimization import build_optimizer, clip_gradients, learning_rate
 from atlas_bench.training.progress import Progress
 from atlas_bench.training.settings import TrainingSettings
 
@@ -155,8 +156,8 @@ class Trainer:
             (loss / settings.accumulate).backward()
             for name, value in metrics.items():
                 means[name] = means.get(name, 0.0) + float(value) / settings.accumulate
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
-        if not torch.isfinite(norm):
+        norm = clip_gradients(self.model, settings.clip)
+        if not math.isfinite(norm):
             raise self._not_finite("gradient")
         self.optimizer.step()
         progress.step += 1
@@ -167,7 +168,7 @@ class Trainer:
             "tokens": progress.tokens,
             **means,
             "running_accuracy": progress.accuracy,
-            "gradient_norm": float(norm),
+            "gradient_norm": norm,
             "learning_rate": rate,
             "length_tokens": batch.inputs.shape[1],
             **stage.facts(),

@@ -12,7 +12,12 @@ from atlas_bench.models.build import build_model
 from atlas_bench.models.checks import check_settings
 from atlas_bench.models.mixer import MIXERS, Mixer, TrainingStage, mixer_class
 from atlas_bench.models.packing import packed_forward
-from atlas_bench.models.settings import AttentionSettings, ModelSettings, ScaleSettings
+from atlas_bench.models.settings import (
+    AttentionSettings,
+    MemorySettings,
+    ModelSettings,
+    ScaleSettings,
+)
 
 SCALE = ScaleSettings(width=16, layers=2, heads=2)
 
@@ -144,3 +149,18 @@ def test_losses_and_metrics_are_means_over_the_layers_that_have_them(
 
 def test_every_registered_mixer_is_a_mixer() -> None:
     assert all(issubclass(mixer_class(name), Mixer) for name in MIXERS)
+
+
+def test_no_gradient_goes_around_the_hold_of_memory_as_context() -> None:
+    """A17.7: what is retrieved went around it, and 7,168 tokens had an infinite gradient."""
+    memory = MemorySettings(chunk=8, bounded_step=True)
+    settings = ModelSettings(mixers=["memory_as_context"], segment=16, memory=memory, match="none")
+    mixer, *_ = build_model(settings, SCALE, vocab_size=32, seed=0).mixers
+    with torch.no_grad():
+        mixer.memory.convolution[:, :-1] = 0  # the other way from a segment to the one before
+    x = torch.randn(1, 48, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    y, _ = mixer(x, mixer.init_state(1))
+    (1e20 * y[:, -16:].sum()).backward()
+    first, last = x.grad[:, :16].abs().max(), x.grad[:, -16:].abs().max()
+    assert last > 1e18
+    assert 0 < first < 1e9

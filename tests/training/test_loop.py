@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from atlas_bench.tasks.task import Batch
 from atlas_bench.training.callbacks import Callback, Training
 from atlas_bench.training.errors import TrainingError, not_finite
 from atlas_bench.training.loop import Trainer
-from atlas_bench.training.optimization import build_optimizer, learning_rate
+from atlas_bench.training.optimization import build_optimizer, clip_gradients, learning_rate
 from atlas_bench.training.progress import Progress
 from atlas_bench.training.settings import (
     CurriculumSettings,
@@ -219,7 +220,23 @@ def test_the_error_names_what_is_not_finite_and_the_last_good_checkpoint(
         run.run()
     assert f"step 1: the loss is not finite in {broken}" in str(caught.value)
     assert "step-00000000" in str(caught.value)
-    assert str(caught.value).endswith("; lower training.learning_rate"), "its step is bounded"
+    assert str(caught.value).endswith("; use shorter training.curriculum.stages")
+
+
+def test_a_later_step_that_is_not_finite_advises_a_lower_rate(tmp_path: Path) -> None:
+    tokens = torch.zeros(1, 4, dtype=torch.long)
+    error = not_finite("loss", model(), tokens, step=2, folder=RunFolder(tmp_path))
+    assert str(error).endswith("; lower training.learning_rate"), "its step is bounded"
+
+
+def test_gradients_whose_squares_overflow_are_clipped() -> None:
+    """A17.7: the sum of finite norms was infinite, and the logits were blamed."""
+    network = torch.nn.Linear(4, 4, bias=False)
+    network.weight.grad = torch.full((4, 4), 3e30)
+    assert clip_gradients(network, 1.0) == pytest.approx(1.2e31)
+    torch.testing.assert_close(network.weight.grad, torch.full((4, 4), 0.25))
+    network.weight.grad[0, 0] = torch.nan
+    assert not math.isfinite(clip_gradients(network, 1.0))
 
 
 def test_a_layer_whose_output_explodes_is_named(tmp_path: Path) -> None:

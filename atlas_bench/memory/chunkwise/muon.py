@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from atlas_bench.memory.chunkwise.coefficients import Coefficients
+from atlas_bench.memory.chunkwise.held import hold_gradient
 from atlas_bench.memory.chunkwise.scan import scan
 from atlas_bench.memory.chunkwise.segment import Segment, Weights, named, outer_sum, times
 from atlas_bench.memory.networks import forward, gradient_factors
@@ -21,10 +22,6 @@ from atlas_bench.memory.spec import MemorySpec
 # Autograd keeps KEPT_MATRICES matrices of a weight's size for every update.
 KEPT_BYTES = 2**29
 KEPT_MATRICES = 9
-# Rates near 1 can make the recurrence chaotic; then its gradient grows without bound over the
-# chunks. At each chunk's start a head's gradient is scaled down to this norm; useful gradients are
-# far smaller.
-LARGEST_GRADIENT = 1e6
 
 
 def run_muon(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]:
@@ -69,7 +66,7 @@ def run_muon(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]:
 
     def muon(state: tuple, inputs: tuple, busy: bool) -> tuple[tuple, tuple]:
         # Only for W: the gradient of S is what it got from W and less than what it got from S.
-        held = (_HeldGradient.apply(weight) for weight in state[:count])
+        held = (hold_gradient(weight) for weight in state[:count])
         weights, momentum = named(spec, (*held, *state[count : 2 * count]))
         chunk_start_weights = dict(zip(names, state[2 * count :], strict=False)) or weights
         chunk = _muon_chunk if busy else _idle_chunk
@@ -198,19 +195,6 @@ class _MuonUpdates(torch.autograd.Function):
             torch.bmm(grad_momenta, gradients.mT),
             None,
         )
-
-
-class _HeldGradient(torch.autograd.Function):
-    """The same tensor (G, O, I); in every G its gradient has a norm of at most LARGEST_GRADIENT."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
-        norm = torch.linalg.vector_norm(grad, dim=(-2, -1), keepdim=True)
-        return grad * (LARGEST_GRADIENT / norm).clamp_max(1)
 
 
 def _idle_chunk(
