@@ -57,10 +57,10 @@ PHASES = (
         Step("compiling", "gpu_speed", 115, 5),
     ),
     (Step("training", "gpu_speed", 160),),
-    (Step("streaming", "gpu_speed", 140),),
     (Step("newton_schulz_speed", "gpu_speed", 30),),
     (Step("demo", "gpu_speed", 70),),
     (Step("compiled", "gpu_speed", 50),),
+    (Step("streaming", "gpu_speed", 360),),
 )
 
 
