@@ -44,7 +44,7 @@ MODEL = build_model(
     ScaleSettings(width=16, layers=2, heads=2),
     vocab_size=32,
     seed=0,
-)
+).double()
 RNG = np.random.default_rng(0)
 TOKENS = RNG.integers(0, 32, (3, 21), dtype=np.int32)
 LOSS = lower("loss", "nats")
@@ -137,12 +137,12 @@ def test_labelled_positions_are_scored_as_one_forward_pass_does(tmp_path: Path) 
     losses = F.cross_entropy(logits, wanted, reduction="none")
     assert task.found.target[order].tolist() == wanted.tolist()
     assert task.found.predicted[order].tolist() == logits.argmax(-1).tolist()
-    np.testing.assert_allclose(task.found.loss[order], losses, rtol=1e-4)
+    np.testing.assert_allclose(task.found.loss[order], losses, rtol=1e-6)
     accuracy, loss = scores
     assert (accuracy.value, accuracy.samples) == (0.5, 4)
     assert accuracy.ci_low < 0.5 < accuracy.ci_high
     assert loss.ci_low is None
-    assert loss.value == pytest.approx(losses.mean().item(), rel=1e-4)
+    assert loss.value == pytest.approx(losses.mean().item(), rel=1e-6)
     assert loss.measured_tokens_mean == 20
 
 
@@ -151,7 +151,7 @@ def test_chunks_change_no_prediction() -> None:
     whole = predict(MODEL, batch, prefill_chunk=64)
     parts = predict(MODEL, batch, prefill_chunk=3)
     order = np.lexsort((parts.position, parts.example))
-    np.testing.assert_allclose(parts.loss[order], whole.loss, rtol=1e-4)
+    np.testing.assert_allclose(parts.loss[order], whole.loss, rtol=1e-6)
 
 
 def test_questions_are_judged_and_counted_by_depth(tmp_path: Path) -> None:

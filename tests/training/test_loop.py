@@ -154,9 +154,10 @@ def test_accumulation_gives_the_same_gradient(tmp_path: Path) -> None:
         folder.mkdir()
         settings = TrainingSettings(**{**vars(SETTINGS), "accumulate": accumulate, "tokens": 256})
         run = trainer(folder, settings=settings)
+        run.model.double()
         losses.append(run._step())
-    assert losses[0]["gradient_norm"] == pytest.approx(losses[1]["gradient_norm"], rel=1e-3)
-    assert losses[0]["loss"] == pytest.approx(losses[1]["loss"], rel=1e-4)
+    for name in ("gradient_norm", "loss"):  # losses are float32, whatever the model is
+        assert losses[0][name] == pytest.approx(losses[1][name], rel=1e-6)
 
 
 def test_documents_in_a_row_are_independent(tmp_path: Path) -> None:

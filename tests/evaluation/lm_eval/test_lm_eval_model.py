@@ -29,7 +29,13 @@ TEXTS = ["The first keeper of the lighthouse was Edda Storm.", "And the evening 
 
 @pytest.fixture(scope="module")
 def lm(run_folder: Path) -> AtlasBenchLM:
-    return AtlasBenchLM(run_folder, device="cpu")
+    return exact(AtlasBenchLM(run_folder, device="cpu"))
+
+
+def exact(lm: AtlasBenchLM) -> AtlasBenchLM:
+    """In float64, where two ways to one number agree on every processor."""
+    lm.model.double()
+    return lm
 
 
 def request(*arguments: object) -> SimpleNamespace:
@@ -49,19 +55,19 @@ def test_a_continuation_is_scored_after_its_context(lm: AtlasBenchLM) -> None:
     ((value, _),) = lm.loglikelihood([request(context, continuation)])
     whole = lm.tok_encode(context + continuation)
     kept = len(lm.tok_encode(context))
-    assert value == pytest.approx(float(token_logs(lm, whole)[kept - 1 :].sum()), rel=1e-5)
+    assert value == pytest.approx(float(token_logs(lm, whole)[kept - 1 :].sum()), rel=1e-9)
     ((alone, _),) = lm.loglikelihood([request("", continuation)])  # after the end token
     ids = [lm.eot_token_id, *lm.tok_encode(continuation)]
-    assert alone == pytest.approx(float(token_logs(lm, ids).sum()), rel=1e-5)
+    assert alone == pytest.approx(float(token_logs(lm, ids).sum()), rel=1e-9)
 
 
 def test_a_document_is_scored_whole_or_in_windows(lm: AtlasBenchLM, run_folder: Path) -> None:
     text = " ".join(TEXTS * 3)
     ids = [lm.eot_token_id, *lm.tok_encode(text)]
     (value, empty) = lm.loglikelihood_rolling([request(text), request("")])
-    assert value == pytest.approx(float(token_logs(lm, ids).sum()), rel=1e-5)
+    assert value == pytest.approx(float(token_logs(lm, ids).sum()), rel=1e-9)
     assert empty == 0.0
-    short = AtlasBenchLM(run_folder, device="cpu", max_length=16)
+    short = exact(AtlasBenchLM(run_folder, device="cpu", max_length=16))
     (windows,) = short.loglikelihood_rolling([request(text)])
     expected, done = 0.0, 1
     while done < len(ids):  # 16 tokens a window; the last sees 16 before its end
@@ -69,16 +75,16 @@ def test_a_document_is_scored_whole_or_in_windows(lm: AtlasBenchLM, run_folder: 
         seen = ids[max(0, end - 17) : end]
         expected += float(token_logs(lm, seen)[-(end - done) :].sum())
         done = end
-    assert windows == pytest.approx(expected, rel=1e-5)
+    assert windows == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_end_of_a_context_counts_where_it_is_too_long(run_folder: Path) -> None:
-    lm = AtlasBenchLM(run_folder, device="cpu", max_length=8)
+    lm = exact(AtlasBenchLM(run_folder, device="cpu", max_length=8))
     context, continuation = TEXTS[0] * 2, " Storm"
     ((value, _),) = lm.loglikelihood([request(context, continuation)])
     whole = lm.tok_encode(context + continuation)
     count = len(whole) - len(lm.tok_encode(context))
-    assert value == pytest.approx(float(token_logs(lm, whole[-9:])[-count:].sum()), rel=1e-5)
+    assert value == pytest.approx(float(token_logs(lm, whole[-9:])[-count:].sum()), rel=1e-9)
     with pytest.raises(ValueError, match="max_length=8 is shorter than a continuation"):
         lm.loglikelihood([request(context, TEXTS[1] * 2)])
 
