@@ -17,8 +17,10 @@ import time
 from common import compose_settings, medians, run_alone
 
 WIDTH = 256
+SELDOM = ["model.memory.update_every=16", "model.memory.window=16"]
 OVERRIDES = {
-    "atlas": ["model.memory.update_every=16", "model.memory.window=16"],
+    "atlas": SELDOM,
+    "atlas_ns1": SELDOM,
     "atlas_every_token": ["model.memory.update_every=1"],
 }
 

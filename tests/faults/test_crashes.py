@@ -1,0 +1,76 @@
+"""A run is killed, or loses power, before each of its file operations; a write, rename or sync
+fails. It goes on to the same end, or says in one sentence what is wrong."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from pathlib import Path
+
+import pytest
+from tally import Tally
+from tiny_run import PLACE, RUN, WORDS, Attempt, Outcome, attempt, finish, judge
+from watched_disk import Crashes, Operation, PowerCuts, Tree, watching, write_tree
+
+pytestmark = pytest.mark.faults
+
+
+def go_on(
+    trees: dict[str, tuple[str, Tree]], tally: Tally, whole: Outcome, capfd, place: Path
+) -> None:
+    for where, tree in trees.values():
+        shutil.rmtree(place / RUN, ignore_errors=True)
+        write_tree(tree, place)
+        judge(tally, where, finish(capfd), whole)
+
+
+def test_a_kill_before_each_operation(
+    place: Path, whole: Outcome, tally: Tally, capfd: pytest.CaptureFixture[str]
+) -> None:
+    crashes = Crashes(place)
+    with watching(place, crashes):
+        assert attempt(capfd, *WORDS, PLACE).code == 0
+    go_on(crashes.trees, tally, whole, capfd, place)
+
+
+def test_a_power_cut_before_each_operation(
+    place: Path, whole: Outcome, tally: Tally, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cuts = PowerCuts(place)
+    with watching(place, cuts):
+        assert attempt(capfd, *WORDS, PLACE).code == 0
+    cuts.close()
+    go_on(cuts.trees, tally, whole, capfd, place)
+
+
+@pytest.mark.parametrize("kind", ["write", "rename", "fsync", "mkdir"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO], ids=["full", "broken"])
+def test_each_operation_fails_once(
+    kind: str, number: int, place: Path, whole: Outcome, tally: Tally, capfd
+) -> None:
+    def failing_at(turn: int) -> Attempt:
+        seen = 0
+
+        def called(operation: Operation) -> None:
+            nonlocal seen
+            if operation[0] == kind:
+                seen += 1
+                if seen == turn:
+                    raise OSError(number, "No space left on device", str(operation[1]))
+
+        with watching(place, called):
+            found = attempt(capfd, *WORDS, PLACE)
+        return found if seen >= turn else None
+
+    turn = 1
+    while (found := failing_at(turn)) is not None:
+        where = f"{kind} {turn}"
+        if found.code == 0:  # it could do without
+            judge(tally, where, found, whole)
+        elif not found.in_one_sentence:
+            tally.tried(where)
+            tally.traceback(where, found.said)
+        else:
+            judge(tally, where, finish(capfd), whole)
+        shutil.rmtree(place / RUN, ignore_errors=True)
+        turn += 1
