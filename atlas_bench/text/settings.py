@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from atlas_bench.config.bounds import bounded, check_bounds
-from atlas_bench.text.corpora import SOURCES, STREAM, text_files
+from atlas_bench.text.corpora import SOURCES, STREAM
+from atlas_bench.text.files import text_files
 
 
 @dataclass

@@ -10,9 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 
 from atlas_bench.artifacts.folder import read_json_if_valid, replacing
+from atlas_bench.text.cache import cache_directory, find_cached, keep
 from atlas_bench.text.corpora import Corpus, load_corpus
 
 PAD, ANSWER, END = "<|pad|>", "<|answer|>", "<|end|>"
@@ -97,13 +97,9 @@ class Tokenizer:
         path = Path(directory) / "tokenizer.json"
         with replacing(path.with_name(_NAME_FILE)) as temporary:
             temporary.write_text(json.dumps({_NAME: self.name}), encoding="utf-8")
-        self.save_file(path)
-        return path
-
-    def save_file(self, path: Path) -> None:
-        """Write the tokenizer alone."""
         with replacing(path) as temporary:
             temporary.write_text(self._backend.to_str(), encoding="utf-8")
+        return path
 
 
 def make_tokenizer(
@@ -158,30 +154,19 @@ def train_tokenizer(vocab_size: int = 1024, wording: Iterable[str] = ()) -> Toke
             f"text.vocab_size: {vocab_size} is too small; {len(SPECIAL_TOKENS)} special tokens, "
             f"{_BYTES} bytes and {len(words)} task words need at least {needed}"
         )
-    corpus = load_corpus(EMBEDDED, split="train")
-    name = f"bpe-{vocab_size}"
-    path = cache_directory() / "tokenizers" / f"{_training_key(vocab_size, words, corpus)}.json"
-    try:
-        return Tokenizer(tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8")), name)
-    except OSError:  # it was not trained before
-        pass
-    except Exception as error:  # the library raises bare Exception
-        log.warning("the cached tokenizer %s is damaged and is trained again: %s", path, error)
-    tokenizer = Tokenizer(_train(vocab_size, words, corpus), name)
-    try:
-        tokenizer.save_file(path)
-    except OSError as error:
-        log.warning("the tokenizer is not kept for the next run: %s", error)
+    name = cache_directory() / "tokenizers" / f"{_training_key(vocab_size, words)}.json"
+    cached = find_cached(name)
+    if cached is not None:
+        backend = tokenizers.Tokenizer.from_file(str(cached))
+    else:
+        backend = _train(vocab_size, words, load_corpus(EMBEDDED, split="train"))
+    tokenizer = Tokenizer(backend, f"bpe-{vocab_size}")
+    if cached is None:
+        try:
+            keep(name, backend.to_str().encode())
+        except OSError as error:
+            log.warning("the tokenizer is not kept for the next run: %s", error)
     return tokenizer
-
-
-def cache_directory() -> Path:
-    """``$ATLAS_BENCH_CACHE``, else ``atlas-bench`` in the XDG cache (usually ``~/.cache``)."""
-    own = os.environ.get("ATLAS_BENCH_CACHE")
-    if own:
-        return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(shared).expanduser() / "atlas-bench"
 
 
 def _words(wording: Iterable[str]) -> list[str]:
@@ -192,18 +177,15 @@ def _words(wording: Iterable[str]) -> list[str]:
     return sorted({word for word, _ in pairs if len(word) > 1})
 
 
-def _training_key(vocab_size: int, words: list[str], corpus: Corpus) -> str:
+def _training_key(vocab_size: int, words: list[str]) -> str:
     """Hash of everything that decides the result."""
     facts = [TRAINING_VERSION, tokenizers.__version__, vocab_size, words, SPECIAL_TOKENS]
-    return hashlib.sha256((json.dumps(facts) + _corpus_hash(corpus)).encode()).hexdigest()[:20]
+    return hashlib.sha256((json.dumps(facts) + _training_text()).encode()).hexdigest()[:20]
 
 
-@lru_cache(maxsize=2)
-def _corpus_hash(corpus: Corpus) -> str:
-    digest = hashlib.sha256()
-    for book in corpus.books:
-        digest.update(book.text.encode() + b"\0")
-    return digest.hexdigest()
+@cache
+def _training_text() -> str:
+    return load_corpus(EMBEDDED, split="train").sha256
 
 
 def _train(vocab_size: int, words: list[str], corpus: Corpus) -> tokenizers.Tokenizer:

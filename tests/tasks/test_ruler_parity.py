@@ -19,7 +19,7 @@ from atlas_bench.tasks.ruler.metric import clean, string_match_all
 from atlas_bench.tasks.ruler.needles import NIAH
 from atlas_bench.tasks.ruler.task import NEW_TOKENS, RulerTask
 from atlas_bench.tasks.task import Question
-from atlas_bench.text.corpora import split_sentences
+from atlas_bench.text.sentences import split_sentences
 
 LENGTH = 2048
 NEEDLE = re.compile(r"One of the special magic (\w+) for (\S+) is: (\S+)\.")

@@ -15,7 +15,6 @@ from atlas_bench.text.corpora import (
     CorpusError,
     load_corpus,
     sentences,
-    split_sentences,
 )
 
 
@@ -26,27 +25,6 @@ def write_books(folder: Path, count: int) -> list[str]:
         texts.append(" ".join(f"Book {number} has sentence {line}." for line in range(40)))
         (folder / f"book{number:02d}.txt").write_text(texts[-1], encoding="utf-8")
     return texts
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("One came. Two left!  Who?", ["One came.", "Two left!", "Who?"]),
-        ("He said “Go!” Then he\nwent.", ["He said “Go!”", "Then he went."]),
-        ("Mr. Smith met J. Brown. He left.", ["Mr. Smith met J. Brown.", "He left."]),
-        ("“Oh!” said he. So be it.", ["“Oh!” said he.", "So be it."]),
-        ("A heading\n\nThe text. No end", ["A heading", "The text.", "No end"]),
-        ("It was I. She knew 3.5 of them.", ["It was I.", "She knew 3.5 of them."]),
-        ("", []),
-    ],
-)
-def test_split_sentences(text: str, expected: list[str]) -> None:
-    assert split_sentences(text) == expected
-
-
-def test_splitting_loses_no_word() -> None:
-    text = load_corpus().books[0].text
-    assert " ".join(split_sentences(text)).split() == text.split()
 
 
 def test_embedded_split_is_disjoint_and_repeatable() -> None:

@@ -124,6 +124,23 @@ def test_a_set_of_held_out_documents_alone_is_refused(tokenizer: Tokenizer, tmp_
         streamed(Source(TEXTS[:3]), tokenizer, tmp_path).take(0, 10)
 
 
+def test_changed_tokens_in_the_cache_are_read_again(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """A5: a resumed run reads the tokens that it would have read."""
+    right = streamed(Source(TEXTS), tokenizer, tmp_path).take(0, 30)
+    (file,) = tmp_path.iterdir()
+    np.save(file, np.load(file)[::-1])
+    again = Source(TEXTS)
+    assert np.array_equal(streamed(again, tokenizer, tmp_path).take(0, 30), right)
+    assert again.opened == [3]
+
+
+def test_a_set_without_a_column_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"content": "One.", "id": 1}]
+    monkeypatch.setattr(documents, "stream_rows", lambda *_, **__: iter(rows))
+    with pytest.raises(CorpusError, match=r"text\.dataset: .* columns are content, id"):
+        next(HubSet("some/set").texts(0))
+
+
 def test_ids_beyond_two_bytes_are_kept(tokenizer: Tokenizer, tmp_path: Path) -> None:
     class Large:
         end_id, vocab_size = 70_000, 70_001

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -128,11 +129,15 @@ def test_second_call_reads_the_cache(
     assert not list(cache.rglob("*.part"))
 
 
-def test_damaged_cache_is_trained_again(
+def test_a_cache_with_shuffled_ids_is_trained_again(
     trained: Tokenizer, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """A5: such a file is a valid tokenizer."""
     (file,) = (cache / "tokenizers").iterdir()
-    file.write_text(file.read_text(encoding="utf-8")[:100], encoding="utf-8")
+    content = json.loads(file.read_text(encoding="utf-8"))
+    vocab = content["model"]["vocab"]
+    content["model"]["vocab"] = dict(zip(vocab, reversed(vocab.values()), strict=True))
+    file.write_text(json.dumps(content), encoding="utf-8")
     assert train_tokenizer(1024, WORDING).fingerprint == trained.fingerprint
     assert "damaged" in caplog.text
     assert load_tokenizer(file).fingerprint == trained.fingerprint

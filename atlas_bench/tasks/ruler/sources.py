@@ -16,7 +16,7 @@ from typing import Any
 
 from atlas_bench.naming import cause
 from atlas_bench.tasks.ruler.documents import Problem
-from atlas_bench.text.corpora import split_sentences
+from atlas_bench.text.sentences import split_sentences
 
 ESSAYS = "baber/paul_graham_essays"
 SQUAD = "rajpurkar/squad_v2"
