@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -47,6 +48,7 @@ from atlas_bench.text.settings import TextSettings
 
 SUBTASK = "held-out"
 EVALUATED_TOKENS = 2**14  # in a batch, but at least one row
+LONGEST_MEAN_WORD = 32  # bytes; more is text whose words have no white space between them
 _CONVENTION = "finetuning"  # 1k = 1024 tokens, as in the papers' 4K
 
 
@@ -95,7 +97,7 @@ class LanguageModellingTask(LabelledTask):
     ) -> None:
         super().__init__(settings, text, seed=seed, question_every=question_every)
         # All tasks on text share it: a model that is trained here can be asked anything there.
-        self.tokenizer = shared_tokenizer(text.tokenizer, text.vocab_size)
+        self.tokenizer = shared_tokenizer(text.tokenizer, text.vocab_size, asks=False)
         self.vocab_size = self.tokenizer.vocab_size
         self._documents: int | None = None  # validation documents; None: the test documents
         self._order: tuple[tuple[int, int], np.ndarray] | None = None  # the last one used
@@ -175,15 +177,17 @@ class LanguageModellingTask(LabelledTask):
 
         Words and bytes are the text's own, as in lm-eval, so that tokenizers can be compared. A
         position's loss is the mean over windows of full length, so every position is scored on the
-        same text.
+        same text. A text without white space between its words has no word perplexity.
         """
         total = float(predictions.loss.sum(dtype=np.float64))
         tokens, words, size = len(predictions.loss), self._words, self._bytes
         values = [
-            MetricValue(cell, PERPLEXITY, math.exp(total / tokens), tokens),
-            MetricValue(cell, WORD_PERPLEXITY, math.exp(total / words), words),
+            MetricValue(cell, PERPLEXITY, _exp(total / tokens), tokens),
+            MetricValue(cell, WORD_PERPLEXITY, _exp(total / words), words),
             MetricValue(cell, BITS_PER_BYTE, total / size / math.log(2), size),
         ]
+        if not self._has_words:
+            del values[1]
         full = self._windows_of(cell.tokens).full[predictions.example]
         for low, high in buckets(cell.tokens):
             inside = full & (low <= predictions.position) & (predictions.position < high)
@@ -201,7 +205,7 @@ class LanguageModellingTask(LabelledTask):
             memory = "carried on from document to document"
         streamed = self.text.source == STREAM
         tokens = self._held_out_tokens[self._held_out_tokens != self.tokenizer.end_id]
-        return {
+        facts = {
             "text": self._held_out.note,
             "documents": f"{len(self._held_out.books)} whole, each behind an end token",
             "memory": memory,
@@ -211,6 +215,9 @@ class LanguageModellingTask(LabelledTask):
             # By the held-out tokens' own frequencies: no model without context is better.
             "unigram_perplexity": round(unigram_perplexity(tokens), 2),
         }
+        if not self._has_words:
+            facts["word_perplexity"] = "left out: no white space between words"
+        return facts
 
     @cached_property
     def _held_out(self) -> Corpus:
@@ -238,6 +245,10 @@ class LanguageModellingTask(LabelledTask):
     def _bytes(self) -> int:
         return sum(len(book.text.encode()) for book in self._held_out.books)
 
+    @property
+    def _has_words(self) -> bool:
+        return self._bytes <= LONGEST_MEAN_WORD * self._words
+
     def _windows_of(self, length: int) -> Windows:
         if length not in self._windows:
             tokens, end_id = self._held_out_tokens, self.tokenizer.end_id
@@ -245,6 +256,11 @@ class LanguageModellingTask(LabelledTask):
             begins = np.flatnonzero(tokens == end_id) if reset else np.zeros(1, dtype=np.int64)
             self._windows[length] = held_out_windows(tokens, begins, length, end_id)
         return self._windows[length]
+
+
+def _exp(nats: float) -> float:
+    """exp; infinite, which becomes a note in the record, where it does not fit into a float."""
+    return math.inf if nats > math.log(sys.float_info.max) else math.exp(nats)
 
 
 def unigram_perplexity(tokens: np.ndarray) -> float:

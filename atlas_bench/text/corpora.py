@@ -26,6 +26,7 @@ from atlas_bench.text.sentences import sentence_ends, split_sentences
 SOURCES = ("embedded", "folder", "hub")
 STREAM = "stream"  # of text/documents.py, for sets that are too large to load as a corpus
 HELD_OUT_EVERY = 8  # one book in eight is for the test: contexts of 128k tokens rarely repeat
+LONGEST_WORD = 64  # characters
 
 HUB_NAME = "emozilla/pg19"  # parquet mirror; `datasets` >= 4 refuses the script sets
 HUB_BOOKS = 200  # the first books: about 80 MB of the training split's 11 GB
@@ -129,14 +130,16 @@ def _train_or_test(books: tuple[Book, ...], split: str) -> tuple[Book, ...]:
 
 
 def _cut_point(text: str) -> int:
-    """Where the last eighth begins: after the first sentence end past that point, or at the first
-    space, or, in a text without both, before the first whole character."""
+    """Where the last eighth begins: after the first sentence end past that point, else at the first
+    space, else before the first whole character of what is too long for a word."""
     wanted = len(text) - len(text) // HELD_OUT_EVERY
     match = next(sentence_ends(text, wanted), None)
     if match:
         return match.end()
     space = text.find(" ", wanted)
-    return regex.compile(r"(?!\p{M})").search(text, wanted).start() if space < 0 else space
+    if space < 0 and len(text) - wanted > LONGEST_WORD:
+        return regex.compile(r"(?!\p{M})").search(text, wanted).start()
+    return len(text) if space < 0 else space
 
 
 @lru_cache(maxsize=1)

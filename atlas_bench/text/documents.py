@@ -32,7 +32,11 @@ _TOKENISED_AT_ONCE = 16  # lists of ids take ten times the memory of arrays
 
 
 def document_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
-    """All texts one after another, int32 (N,), each after an end token."""
+    """All texts one after another, int32 (N,), each after an end token.
+
+    Raises ValueError naming ``text.tokenizer`` if it does not give the texts back.
+    """
+    tokenizer.check_round_trip(texts)
     pieces = [np.zeros(0, dtype=np.int32)]
     for first in range(0, len(texts), _TOKENISED_AT_ONCE):
         for ids in tokenizer.encode_batch(texts[first : first + _TOKENISED_AT_ONCE]):

@@ -66,8 +66,10 @@ class NoisePool:
     ) -> NoisePool:
         """Tokenise each sentence with a leading space; leave out those that are shorter.
 
-        Raises ValueError if no sentence is left.
+        Raises ValueError if no sentence is left, or if the tokenizer does not give them back.
         """
+        books = list(books)
+        tokenizer.check_round_trip(" " + sentence for book in books for sentence in book)
         pieces: list[np.ndarray] = []
         book_starts: list[int] = []
         for book in books:

@@ -11,8 +11,10 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, cached_property
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -28,6 +30,8 @@ EMBEDDED = "embedded"
 TRAINING_VERSION = 1  # raise it when training changes, so that older cached files are not used
 _NAME_FILE, _NAME = "tokenizer_config.json", "name_or_path"
 _BYTES = 256
+_PROGRESS = "progress.json"  # beside the tokenizer of a checkpoint
+_CHECKED_CHARACTERS = 2**19  # all held-out text of task=lm at its default
 _CACHED_PHRASES = 100_000  # every bAbI world has a few thousand; the limit is for other texts
 
 log = logging.getLogger(__name__)
@@ -91,6 +95,37 @@ class Tokenizer:
         """The text of ``ids`` without special tokens."""
         return self._backend.decode([int(token) for token in ids], skip_special_tokens=True)
 
+    def check_round_trip(self, texts: Iterable[str]) -> None:
+        """Raise ValueError naming ``text.tokenizer`` if a text is another one after decoding.
+
+        At most about `_CHECKED_CHARACTERS` characters are checked. Byte-level BPE with all bytes
+        cannot lose anything.
+        """
+        if self._is_lossless:
+            return
+        left = _CHECKED_CHARACTERS
+        for text in texts:
+            decoded = self.decode(self.encode(text[:left]))
+            if decoded != text[:left]:
+                raise ValueError(_lossy(self.name, text[:left], decoded))
+            left -= len(text)
+            if left <= 0:
+                return
+
+    @cached_property
+    def _is_lossless(self) -> bool:
+        spec = json.loads(self._backend.to_str())
+        splitter, decoder = (spec[part] or {} for part in ("pre_tokenizer", "decoder"))
+        return (
+            spec["normalizer"] is None
+            and splitter.get("type") == decoder.get("type") == "ByteLevel"
+            and not splitter["add_prefix_space"]
+            and all(
+                self._backend.token_to_id(b) is not None
+                for b in pre_tokenizers.ByteLevel.alphabet()
+            )
+        )
+
     def save(self, directory: str | Path) -> Path:
         """Write ``directory/tokenizer.json`` and return its path. The name is in a file beside it,
         where transformers keeps names too."""
@@ -134,9 +169,56 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
             f"{wanted}"
         ) from error
     if file.name != "tokenizer.json":
-        return Tokenizer(backend, file.stem)
+        return Tokenizer(_without_prefix(backend), file.stem)
+    if not file.with_name(_PROGRESS).is_file():  # a model goes on with the tokens it has learnt
+        backend = _without_prefix(backend)
     saved = read_json_if_valid(file.with_name(_NAME_FILE)) or {}
     return Tokenizer(backend, saved.get(_NAME) or file.parent.name)
+
+
+def _without_prefix(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """``backend`` without the space that tokenizers as Llama-2's put before every text.
+
+    Contexts are made of pieces that are encoded one by one. Such a space would come between them,
+    and double the one that is there.
+    """
+    spec = json.loads(backend.to_str())
+    before = {part: spec[part] for part in ("normalizer", "pre_tokenizer")}
+    after = {part: _unprefixed(value) for part, value in before.items()}
+    if after == before:
+        return backend
+    spec |= after | {"decoder": _unprefixed(spec["decoder"])}
+    return tokenizers.Tokenizer.from_str(json.dumps(spec))
+
+
+def _unprefixed(part: Any) -> Any:
+    """A part of a tokenizer.json that adds no space before a text, or takes none away."""
+    if isinstance(part, list):
+        return [_unprefixed(each) for each in part if _type(each) != "Prepend"]
+    if not isinstance(part, dict):
+        return part
+    if _type(part) == "Prepend":
+        return None
+    part = {key: _unprefixed(value) for key, value in part.items()}
+    none = {"prepend_scheme": "never", "add_prefix_space": False}
+    if _type(part) == "Strip" and part.get("content") == " ":
+        none["start"] = 0
+    return part | {key: value for key, value in none.items() if key in part}
+
+
+def _type(part: Any) -> Any:
+    return part.get("type") if isinstance(part, dict) else None
+
+
+def _lossy(name: str, text: str, decoded: str) -> str:
+    """What a tokenizer makes of a text, from the first difference on."""
+    pairs = enumerate(zip_longest(text, decoded))
+    place = next(index for index, (one, other) in pairs if one != other)
+    begin = max(0, place - 10)
+    return (
+        f"text.tokenizer: {name} does not give a text back: {text[begin : place + 10]!r} becomes "
+        f"{decoded[begin : place + 10]!r}; use one that loses nothing, such as a byte-level BPE"
+    )
 
 
 def train_tokenizer(vocab_size: int = 1024, wording: Iterable[str] = ()) -> Tokenizer:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from in_process import atlas_bench, no_plots
+from tokenizers import Tokenizer, models
 
 from atlas_bench.cli.report import main as report
 from atlas_bench.cli.run import main
@@ -104,6 +105,12 @@ def test_a_checkpoint_is_evaluated_alike_and_the_report_reads_both(
     [
         (["mode=eval", "checkpoint=nowhere"], "nowhere is not a checkpoint"),
         (["text.tokenizer=nowhere"], "text.tokenizer: there is no file nowhere"),
+        (["text.tokenizer=texts/one.json"], "text.tokenizer: one does not give a text back"),
+        (["task=lm", "text.tokenizer=texts/one.json"], "text.tokenizer: one does not give a"),
+        (
+            ["task=lm", "text=folder", "text.folder=texts/latin-1"],
+            "texts/latin-1/x.txt is not UTF-8",
+        ),
         (["task=lm", "text=folder", "text.folder=nowhere"], "text.folder: there is no folder"),
         (["task=lm", "text=folder", "text.folder=texts"], "text.source: nothing of the text is"),
         (["task=lm", "text.source=stream", "text.dataset=./nowhere"], "text.dataset"),
@@ -116,8 +123,11 @@ def test_a_command_that_fails_before_its_run_begins_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/latin-1").mkdir(parents=True)
+    (tmp_path / "texts/latin-1/x.txt").write_bytes("Grüße. ".encode("latin-1") * 100)
     (tmp_path / "texts/short.txt").write_text("No sentence is held out")
+    one_token = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))  # it is lossy
+    one_token.save(str(tmp_path / "texts/one.json"))
     monkeypatch.chdir(tmp_path)
     assert atlas_bench(*words, "logger=none") == 2
     (line,) = capsys.readouterr().err.strip().splitlines()

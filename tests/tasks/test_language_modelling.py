@@ -205,6 +205,46 @@ def test_scores_are_of_the_text_whatever_the_tokens(folder: Path, tokenizer: Tok
             assert batch.starts[row].sum() == 1
 
 
+def judged(task: LanguageModellingTask, loss: float) -> dict[str, float]:
+    """The scores of a model with this loss at every token."""
+    (cell,) = task.cells()
+    (batch,) = task.labelled_batches(cell)
+    example, position = np.nonzero(batch.answer_mask)
+    nothing = np.zeros(len(example), dtype=np.int64)
+    losses = np.full(len(example), loss, dtype=np.float32)
+    found = task.judge(cell, TokenPredictions(example, position, nothing, nothing, losses))
+    return {each.metric.name: each.value for each in found if each.cell == cell}
+
+
+def test_a_text_without_spaces_has_no_word_perplexity(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """A6: it was e to the power of a paragraph's loss, which ended in OverflowError."""
+    (tmp_path / "a.txt").write_text("日月山水火木金土。" * 300)
+    task = make(tmp_path, tokenizer, lengths=["8k"])
+    assert set(judged(task, 7.0)) == {"perplexity", "bits_per_byte"}
+    assert "no white space" in task.protocol()["word_perplexity"]
+    # Seven eighths, cut after a sentence; Devanagari words have spaces.
+    assert 200 <= task.protocol()["held_out_characters"] <= 2700 / 8
+    assert task._held_out.books[0].text.startswith("日月")
+    (tmp_path / "a.txt").write_text("दिन भर काम किया। " * 300)
+    assert "word_perplexity" in judged(make(tmp_path, tokenizer, lengths=["8k"]), 7.0)
+
+
+def test_a_text_without_spaces_and_marks_has_a_held_out_part(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    (tmp_path / "a.txt").write_text("สวัสดี" * 300)
+    text = make(tmp_path, tokenizer)._held_out.books[0].text
+    assert len(text) in (224, 225)
+    assert text[0] not in "\u0e31\u0e34"  # marks above the letter before them
+
+
+def test_a_diverged_model_has_an_infinite_perplexity(folder: Path, tokenizer: Tokenizer) -> None:
+    """A6: not an OverflowError after training; the record makes it a note."""
+    scores = judged(make(folder, tokenizer, lengths=["1k"]), 1e4)
+    assert scores["perplexity"] == scores["word_perplexity"] == math.inf
+    assert math.isfinite(scores["bits_per_byte"])
+
+
 def test_held_out_text_is_cut_by_characters(folder: Path, tokenizer: Tokenizer) -> None:
     task = make(folder, tokenizer, held_out_characters=500)
     protocol = task.protocol()

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
-from tokenizers import models, pre_tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers
 
+from atlas_bench.tasks.vocabulary import shared_tokenizer
 from atlas_bench.text import tokenizer as module
 from atlas_bench.text.tokenizer import (
     SPECIAL_TOKENS,
@@ -212,3 +213,104 @@ def test_bad_path_names_key_path_and_what_is_right(tmp_path: Path, name: str) ->
     with pytest.raises(ValueError, match=r"text\.tokenizer: .*'embedded'") as error:
         make_tokenizer(tmp_path / name)
     assert str(tmp_path / name) in str(error.value)
+
+
+# tokenizers of others ---------------------------------------------------------------------------
+
+SPACE = "\u2581"
+
+
+def sentencepiece(form: str) -> Backend:
+    """A tokenizer as Llama-2's, which puts a space before every text, in one of its three forms."""
+    letters = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), SPACE, *"abcdehlnorstuwJM.,"]
+    merges = [(SPACE, "J"), (SPACE + "J", "o"), ("h", "n"), (SPACE + "Jo", "hn"), (SPACE, SPACE)]
+    vocab = {token: i for i, token in enumerate([*letters, *(a + b for a, b in merges)])}
+    backend = Backend(models.BPE(vocab, merges, byte_fallback=True, unk_token="<unk>"))
+    steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    if form == "normalizer":
+        backend.normalizer = normalizers.Sequence(
+            [normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)]
+        )
+    else:
+        scheme = {"prepend_scheme": form, "split": False}
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(**scheme)
+    backend.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)])
+    return backend
+
+
+@pytest.mark.parametrize("form", ["normalizer", "always", "first"])
+def test_pieces_have_no_space_between_them_that_no_one_wrote(form: str, tmp_path: Path) -> None:
+    """A6: a Llama-2 tokenizer doubled the space before every sentence."""
+    backend = sentencepiece(form)
+    assert backend.decode(backend.encode("He").ids) == "He"
+    assert backend.encode("He").tokens[0] == SPACE
+    backend.save(str(tmp_path / "tokenizer.json"))
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.decode(loaded.encode(" John")) == " John"
+    assert len(loaded.encode(" John")) == 1
+    pieces = ["He ran.", " John ran.", "\nThe end", " John", ", 1.", "  two", ""]
+    ids = [token for piece in pieces for token in loaded.encode(piece)]
+    assert loaded.decode(ids) == "".join(pieces)
+    loaded.check_round_trip([*pieces, "日本語\n\n Mary"])
+
+
+def test_a_checkpoint_keeps_the_tokenizer_that_it_was_trained_with(tmp_path: Path) -> None:
+    sentencepiece("normalizer").save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "progress.json").write_text("{}")
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.decode(loaded.encode("a") + loaded.encode(" John")) == "a  John"
+
+
+def words(*vocabulary: str, **parts: object) -> Backend:
+    vocab = {token: i for i, token in enumerate(vocabulary)}
+    backend = Backend(models.WordLevel(vocab, unk_token=vocabulary[0]))
+    for name, part in parts.items():
+        setattr(backend, name, part)
+    return backend
+
+
+def byte_level(**parts: object) -> Backend:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Backend(models.BPE({byte: i for i, byte in enumerate(alphabet)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    for name, part in parts.items():
+        setattr(backend, name, part)
+    return backend
+
+
+LOSSY = {
+    "one token": words("[UNK]"),
+    "no unknown words": words("[UNK]", "Mary", pre_tokenizer=pre_tokenizers.Whitespace()),
+    "lower case": byte_level(normalizer=normalizers.Lowercase()),
+    "no white space at the ends": byte_level(normalizer=normalizers.Strip()),
+    "no accents": byte_level(normalizer=normalizers.Sequence(
+        [normalizers.NFD(), normalizers.StripAccents()])),
+    "no decoder": byte_level(decoder=None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOSSY)
+def test_a_lossy_tokenizer_is_refused(name: str, tmp_path: Path) -> None:
+    """A6: with a tokenizer of one token every text had a perplexity of 1."""
+    LOSSY[name].save(str(tmp_path / "tokenizer.json"))
+    loaded = load_tokenizer(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"^text\.tokenizer: .* does not give a text back: '.*' bec"
+    ):
+        loaded.check_round_trip(["Mary", " Mary went.\n\n  Café"])
+
+
+def test_a_tokenizer_is_judged_by_the_text_in_use(tmp_path: Path) -> None:
+    letters = {token: i for i, token in enumerate(["[UNK]", *"日月山水"])}
+    backend = Backend(models.WordLevel(letters, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    backend.decoder = decoders.Fuse()
+    backend.save(str(tmp_path / "tokenizer.json"))
+    loaded = load_tokenizer(tmp_path)
+    loaded.check_round_trip(["日月山水" * 10, "山"])
+    with pytest.raises(ValueError, match=r"'日火' becomes '日\[UNK\]'"):
+        loaded.check_round_trip(["日月", "日火"])
+    with pytest.raises(ValueError, match=r"text\.tokenizer: .* does not give a text back"):
+        shared_tokenizer(tmp_path)
+    assert shared_tokenizer(tmp_path, asks=False) == loaded
