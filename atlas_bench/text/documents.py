@@ -12,6 +12,7 @@ import bisect
 import hashlib
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import islice
@@ -28,7 +29,9 @@ from atlas_bench.text.tokenizer import Tokenizer
 HELD_OUT_DOCUMENTS = 1024  # the first documents, because such a set has no held-out part
 VALIDATION_SHARE = 8  # one in so many held-out documents, the last ones, is for validation
 DOCUMENTS_A_BLOCK = 1024  # documents in one file: about a million tokens of web pages
-_TOKENISED_AT_ONCE = 16  # lists of ids take ten times the memory of arrays
+# Tokenising takes a hundred times the memory of a text.
+_TOKENISED_AT_ONCE, _LONGEST_PART = 16, 2**18  # texts, characters
+_SEAM = re.compile(r"(?<=\w)(?= \w)")
 
 
 def document_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
@@ -38,10 +41,24 @@ def document_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
     """
     tokenizer.check_round_trip(texts)
     pieces = [np.zeros(0, dtype=np.int32)]
-    for first in range(0, len(texts), _TOKENISED_AT_ONCE):
-        for ids in tokenizer.encode_batch(texts[first : first + _TOKENISED_AT_ONCE]):
-            pieces.append(np.array([tokenizer.end_id, *ids], dtype=np.int32))
+    parts = ((begin, part) for text in texts for begin, part in _parts(text, tokenizer.end_id))
+    while batch := list(islice(parts, _TOKENISED_AT_ONCE)):
+        encoded = tokenizer.encode_batch([part for _, part in batch])
+        for (begin, _), ids in zip(batch, encoded, strict=True):
+            pieces.append(np.array(begin + ids, dtype=np.int32))
     return np.concatenate(pieces)
+
+
+def _parts(text: str, end_id: int) -> Iterator[tuple[list[int], str]]:
+    """Parts of a text, each with the ids before it. A long one is cut before a word, where tokens
+    end too."""
+    start = 0
+    while len(text) - start > _LONGEST_PART:
+        seam = _SEAM.search(text, start + _LONGEST_PART, start + 2 * _LONGEST_PART)
+        end = seam.start() if seam else start + _LONGEST_PART
+        yield [] if start else [end_id], text[start:end]
+        start = end
+    yield [] if start else [end_id], text[start:]
 
 
 class LocalDocuments:

@@ -44,6 +44,19 @@ def test_every_document_stands_behind_an_end_token(tokenizer: Tokenizer) -> None
     assert texts_of(tokens, tokenizer) == spelt
 
 
+@pytest.mark.parametrize("length", [20, 1000])
+def test_a_long_text_is_tokenised_in_parts(
+    tokenizer: Tokenizer, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C17: tokenising 1 GB at once took 100 GB."""
+    texts = [" ".join(TEXTS), "No seam:  " + "日本語" * 300]
+    whole = [document_tokens(tokenizer, [text]) for text in texts]
+    monkeypatch.setattr(documents, "_LONGEST_PART", length)
+    monkeypatch.setattr(tokenizer, "encode", lambda _: pytest.fail("as a whole"))
+    assert np.array_equal(document_tokens(tokenizer, texts[:1]), whole[0])
+    assert texts_of(document_tokens(tokenizer, texts), tokenizer) == texts
+
+
 def test_a_pass_has_every_document_once_in_an_order_of_its_own(tokenizer: Tokenizer) -> None:
     tokens = document_tokens(tokenizer, TEXTS)
     stream = LocalDocuments(tokens, tokenizer.end_id, seed=0)
