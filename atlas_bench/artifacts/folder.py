@@ -2,6 +2,7 @@
 
 outputs/DATE/TIME-NAME/
   config.json        the run's config; whoever creates this file owns the folder
+  started.json       the commit and the text that the run began with
   metrics.jsonl      one line per training step
   predictions.jsonl  one line per answer
   checkpoints/       see checkpoint.py
@@ -26,6 +27,7 @@ from typing import Any
 from atlas_bench.config.errors import ConfigError
 
 CONFIG_NAME, RECORD_NAME = "config.json", "record.json"
+STARTED_NAME = "started.json"
 METRICS_NAME, PREDICTIONS_NAME = "metrics.jsonl", "predictions.jsonl"
 JOB_NAME, FAILED_NAME = "job.json", "failed.json"
 SWEEP_NAME = "sweep.json"  # the index in a sweep's folder
@@ -48,6 +50,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config, self.record = path / CONFIG_NAME, path / RECORD_NAME
+        self.started = path / STARTED_NAME
         self.metrics, self.predictions = path / METRICS_NAME, path / PREDICTIONS_NAME
         self.checkpoints = path / "checkpoints"
         self.last_checkpoint = self.checkpoints / f"{LAST}.json"  # names the newest checkpoint

@@ -67,12 +67,12 @@ def _run(
     """``validation`` and ``metrics`` are those of the run that this evaluation belongs to."""
     started, started_at = time.perf_counter(), datetime.datetime.now(datetime.UTC)
     commit = git_commit()  # before anything can change the code
-    context, task = prepare(settings, folder, stop)
+    context, task = prepare(settings, folder, stop, commit)
     learner = context.learner
     if validation is None:  # a run's other evaluations have another task by definition
-        for note in not_as_trained(settings):
-            context.notes.append(note)
-            context.console.print(f"note    {note}")
+        context.notes += not_as_trained(settings, folder)
+    for note in context.notes:
+        context.console.print(f"note    {note}")
     context.tracker.start(
         asdict(settings),
         settings.name,

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import torch
 
-from atlas_bench.artifacts.folder import RunFolder, sync
+from atlas_bench.artifacts.folder import RunFolder, sync, write_json
 from atlas_bench.artifacts.saved_config import write_config
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.schema import HardwareSettings
@@ -14,17 +14,18 @@ from atlas_bench.console import plain_console
 from atlas_bench.evaluation.context import EvaluationContext
 from atlas_bench.interrupts import StopSignal
 from atlas_bench.runs.learners import learner_for
+from atlas_bench.runs.provenance import changes_since_start, facts_of_start
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.tasks.task import Task
 from atlas_bench.tracking import make_tracker
 
 
 def prepare(
-    settings: RunSettings, folder: RunFolder, stop: StopSignal
+    settings: RunSettings, folder: RunFolder, stop: StopSignal, commit: str | None
 ) -> tuple[EvaluationContext, Task]:
     """The context and the task of a run, in a folder that is its own.
 
-    Raises ConfigError in one sentence.
+    Raises ConfigError in one sentence, also for a resumed run whose text has changed.
     """
     device = _device(settings.hardware)
     learner = learner_for(settings)
@@ -33,9 +34,13 @@ def prepare(
         task.protocol()  # reads the text that is held out
         if settings.mode != "eval" and settings.task.stage and settings.resume is False:
             task.batch(settings.training.curriculum.stages[0], 0, 1)  # and that to train on
+        start = facts_of_start(task, commit)
+        notes = changes_since_start(folder, task, start)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     _claim(settings, folder)
+    if not folder.started.is_file():
+        write_json(folder.started, start)
     console = plain_console()
     console.print(
         f"{learner.name} at {learner.scale}: {learner.parameters:,} parameters, {device.type} "
@@ -43,7 +48,7 @@ def prepare(
     )
     logger = settings.logger
     tracker = make_tracker(logger.name, mode=logger.mode, project=logger.project)
-    return EvaluationContext(learner, folder, device, console, tracker, should_stop=stop), task
+    return EvaluationContext(learner, folder, device, console, tracker, stop, notes), task
 
 
 def _device(hardware: HardwareSettings) -> torch.device:

@@ -1,24 +1,32 @@
-"""Provenance of a run: versions, commit and device."""
+"""Provenance of a run: versions, commit, device and text."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import platform
 import subprocess
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from atlas_bench import __version__
+from atlas_bench.artifacts.folder import STARTED_NAME, RunFolder, find_upwards, read_json
 from atlas_bench.artifacts.saved_config import training_of_checkpoint
+from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.identity import first_difference
 from atlas_bench.runs.settings import RunSettings
+from atlas_bench.tasks.task import Task
+from atlas_bench.text.content import PACKAGE, content_of
+from atlas_bench.text.corpora import STREAM
+from atlas_bench.text.settings import TextSettings
 
 TOKENIZER_KEYS = ("tokenizer", "vocab_size")
 PACKAGES = (
     "torch", "numpy", "tokenizers", "hydra-core", "wandb", "datasets", "safetensors",
-    "triton", "fla-core", "lm-eval", "transformers",
+    "triton", "fla-core", "lm-eval", "transformers", "regex", PACKAGE,
 )  # fmt: skip
 
 
@@ -51,7 +59,57 @@ def device_name(device: torch.device) -> str:
     return f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"
 
 
-def not_as_trained(settings: RunSettings) -> list[str]:
+def facts_of_start(task: Task, commit: str | None) -> dict[str, Any]:
+    """What a resumed run is compared with: the commit, and the content of the task's text."""
+    return {"git_commit": commit, "text": content_of(task.text) if task.tokenizer else {}}
+
+
+def changes_since_start(folder: RunFolder, task: Task, now: dict[str, Any]) -> list[str]:
+    """A sentence on another commit than that with which the run in ``folder`` began.
+
+    Raises ConfigError if its text has changed since.
+    """
+    if not folder.started.is_file():  # a new run, or one of version 0.1
+        return []
+    before = read_json(folder.started)
+    if before.get("text") != now["text"]:
+        raise ConfigError(
+            f"{folder} was started with another content of {_name(task.text)} "
+            f"({_shown(before.get('text'))}; now {_shown(now['text'])}); restore it, or start a "
+            f"new run without resume"
+        )
+    commits = before.get("git_commit"), now["git_commit"]
+    if None in commits or commits[0] == commits[1]:
+        return []
+    return [f"started at commit {commits[0]}, resumed at commit {commits[1]}"]
+
+
+def own_text_of(folder: RunFolder, task: Task) -> tuple[dict[str, Any], list[str]]:
+    """The content of the user's own text for a protocol, and a sentence if it is another now.
+
+    Both are empty for other texts.
+    """
+    if task.tokenizer is None or task.text.source != "folder":
+        return {}, []
+    content, now = read_json(folder.started)["text"], None
+    with contextlib.suppress(ValueError):  # the results must not be lost with the files
+        now = content_of(task.text)
+    changes = [] if now == content else [f"{_name(task.text)} has changed during the run"]
+    return {"own_text": content}, changes
+
+
+def _name(text: TextSettings) -> str:
+    given = {"folder": text.folder, STREAM: text.dataset}
+    key = {"folder": "folder", STREAM: "dataset"}.get(text.source, "source")
+    return f"text.{key}={given.get(text.source, text.source)}"
+
+
+def _shown(content: Any) -> str:
+    facts = content.items() if isinstance(content, dict) else ()
+    return ", ".join(f"{key} {str(value)[:16]}" for key, value in facts) or "unknown"
+
+
+def not_as_trained(settings: RunSettings, folder: RunFolder) -> list[str]:
     """Sentences on the task and the text, where they are not those of the checkpoint's training."""
     trained_on = training_of_checkpoint(settings.checkpoint).get("trained_on")
     if trained_on is None:
@@ -65,4 +123,11 @@ def not_as_trained(settings: RunSettings) -> list[str]:
     if difference := first_difference(before, now, "text."):
         key, before, now = difference
         notes.append(f"trained with {key}={before}, evaluated with {key}={now}")
+    elif started := find_upwards(Path(settings.checkpoint), STARTED_NAME):
+        before, now = (read_json(file).get("text") for file in (started, folder.started))
+        if before and now and before != now:
+            notes.append(
+                f"trained with another content of {_name(settings.text)} ({_shown(before)}; now "
+                f"{_shown(now)})"
+            )
     return notes

@@ -10,7 +10,7 @@ from atlas_bench.artifacts.metrics import Metric
 from atlas_bench.artifacts.saved_config import training_of_checkpoint
 from atlas_bench.artifacts.schema import Record, Score, Scores
 from atlas_bench.evaluation.context import EvaluationContext
-from atlas_bench.runs.provenance import TOKENIZER_KEYS, device_name, versions
+from atlas_bench.runs.provenance import TOKENIZER_KEYS, device_name, own_text_of, versions
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.tasks.task import Task
 from atlas_bench.training.progress import Progress
@@ -33,6 +33,7 @@ def make_record(
     its commit and its times."""
     learner, tokenizer = context.learner, task.tokenizer
     config, protocol = asdict(settings), task.protocol()
+    own_text, changes = own_text_of(context.folder, task)
     if settings.mode == "eval" and (training := training_of_checkpoint(settings.checkpoint)):
         config |= training
         # The checkpoint's tokenizer is used, whatever the command's text says.
@@ -64,12 +65,13 @@ def make_record(
         },
         protocol={
             **protocol,
+            **own_text,
             "evaluation_seed": task.settings.seed,
             "trained": settings.mode != "eval",
             "train_tokens": progress.tokens,
         },
         config=config,
-        notes=context.notes,
+        notes=[*context.notes, *changes],
         state_bytes=learner.state_bytes(longest),
         **provenance,
     )

@@ -13,6 +13,7 @@ import pytest
 import atlas_bench.runs.execute
 import atlas_bench.runs.learners.language_model
 import atlas_bench.runs.show
+from atlas_bench.artifacts.folder import RunFolder
 from atlas_bench.artifacts.records import read_record
 from atlas_bench.cli.command import read_command
 from atlas_bench.cli.compose import compose_settings
@@ -94,7 +95,7 @@ def test_a_checkpoint_brings_its_task_and_text_and_a_difference_is_named(
     for number in range(8):
         (folder / f"{number}.txt").write_text("In the beginning was the word. " * 99)
     text = ["text=folder", f"text.folder={folder}"]
-    assert not_as_trained(read_command([*words, *text]).settings) == [
+    assert not_as_trained(read_command([*words, *text]).settings, RunFolder(tmp_path)) == [
         "trained with text.source=embedded, evaluated with text.source=folder"
     ]
 
