@@ -33,10 +33,11 @@ def text_files(folder: str | Path | None) -> list[Path]:
         )
     path = Path(folder)
     try:
+        path = path.expanduser()
         if not path.is_dir():
             raise CorpusError(f"text.folder: there is no folder {path}")
         names = sorted(each for each in path.iterdir() if each.suffix == ".txt")
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: ~ of a user without a home
         raise _unreadable(path, error) from error
     files = [each for each in names if not each.name.startswith("._")]
     if not files:
@@ -88,5 +89,7 @@ def _size(file: Path) -> int:
     return status.st_size
 
 
-def _unreadable(path: Path, error: OSError) -> CorpusError:
-    return CorpusError(f"text.folder: {path} cannot be read: {error.strerror or error}")
+def _unreadable(path: Path, error: OSError | RuntimeError) -> CorpusError:
+    return CorpusError(
+        f"text.folder: {path} cannot be read: {getattr(error, 'strerror', None) or error}"
+    )

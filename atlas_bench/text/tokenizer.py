@@ -155,12 +155,16 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     Its name is the one saved beside it, else the name of the folder or file. Raises ValueError that
     names ``text.tokenizer`` and the path if it cannot be read.
     """
-    file = Path(path).expanduser()
-    if file.is_dir():
-        file = file / "tokenizer.json"
     wanted = f"give {EMBEDDED!r}, a tokenizer.json, or a folder that holds one"
-    if not file.is_file():
-        raise ValueError(f"text.tokenizer: there is no file {file}; {wanted}")
+    try:
+        file = Path(path).expanduser()
+        if file.is_dir():
+            file = file / "tokenizer.json"
+        if not file.is_file():
+            raise ValueError(f"text.tokenizer: there is no file {file}; {wanted}")
+    except (OSError, RuntimeError) as error:  # RuntimeError: ~ of a user without a home
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"text.tokenizer: {path} cannot be read: {reason}; {wanted}") from error
     try:
         backend = tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises bare Exception

@@ -11,6 +11,7 @@ from atlas_bench.text import files
 from atlas_bench.text.corpora import load_corpus
 from atlas_bench.text.files import CorpusError, read_text, text_files
 from atlas_bench.text.settings import TextSettings, check_text
+from atlas_bench.text.tokenizer import load_tokenizer
 
 TEXT = "Grüße aus Köln.\n“Ein Satz”, sagt sie. 你好。\n"
 
@@ -94,6 +95,18 @@ def test_unreadable_files_are_named(
             load_corpus("folder", folder=tmp_path)
 
 
-def test_a_name_that_is_too_long_is_refused() -> None:
-    with pytest.raises(CorpusError, match=r"^text\.folder: x+ cannot be read: File name too long"):
-        text_files("x" * 300)
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("x" * 300, "File name too long"), ("~no-such-user/x", "Could not determine home directory")],
+)
+def test_names_that_the_system_refuses(name: str, said: str) -> None:
+    with pytest.raises(CorpusError, match=rf"^text\.folder: {name} cannot be read: {said}"):
+        text_files(name)
+    with pytest.raises(ValueError, match=rf"^text\.tokenizer: {name} cannot be read: {said}"):
+        load_tokenizer(name)
+
+
+def test_a_folder_in_the_home_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "x.txt").write_text(TEXT)
+    assert text_files("~") == [tmp_path / "x.txt"]

@@ -27,7 +27,7 @@ def questions_file(folder: str | Path, subtask: str) -> Path:
     if not path.is_dir():
         raise ValueError(f"task.questions_folder: there is no folder {path}")
     for name in (form.format(subtask) for form in _NAMES):
-        found = sorted(path.glob(name))
+        found = sorted(file for file in path.glob(name) if file.is_file())  # no folder, no pipe
         if len(found) > 1:
             raise ValueError(
                 f"task.questions_folder: {path} has {len(found)} files {name}; keep one of them"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -46,6 +47,14 @@ def test_the_test_part_is_taken_before_the_training_part(tmp_path: Path) -> None
     assert real_questions(tmp_path, "qa1") == tuple(story.questions())
     write_file(tmp_path / "qa1_other_test.txt", "qa1", 0)
     with pytest.raises(ValueError, match=r"^task\.questions_folder: .* has 2 files qa1_\*_test"):
+        questions_file(tmp_path, "qa1")
+
+
+def test_a_pipe_and_a_folder_are_no_files_of_questions(tmp_path: Path) -> None:
+    """C17: reading a pipe never ends."""
+    os.mkfifo(tmp_path / "qa1_single_test.txt")
+    (tmp_path / "qa1_train.txt").mkdir()
+    with pytest.raises(ValueError, match=r"^task\.questions_folder: .* has no questions of qa1"):
         questions_file(tmp_path, "qa1")
 
 
