@@ -12,9 +12,8 @@ from typing import Any
 
 from atlas_bench.artifacts.folder import RunFolder
 from atlas_bench.artifacts.metrics import Metric
-from atlas_bench.artifacts.records import read_record, write_record
+from atlas_bench.artifacts.records import read_record, try_record, write_record
 from atlas_bench.artifacts.schema import Record, Score, Scores
-from atlas_bench.config.errors import ConfigError
 from atlas_bench.evaluation.evaluators import evaluate, validate
 from atlas_bench.interrupts import Interrupted, StopSignal
 from atlas_bench.runs.checks import check_machine
@@ -45,9 +44,6 @@ def execute(settings: RunSettings, folder: Path) -> Path:
     try:
         with StopSignal() as stop:
             _run(settings, run, stop)
-    except ConfigError:
-        run.discard()
-        raise
     except Interrupted:
         raise Stopped(
             f"stopped by {signal.Signals(stop.received).name}; continue with the same command and "
@@ -123,8 +119,8 @@ def _evaluation(
     """One of ``evaluations``: what ``mode=eval checkpoint=RUN task=NAME`` does, in a folder inside
     the run's. A record that an earlier, stopped try left there is kept."""
     own = folder.evaluation(name)
-    if own.record.is_file():
-        return read_record(own.record)
+    if record := try_record(own)[0]:
+        return record
     own.path.mkdir(parents=True, exist_ok=True)
     evaluation = replace(
         settings,
