@@ -78,8 +78,8 @@ def _deciding(overrides: Sequence[str]) -> list[list[str]]:
     for word in overrides:
         key, *value = word.split("=", 1)
         name = key.lstrip("+~")
-        place = name.split(".")[0] in (*NOT_IDENTITY, "saved")
-        if not place and not name.startswith(("hydra.launcher", "hydra.sweep.")):
+        groups = (*NOT_IDENTITY, "saved", "hydra.launcher", "hydra.sweep")
+        if not any(name == group or name.startswith(f"{group}.") for group in groups):
             kept.append([RENAMED_KEYS.get(key, key), *value])
     return sorted(kept)
 

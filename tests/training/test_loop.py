@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -145,6 +146,32 @@ def test_resume_repeats_the_uninterrupted_run_to_the_bit(tmp_path: Path) -> None
         return [(json.loads(line)["step"], json.loads(line)["loss"]) for line in lines]
 
     assert losses(cut) == losses(whole)
+
+
+def test_checkpoints_by_time_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the numbers nor which checkpoint is the best."""
+    settings = replace(SETTINGS, checkpoint_every=3, checkpoint_minutes=None)
+    found, saved, save = [], [], checkpoint.save_checkpoint
+
+    def remember(*arguments: Any, **options: Any) -> Path:
+        saved.append(arguments[3]["step"])
+        return save(*arguments, **options)
+
+    monkeypatch.setattr(checkpoint, "save_checkpoint", remember)
+    for name, minutes in (("steps", None), ("time", 1e-9)):
+        saved.clear()
+        folder = tmp_path / name
+        folder.mkdir()
+        run = trainer(folder, settings=replace(settings, checkpoint_minutes=minutes))
+        run.run()
+        best = (folder / "checkpoints/best.json").read_text()
+        progress = replace(run.progress, seconds=0.0)
+        found.append((best, progress, [each.tolist() for each in run.model.parameters()]))
+        steps = range(1, run.progress.step + 1)
+        assert saved == [s for s in steps if minutes or s % 3 == 0 or s == run.progress.step]
+    assert found[0] == found[1]
 
 
 def test_accumulation_gives_the_same_gradient(tmp_path: Path) -> None:
