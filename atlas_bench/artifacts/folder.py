@@ -6,6 +6,7 @@ outputs/DATE/TIME-NAME/
   predictions.jsonl  one line per answer
   checkpoints/       see checkpoint.py
   plots/  tokenizer/
+  sessions.jsonl     one line per process that worked on the run
   validation/        predictions on the validation samples
   evaluations/NAME/  one folder like this one for each of the run's other evaluations
   record.json        written last: a run without it is not finished
@@ -55,6 +56,7 @@ class RunFolder:
         self.metrics, self.predictions = path / METRICS_NAME, path / PREDICTIONS_NAME
         self.checkpoints = path / "checkpoints"
         self.last_checkpoint = self.checkpoints / f"{LAST}.json"  # names the newest checkpoint
+        self.sessions = path / "sessions.jsonl"
         self.plots = path / "plots"
         self.tokenizer = path / "tokenizer"  # of a pretrained model
         self.job, self.failed = path / JOB_NAME, path / FAILED_NAME
@@ -154,6 +156,15 @@ def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append ``rows`` to a JSON Lines file; a value that JSON does not have becomes text."""
     with path.open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(row, default=str) + "\n" for row in rows)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a JSON Lines file, without those that a kill or a power cut damaged."""
+    lines = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError):
+            lines.append(json.loads(line))
+    return lines
 
 
 def truncate_metrics(path: Path, step: int) -> None:

@@ -183,7 +183,7 @@ def _run(settings: RunSettings, folder: Path) -> None:
     from atlas_bench.runs.execute import Stopped, execute
 
     try:
-        execute(settings, folder)
+        execute(settings, folder, ["atlas-bench", *HydraConfig.get().overrides.task])
     except Stopped as stopped:
         print(f"atlas-bench: {stopped}", file=sys.stderr)
         sys.exit(128 + stopped.signal)

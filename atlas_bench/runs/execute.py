@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from atlas_bench.artifacts.folder import RunFolder
+from atlas_bench.artifacts.folder import RunFolder, append_lines
 from atlas_bench.artifacts.metrics import Metric
 from atlas_bench.artifacts.records import read_record, try_record, write_record
 from atlas_bench.artifacts.schema import Record, Score, Scores
@@ -18,7 +18,7 @@ from atlas_bench.evaluation.evaluators import evaluate, validate
 from atlas_bench.interrupts import Interrupted, StopSignal
 from atlas_bench.runs.checks import check_machine
 from atlas_bench.runs.prepare import prepare
-from atlas_bench.runs.provenance import git_commit, not_as_trained
+from atlas_bench.runs.provenance import git_commit, not_as_trained, session
 from atlas_bench.runs.record import make_record
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.runs.show import show
@@ -32,8 +32,10 @@ class Stopped(RuntimeError):
         self.signal = signal_number
 
 
-def execute(settings: RunSettings, folder: Path) -> Path:
+def execute(settings: RunSettings, folder: Path, command: Sequence[str] = ()) -> Path:
     """Run what the config says in ``folder`` and return the path of the record.
+
+    The record names the ``command``.
 
     Raises ConfigError for input that shows its fault only now (a checkpoint, a text folder, a
     length), TrainingError if training cannot continue, Stopped after a signal.
@@ -43,7 +45,7 @@ def execute(settings: RunSettings, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with StopSignal() as stop:
-            _run(settings, run, stop)
+            _run(settings, run, stop, command)
     except Interrupted:
         raise Stopped(
             f"stopped by {signal.Signals(stop.received).name}; continue with the same command and "
@@ -57,6 +59,7 @@ def _run(
     settings: RunSettings,
     folder: RunFolder,
     stop: StopSignal,
+    command: Sequence[str],
     validation: list[Score] | None = None,
     metrics: Sequence[Metric] = (),
 ) -> Record:
@@ -65,6 +68,7 @@ def _run(
     commit = git_commit()  # before anything can change the code
     context, task = prepare(settings, folder, stop)
     learner = context.learner
+    append_lines(folder.sessions, [session(command, context.device, learner.precision, commit)])
     if validation is None:  # a run's other evaluations have another task by definition
         for note in not_as_trained(settings):
             context.notes.append(note)
@@ -91,7 +95,8 @@ def _run(
         if settings.mode != "train":
             scores = evaluate(context, task)
             for name in settings.evaluations:
-                others.append(_evaluation(settings, folder, stop, name, validation, task.metrics))
+                of_the_run = (command, validation, task.metrics)
+                others.append(_evaluation(settings, folder, stop, name, *of_the_run))
         record = make_record(
             settings,
             context,
