@@ -58,7 +58,10 @@ def folder_to_resume(settings: RunSettings, given: Path | None = None) -> Path:
     if given is not None:
         file = given / CONFIG_NAME
         if file.is_file() and (difference := difference_from_saved(read_config(file), settings)):
-            raise ConfigError(f"{given} was started with another config: {difference}")
+            raise ConfigError(
+                f"{given} was started with another config: {difference}; leave resume out to "
+                f"start a new run"
+            )
         return given
     found = []
     places = find_records(settings.output_dir) if Path(settings.output_dir).is_dir() else ([], [])

@@ -248,13 +248,15 @@ def test_the_error_names_what_is_not_finite_and_the_last_good_checkpoint(
         run.run()
     assert f"step 1: the loss is not finite in {broken}" in str(caught.value)
     assert "step-00000000" in str(caught.value)
-    assert str(caught.value).endswith("; use shorter training.curriculum.stages")
+    assert str(caught.value).endswith("start a new run with shorter training.curriculum.stages")
 
 
 def test_a_later_step_that_is_not_finite_advises_a_lower_rate(tmp_path: Path) -> None:
     tokens = torch.zeros(1, 4, dtype=torch.long)
     error = not_finite("loss", model(), tokens, step=2, folder=RunFolder(tmp_path))
-    assert str(error).endswith("; lower training.learning_rate"), "its step is bounded"
+    assert str(error).endswith(
+        "; a resumed run keeps its settings, so start a new run with a lower training.learning_rate"
+    ), "its step is bounded"
 
 
 def test_gradients_whose_squares_overflow_are_clipped() -> None:
