@@ -259,6 +259,15 @@ def test_a_finished_run_is_not_done_again_and_one_that_runs_is_left_alone(
     assert [json.loads(line)["step"] for line in run.metrics.open()] == [1, 2, 3, 4]
 
 
+def test_an_evaluation_without_a_checkpoint_does_not_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert atlas_bench("mode=eval", "resume=true", "hydra.run.dir=new", "logger=none") == 2
+    assert "mode=eval needs checkpoint=PATH" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_runs_of_one_second_have_folders_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
