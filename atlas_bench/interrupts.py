@@ -21,8 +21,8 @@ class StopSignal:
     """Remembers the first signal, so that work is saved and stops at the next step.
 
     Further signals change nothing, except the third Ctrl-C, which raises KeyboardInterrupt. Signals
-    that are ignored (nohup's SIGHUP) or that a launcher handles (submitit's SIGUSR2) stay as they
-    are; SIGTERM is always taken.
+    that are ignored (nohup's SIGHUP) stay so. Where a launcher handles a SIGHUP, SIGUSR1 or
+    SIGUSR2, its handler is called after the work is saved: that of submitit requeues the job.
     """
 
     def __init__(self) -> None:
@@ -32,9 +32,7 @@ class StopSignal:
     def __enter__(self) -> StopSignal:
         self._before = {}
         for number in SIGNALS:
-            before = signal.getsignal(number)
-            ours = number in (signal.SIGINT, signal.SIGTERM) or before == signal.SIG_DFL
-            if not ours or before == signal.SIG_IGN:
+            if signal.getsignal(number) == signal.SIG_IGN:
                 continue
             try:
                 self._before[number] = signal.signal(number, self._note)
@@ -42,9 +40,13 @@ class StopSignal:
                 break
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        handler = self._before.get(self.received)
+        is_launchers = self.received not in (signal.SIGINT, signal.SIGTERM) and callable(handler)
+        if is_launchers and kind is not None and issubclass(kind, Interrupted):
+            handler(self.received, None)
 
     def _note(self, number: int, _frame: object) -> None:
         if number == signal.SIGINT:

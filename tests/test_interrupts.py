@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import pytest
 from in_process import atlas_bench
-from tiny_sweeps import TINY
+from tiny_sweeps import TINY, steps_of
 
-from atlas_bench.interrupts import SIGNALS, StopSignal
+from atlas_bench.artifacts.folder import read_json
+from atlas_bench.interrupts import SIGNALS, Interrupted, StopSignal
+from atlas_bench.training.callbacks import MetricsFile, Training
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
@@ -37,15 +40,65 @@ def test_the_third_ctrl_c_does_not_wait() -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
-@pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda number, frame: None])
-def test_a_signal_of_nohup_or_a_launcher_is_left_to_it(handler: object) -> None:
-    before = signal.signal(signal.SIGHUP, handler)
+def test_a_signal_that_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with StopSignal() as stop:
             signal.raise_signal(signal.SIGHUP)
             assert not stop()
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR2"), reason="Windows has no SIGUSR2")
+def test_a_launchers_handler_is_called_after_the_work_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As submitit's, which requeues the job: no step is redone."""
+    monkeypatch.chdir(tmp_path)
+    words = [*TINY, "mode=train", "training.checkpoint_every=100"]
+    saved, write = [], MetricsFile.on_step
+
+    def requeue(number: int, _frame: object) -> None:
+        saved.append(read_json(tmp_path / "run/checkpoints/last.json")["step"])
+        sys.exit(-1)
+
+    def write_and_signal(self: MetricsFile, training: Training, metrics: dict) -> None:
+        write(self, training, metrics)
+        if training.progress.step == 3:
+            signal.raise_signal(signal.SIGUSR2)
+
+    before = signal.signal(signal.SIGUSR2, requeue)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(MetricsFile, "on_step", write_and_signal)
+            assert atlas_bench(*words, "hydra.run.dir=run") == -1
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert saved == [3]
+    assert atlas_bench(*words, "resume=run") == 0
+    assert steps_of(tmp_path / "run") == [1, 2, 3, 4]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="Windows has no SIGUSR1")
+def test_a_handler_is_called_only_if_work_was_stopped() -> None:
+    called = []
+
+    def end_with(error: Exception | None) -> None:
+        with contextlib.suppress(ValueError, Interrupted), StopSignal():
+            signal.raise_signal(signal.SIGUSR1)
+            if error:
+                raise error
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: called.append("handler"))
+    try:
+        for error in (None, ValueError()):
+            end_with(error)
+            assert called == []
+        end_with(Interrupted())
+        assert called == ["handler"]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_a_run_goes_on_when_nobody_reads_its_output(

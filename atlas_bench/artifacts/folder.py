@@ -7,14 +7,17 @@ outputs/DATE/TIME-NAME/
   predictions.jsonl  one line per answer
   checkpoints/       see checkpoint.py
   plots/  tokenizer/
+  sessions.jsonl     one line per process that worked on the run
   validation/        predictions on the validation samples
   evaluations/NAME/  one folder like this one for each of the run's other evaluations
   record.json        written last: a run without it is not finished
-  job.json  job.lock  failed.json   in a sweep only: whose folder it is, and why the job failed
+  job.json  failed.json   in a sweep only: whose folder it is, and why the job failed
+  run.lock           the process that works on the run; see lock.py
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -28,16 +31,18 @@ from atlas_bench.config.errors import ConfigError
 
 CONFIG_NAME, RECORD_NAME = "config.json", "record.json"
 STARTED_NAME = "started.json"
+DAMAGED_RECORD_NAME = "record.damaged.json"  # a record that could not be read, set aside
 METRICS_NAME, PREDICTIONS_NAME = "metrics.jsonl", "predictions.jsonl"
 JOB_NAME, FAILED_NAME = "job.json", "failed.json"
 SWEEP_NAME = "sweep.json"  # the index in a sweep's folder
+LOCK_NAME = "run.lock"  # of a run and of a sweep
 LAST, BEST = "last", "best"  # what points at a checkpoint: checkpoints/last.json, best.json
 # A folder with one of these and without a record belongs to a run that failed or is unfinished.
 RUN_MARKS = ("config.yaml", CONFIG_NAME, METRICS_NAME, FAILED_NAME)
 # Folders inside a run that are not runs, although W&B keeps files called config.yaml too.
 NOT_RUNS = ("checkpoints", "wandb")
 # What a command writes into its folder before it owns the folder.
-_LEFTOVERS = (".hydra", "atlas-bench.log", "tokenizer")
+_LEFTOVERS = (".hydra", "atlas-bench.log", "tokenizer", LOCK_NAME)
 
 
 class UnreadableFile(ConfigError):
@@ -54,10 +59,11 @@ class RunFolder:
         self.metrics, self.predictions = path / METRICS_NAME, path / PREDICTIONS_NAME
         self.checkpoints = path / "checkpoints"
         self.last_checkpoint = self.checkpoints / f"{LAST}.json"  # names the newest checkpoint
+        self.sessions = path / "sessions.jsonl"
         self.plots = path / "plots"
         self.tokenizer = path / "tokenizer"  # of a pretrained model
-        self.job, self.job_lock = path / JOB_NAME, path / "job.lock"
-        self.failed = path / FAILED_NAME
+        self.job, self.failed = path / JOB_NAME, path / FAILED_NAME
+        self.lock = path / LOCK_NAME
 
     def __str__(self) -> str:
         return str(self.path)
@@ -131,6 +137,18 @@ def make_folder(path: Path) -> None:
         sync(each.parent)
 
 
+def create_folder(path: Path) -> Path:
+    """Create ``path``, or PATH-2, PATH-3, ... if runs of the same second have taken it."""
+    for number in itertools.count(1):
+        folder = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Replace ``path`` in one step, after the bytes are on disk."""
     with replacing(path) as temporary:
@@ -141,6 +159,15 @@ def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append ``rows`` to a JSON Lines file; a value that JSON does not have becomes text."""
     with path.open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(row, default=str) + "\n" for row in rows)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a JSON Lines file, without those that a kill or a power cut damaged."""
+    lines = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError):
+            lines.append(json.loads(line))
+    return lines
 
 
 def truncate_metrics(path: Path, step: int) -> None:
@@ -182,10 +209,12 @@ def _remove(path: Path) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in ``path``. Raises UnreadableFile in one sentence."""
     try:
+        if path.exists() and not path.is_file():  # to read a pipe would take for ever
+            raise UnreadableFile(f"{path} is not a file")
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UnreadableFile(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:  # broken JSON or broken UTF-8
+    except (ValueError, RecursionError) as error:  # broken JSON or broken UTF-8; too deep
         raise UnreadableFile(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise UnreadableFile(f"{path} does not hold a JSON object")

@@ -93,6 +93,16 @@ def read_record(path: Path) -> Record:
         raise RecordError(f"{path} is not a valid record: {error}") from error
 
 
+def try_record(folder: RunFolder) -> tuple[Record | None, str | None]:
+    """The record of a run that ended, or None and what is wrong with it, if there is one."""
+    if not os.path.exists(folder.record):  # Path.exists raises for a folder that is closed to us
+        return None, None
+    try:
+        return read_record(folder.record), None
+    except RecordError as error:
+        return None, str(error)
+
+
 def _upgrade(record: Record, written_format: int) -> Record:
     if written_format > RECORD_FORMAT:
         raise ValueError(f"its format {written_format} is later than {RECORD_FORMAT}")

@@ -60,7 +60,10 @@ def read_config(file: Path) -> SavedConfig:
         raise UnreadableFile(
             f"{file} has format {version}, but this version of atlas-bench reads 1 to {FORMAT}"
         )
-    return SavedConfig(file, upgrade(content))
+    try:
+        return SavedConfig(file, upgrade(content))
+    except (TypeError, AttributeError) as error:  # a group is not a mapping
+        raise UnreadableFile(f"{file} is not the config of a run: {error}") from error
 
 
 def find_config(checkpoint: Path) -> SavedConfig | None:

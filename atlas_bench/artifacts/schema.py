@@ -70,6 +70,9 @@ class Record:
     validation: list[Score] = field(default_factory=list)  # other samples than those of `scores`
     state_bytes: int | None = None  # of one sequence at the longest length scored
     metrics: list[Metric] = field(default_factory=list)  # those that the scores name
+    # The processes that worked on the run, in turn, a resumed one last: when, where, from which
+    # code; see runs/provenance.py.
+    sessions: list[dict[str, Any]] = field(default_factory=list)
     format: int = RECORD_FORMAT
     path: Path | None = field(default=None, compare=False)
 

@@ -19,8 +19,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from atlas_bench import __version__
-from atlas_bench.artifacts.folder import RunFolder
-from atlas_bench.artifacts.records import read_record
+from atlas_bench.artifacts.folder import LOCK_NAME, RunFolder, create_folder
+from atlas_bench.artifacts.lock import locked
+from atlas_bench.artifacts.records import read_record, try_record
 from atlas_bench.cli.command import Command, choices, read_command
 from atlas_bench.cli.compose import COMPOSE_ERRORS, one_sentence, register_schema, unknown_choice
 from atlas_bench.config.errors import ConfigError
@@ -30,7 +31,7 @@ from atlas_bench.models.mixer import MIXERS
 from atlas_bench.models.settings import ModelSettings
 from atlas_bench.naming import cause
 from atlas_bench.runs.checks import check_machine, to_settings
-from atlas_bench.runs.resume import folder_to_resume
+from atlas_bench.runs.resume import check_new, folder_to_resume
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.sweeps.index import DONE, FAILED, refresh_index
 from atlas_bench.sweeps.job import JobStart, do_job
@@ -72,10 +73,7 @@ def _do(arguments: Sequence[str]) -> None:
 
         print("\n".join([describe(settings) for settings in command.settings_of_jobs()]))
     else:
-        added, plan = check(command)
-        if plan is not None:
-            sys.exit(_sweep(command, plan, [*command.arguments, *added]))
-        _start_hydra([*command.arguments, *added])
+        _do_jobs(command)
 
 
 def _start_hydra(arguments: Sequence[str]) -> None:
@@ -89,32 +87,55 @@ def _start_hydra(arguments: Sequence[str]) -> None:
 # before Hydra starts -----------------------------------------------------------------------
 
 
-def check(command: Command) -> tuple[list[str], Plan | None]:
-    """Check a command that runs: overrides that name its folder, and the plan of a sweep.
+def _do_jobs(command: Command) -> None:
+    """Check a command that runs, choose its folder, and do its job or its sweep there.
 
     Raises ConfigError in one sentence. Every job checks itself again, so jobs that a launcher
     sends to other machines are not compared with this one.
     """
+    check(command)
+    if command.is_sweep:
+        plan = plan_sweep(command.index(), command.settings, Path(command.hydra.sweep.dir))
+        if plan.is_done:
+            print(f"already done: {plan.folder}")
+            return
+        with locked(plan.folder / LOCK_NAME):
+            arguments = [*command.arguments, f"hydra.sweep.dir={_quoted(plan.folder)}"]
+            sys.exit(_sweep(command, plan, arguments))
+    folder = RunFolder(_run_folder(command))
+    if command.settings.resume is not False and try_record(folder)[0] is not None:
+        print(f"already done: {folder.record}")
+        return
+    with locked(folder.lock):  # before Hydra writes to the folder
+        if command.settings.resume is False:
+            check_new(folder)
+        try:
+            _start_hydra([*command.arguments, f"hydra.run.dir={_quoted(folder.path)}"])
+        finally:
+            folder.discard()
+
+
+def check(command: Command) -> None:
+    """Raise ConfigError for a command that cannot run on this machine, or not as a sweep."""
     settings, chosen = command.settings, command.hydra.runtime.choices
     if chosen["hydra/launcher"] == "basic":
         check_machine(settings)
         for model in _other_models(command):
             check_machine(replace(settings, model=model))
-    if command.is_sweep:
-        if command.trials is not None and not settings.validation_samples:
-            raise ConfigError(
-                f"hydra/sweeper={chosen['hydra/sweeper']} looks for the best score on validation "
-                f"samples; set validation_samples to 1 or more"
-            )
-        plan = plan_sweep(command.index(), settings, Path(command.hydra.sweep.dir))
-        return [f"hydra.sweep.dir={_quoted(plan.folder)}"], plan
-    if settings.resume is False:
-        return [], None
-    folder = folder_to_resume(settings)
-    if folder is None:
-        print("resume=true: no unfinished run of this config was found, starting a new one")
-        return [], None
-    return [f"hydra.run.dir={_quoted(folder)}"], None
+    if command.is_sweep and command.trials is not None and not settings.validation_samples:
+        raise ConfigError(
+            f"hydra/sweeper={chosen['hydra/sweeper']} looks for the best score on validation "
+            f"samples; set validation_samples to 1 or more"
+        )
+
+
+def _run_folder(command: Command) -> Path:
+    """The folder of a run: that to resume, that of hydra.run.dir, or a new one."""
+    settings, folder = command.settings, Path(command.hydra.run.dir)
+    is_given = any(word.startswith("hydra.run.dir=") for word in command.words)
+    if settings.resume is not False:
+        return folder_to_resume(settings, folder if is_given else None)
+    return folder if is_given else create_folder(folder)
 
 
 def _other_models(command: Command) -> Iterator[ModelSettings]:
@@ -162,7 +183,7 @@ def _run(settings: RunSettings, folder: Path) -> None:
     from atlas_bench.runs.execute import Stopped, execute
 
     try:
-        execute(settings, folder)
+        execute(settings, folder, ["atlas-bench", *HydraConfig.get().overrides.task])
     except Stopped as stopped:
         print(f"atlas-bench: {stopped}", file=sys.stderr)
         sys.exit(128 + stopped.signal)
@@ -206,7 +227,7 @@ def _sweep(command: Command, plan: Plan, arguments: Sequence[str]) -> int:
     try:
         _start_hydra(arguments)
     except Exception as error:
-        started = any(job.folder for job in refresh_index(plan.folder).jobs)
+        started = any(job.folder for job in refresh_index(plan.folder, command.index()).jobs)
         if isinstance(error, COMPOSE_ERRORS) and not started:
             plan.undo()
             raise ConfigError(one_sentence(error, arguments)) from error
@@ -218,7 +239,7 @@ def _sweep(command: Command, plan: Plan, arguments: Sequence[str]) -> int:
         exit_code = int(error.code)
     finally:
         signal.signal(signal.SIGTERM, before)
-    index = refresh_index(plan.folder)
+    index = refresh_index(plan.folder, command.index())
     done, failed = index.of(DONE), index.of(FAILED)
     print(f"sweep   {plan.folder}: {len(done)} of {len(index.jobs)} jobs done", flush=True)
     for job in failed:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-# A resumed run may differ in these: they say where a run is and logs, not what it computes.
-NOT_IDENTITY = ("resume", "logger", "output_dir")
+# A resumed run may differ in these: they say where and when a run writes, not what it computes.
+NOT_IDENTITY = ("resume", "logger", "output_dir", "training.checkpoint_minutes")
 
 
 class Difference(NamedTuple):
@@ -25,7 +25,7 @@ def first_difference(
 ) -> Difference | None:
     """The first key that decides numbers and differs."""
     for key in {**given, **saved}:
-        if not prefix and key in NOT_IDENTITY:
+        if f"{prefix}{key}" in NOT_IDENTITY:
             continue
         before, now = saved.get(key), given.get(key)
         if isinstance(before, dict) and isinstance(now, dict):

@@ -21,7 +21,7 @@ from atlas_bench.artifacts.schema import Record, Score
 # Config keys that do not change what a score means: places, names, and which lengths were asked.
 NOT_COMPARED = (
     "seed", "name", "mode", "checkpoint", "resume", "output_dir", "logger", "task.lengths",
-    "trained_on.task.lengths",
+    "trained_on.task.lengths", "training.checkpoint_minutes",
 )  # fmt: skip
 # What was asked of a run, and what follows from it: MAD's cases have different vocabularies.
 SUBTASK_KEYS = ("task.subtask", "task.subtasks", "task.change", "task.target", "parameters")

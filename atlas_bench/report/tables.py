@@ -261,7 +261,7 @@ def scores_csv(records: Iterable[Record]) -> str:
     rows = []
     for record in records:
         facts = asdict(record)
-        for name in ("scores", "depths", "metrics", "format", "path"):
+        for name in ("scores", "depths", "metrics", "sessions", "format", "path"):
             del facts[name]
         run = {"run": "" if record.path is None else str(record.path.parent)}
         for score in record.scores:

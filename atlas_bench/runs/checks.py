@@ -80,7 +80,7 @@ def _check_model(settings: RunSettings) -> None:
             f"model={settings.model.name} is pretrained; use mode=eval without checkpoint"
         )
     given = settings.checkpoint is not None or settings.model.hub is not None
-    if settings.mode == "eval" and not given and settings.resume is False:
+    if settings.mode == "eval" and not given:
         raise ConfigError("mode=eval needs checkpoint=PATH, a run's folder or a checkpoint folder")
     if settings.mode in ("train", "train_eval") and settings.task.stage is None:
         raise ConfigError(

@@ -10,16 +10,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from atlas_bench.artifacts.folder import RunFolder
+from atlas_bench.artifacts.folder import RunFolder, append_lines
 from atlas_bench.artifacts.metrics import Metric
-from atlas_bench.artifacts.records import read_record, write_record
+from atlas_bench.artifacts.records import read_record, try_record, write_record
 from atlas_bench.artifacts.schema import Record, Score, Scores
-from atlas_bench.config.errors import ConfigError
 from atlas_bench.evaluation.evaluators import evaluate, validate
 from atlas_bench.interrupts import Interrupted, StopSignal
 from atlas_bench.runs.checks import check_machine
 from atlas_bench.runs.prepare import prepare
-from atlas_bench.runs.provenance import git_commit, not_as_trained
+from atlas_bench.runs.provenance import git_commit, not_as_trained, session
 from atlas_bench.runs.record import make_record
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.runs.show import show
@@ -33,8 +32,10 @@ class Stopped(RuntimeError):
         self.signal = signal_number
 
 
-def execute(settings: RunSettings, folder: Path) -> Path:
+def execute(settings: RunSettings, folder: Path, command: Sequence[str] = ()) -> Path:
     """Run what the config says in ``folder`` and return the path of the record.
+
+    The record names the ``command``.
 
     Raises ConfigError for input that shows its fault only now (a checkpoint, a text folder, a
     length), TrainingError if training cannot continue, Stopped after a signal.
@@ -44,10 +45,7 @@ def execute(settings: RunSettings, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with StopSignal() as stop:
-            _run(settings, run, stop)
-    except ConfigError:
-        run.discard()
-        raise
+            _run(settings, run, stop, command)
     except Interrupted:
         raise Stopped(
             f"stopped by {signal.Signals(stop.received).name}; continue with the same command and "
@@ -61,6 +59,7 @@ def _run(
     settings: RunSettings,
     folder: RunFolder,
     stop: StopSignal,
+    command: Sequence[str],
     validation: list[Score] | None = None,
     metrics: Sequence[Metric] = (),
 ) -> Record:
@@ -69,6 +68,7 @@ def _run(
     commit = git_commit()  # before anything can change the code
     context, task = prepare(settings, folder, stop, commit)
     learner = context.learner
+    append_lines(folder.sessions, [session(command, context.device, learner.precision, commit)])
     if validation is None:  # a run's other evaluations have another task by definition
         context.notes += not_as_trained(settings, folder)
     for note in context.notes:
@@ -95,7 +95,8 @@ def _run(
         if settings.mode != "train":
             scores = evaluate(context, task)
             for name in settings.evaluations:
-                others.append(_evaluation(settings, folder, stop, name, validation, task.metrics))
+                of_the_run = (command, validation, task.metrics)
+                others.append(_evaluation(settings, folder, stop, name, *of_the_run))
         record = make_record(
             settings,
             context,
@@ -123,8 +124,8 @@ def _evaluation(
     """One of ``evaluations``: what ``mode=eval checkpoint=RUN task=NAME`` does, in a folder inside
     the run's. A record that an earlier, stopped try left there is kept."""
     own = folder.evaluation(name)
-    if own.record.is_file():
-        return read_record(own.record)
+    if record := try_record(own)[0]:
+        return record
     own.path.mkdir(parents=True, exist_ok=True)
     evaluation = replace(
         settings,

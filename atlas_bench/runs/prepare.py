@@ -6,7 +6,8 @@ from dataclasses import asdict
 
 import torch
 
-from atlas_bench.artifacts.folder import RunFolder, sync, write_json
+from atlas_bench.artifacts.folder import DAMAGED_RECORD_NAME, RunFolder, sync, write_json
+from atlas_bench.artifacts.records import try_record
 from atlas_bench.artifacts.saved_config import write_config
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.schema import HardwareSettings
@@ -15,6 +16,7 @@ from atlas_bench.evaluation.context import EvaluationContext
 from atlas_bench.interrupts import StopSignal
 from atlas_bench.runs.learners import learner_for
 from atlas_bench.runs.provenance import changes_since_start, facts_of_start
+from atlas_bench.runs.resume import check_new
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.tasks.task import Task
 from atlas_bench.tracking import make_tracker
@@ -61,15 +63,11 @@ def _device(hardware: HardwareSettings) -> torch.device:
 
 
 def _claim(settings: RunSettings, folder: RunFolder) -> None:
-    """Make ``folder`` this run's own; two sweeps of the same second must not share one."""
+    """Make ``folder`` this run's own, and set a record aside that cannot be read."""
     if settings.resume is False:
-        try:
-            folder.config.touch(exist_ok=False)
-        except FileExistsError:
-            raise ConfigError(
-                f"{folder} holds another run; continue that run with resume={folder}, or choose "
-                f"a folder with hydra.run.dir=PATH (a sweep: hydra.sweep.dir=PATH)"
-            ) from None
+        check_new(folder)
+    if try_record(folder)[1] is not None:
+        folder.record.replace(folder.path / DAMAGED_RECORD_NAME)
     write_config(folder.config, asdict(settings))
     for parent in folder.path.absolute().parents[:2]:  # outputs/DATE holds its name, outputs DATE's
         sync(parent)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import importlib.metadata
 import platform
+import shlex
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from atlas_bench.text.content import PACKAGE, content_of
 from atlas_bench.text.corpora import STREAM
 from atlas_bench.text.settings import TextSettings
 
+COMMIT_OF_WHEEL = Path(__file__).parent.parent / "_data/commit.txt"  # hatch_build.py writes it
 TOKENIZER_KEYS = ("tokenizer", "vocab_size")
 PACKAGES = (
     "torch", "numpy", "tokenizers", "hydra-core", "wandb", "datasets", "safetensors",
@@ -41,15 +45,47 @@ def versions() -> dict[str, str]:
     return installed
 
 
-def git_commit() -> str | None:
-    """The commit of the source tree, with ``-dirty`` if a file is changed; None outside git."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"]
+def git_commit(source: Path = Path(__file__)) -> str | None:
+    """The commit of the source tree, with ``-dirty`` if a file is changed, or that of which a wheel
+    was built; None if it is unknown. A repository that only contains an environment does not count.
+    """
+    if COMMIT_OF_WHEEL.is_file():
+        return COMMIT_OF_WHEEL.read_text(encoding="utf-8").strip()
+    git = ["git", "-C", str(source.resolve().parent)]
+    tracked = [*git, "ls-files", "--error-unmatch", source.name]
+    describe = [*git, "describe", "--always", "--dirty", "--abbrev=40"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        for command in (tracked, describe):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None
+
+
+def session(
+    command: Sequence[str], device: torch.device, precision: str, commit: str | None
+) -> dict[str, Any]:
+    """What one process that works on a run is: when, where, from which code and how."""
+    return {
+        "started_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(command),
+        "git_commit": commit,
+        "host": platform.node(),
+        "os": platform.platform(),
+        "cpu": cpu_name(),
+        "device": device_name(device),
+        "precision": precision,
+        "versions": versions(),
+    }
+
+
+def cpu_name() -> str:
+    """The processor's model, and the instructions that torch uses of it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def device_name(device: torch.device) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from atlas_bench.artifacts.folder import read_lines
 from atlas_bench.artifacts.metrics import Metric
 from atlas_bench.artifacts.saved_config import training_of_checkpoint
 from atlas_bench.artifacts.schema import Record, Score, Scores
@@ -72,6 +73,7 @@ def make_record(
         },
         config=config,
         notes=[*context.notes, *changes],
+        sessions=read_lines(context.folder.sessions),
         state_bytes=learner.state_bytes(longest),
         **provenance,
     )

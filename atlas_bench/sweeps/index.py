@@ -20,7 +20,7 @@ from atlas_bench.artifacts.folder import (
     read_json_if_valid,
     write_json,
 )
-from atlas_bench.artifacts.records import why_failed
+from atlas_bench.artifacts.records import try_record, why_failed
 from atlas_bench.config.identity import NOT_IDENTITY
 from atlas_bench.config.renamed import RENAMED_KEYS
 
@@ -32,10 +32,11 @@ class Job:
     """One entry of the index."""
 
     number: int
-    state: str  # done, failed, unfinished (killed or still running) or missing (not started)
+    # done, failed, unfinished (killed, still running, or with a damaged record) or missing
+    state: str
     overrides: list[str] | None  # None: an optimizer has not drawn them yet
     folder: str | None = None  # relative to the sweep's folder; None for a missing job
-    reason: str | None = None  # why the job failed, one sentence
+    reason: str | None = None  # why the job failed, or what is wrong with its record
 
 
 @dataclass
@@ -50,15 +51,25 @@ class Index:
         """The jobs in this state."""
         return [job for job in self.jobs if job.state == state]
 
+    @property
+    def is_done(self) -> bool:
+        """Whether every job has a record."""
+        return len(self.of(DONE)) == len(self.jobs)
+
     def has_jobs_of(self, other: Index) -> bool:
         """Whether both sweeps have the same jobs, wherever they run and log."""
         ours, theirs = (
             [each.command, *(job.overrides for job in each.jobs)] for each in (self, other)
         )
         return len(ours) == len(theirs) and all(
-            None in (one, two) or _deciding(one) == _deciding(two)
+            None in (one, two) or same_overrides(one, two)
             for one, two in zip(ours, theirs, strict=True)
         )
+
+
+def same_overrides(one: Sequence[str], two: Sequence[str]) -> bool:
+    """Whether both make a job compute the same; a resumed job has ``resume`` among its own."""
+    return _deciding(one) == _deciding(two)
 
 
 def _deciding(overrides: Sequence[str]) -> list[list[str]]:
@@ -67,8 +78,8 @@ def _deciding(overrides: Sequence[str]) -> list[list[str]]:
     for word in overrides:
         key, *value = word.split("=", 1)
         name = key.lstrip("+~")
-        place = name.split(".")[0] in (*NOT_IDENTITY, "saved")
-        if not place and not name.startswith(("hydra.launcher", "hydra.sweep.")):
+        groups = (*NOT_IDENTITY, "saved", "hydra.launcher", "hydra.sweep")
+        if not any(name == group or name.startswith(f"{group}.") for group in groups):
             kept.append([RENAMED_KEYS.get(key, key), *value])
     return sorted(kept)
 
@@ -83,35 +94,39 @@ def start_index(folder: Path, index: Index) -> None:
     write_json(folder / SWEEP_NAME, asdict(index))
 
 
-def read_index(folder: Path) -> Index | None:
-    """The index with what the jobs' folders say now; None if ``folder`` is not a sweep's."""
-    content = read_json_if_valid(folder / SWEEP_NAME) or {}
+def read_index(folder: Path, planned: Index | None = None) -> Index | None:
+    """The index with what the jobs' folders say now; None if ``folder`` is not a sweep's.
+
+    A damaged index is rebuilt from ``planned``, the index of a command before it begins.
+    """
+    content = read_json_if_valid(folder / SWEEP_NAME)
+    if content is None and planned is not None and (folder / SWEEP_NAME).is_file():
+        content = asdict(planned)
     try:
-        planned = [Job(job["number"], MISSING, job["overrides"]) for job in content["jobs"]]
+        missing = [Job(int(job["number"]), MISSING, job["overrides"]) for job in content["jobs"]]
         index = Index(content["command"], [], content.get("started", ""))
-    except (TypeError, KeyError):
+    except (TypeError, KeyError, ValueError):
         return None
     jobs: dict[int, Job] = {}
     for path in sorted(folder.glob(f"**/{JOB_NAME}")):
-        job = _read_job(folder, path.parent)
+        job = read_job(folder, path.parent)
         # Of two the failed one counts: it was refused the folder that has its number.
         if job is not None and (job.number not in jobs or job.state == FAILED):
             jobs[job.number] = job
-    jobs = {job.number: job for job in planned} | jobs
+    jobs = {job.number: job for job in missing} | jobs
     index.jobs = [jobs[number] for number in sorted(jobs)]
     return index
 
 
-def refresh_index(folder: Path) -> Index:
+def refresh_index(folder: Path, planned: Index | None = None) -> Index | None:
     """`read_index`, and write what it found."""
-    index = read_index(folder)
-    if index is None:
-        raise FileNotFoundError(f"{folder / SWEEP_NAME} is missing or damaged")
-    write_json(folder / SWEEP_NAME, asdict(index))
+    index = read_index(folder, planned)
+    if index is not None:
+        write_json(folder / SWEEP_NAME, asdict(index))
     return index
 
 
-def _read_job(sweep: Path, path: Path) -> Job | None:
+def read_job(sweep: Path, path: Path) -> Job | None:
     """What a job's folder says; None if its job.json is damaged."""
     folder = RunFolder(path)
     claim = read_json_if_valid(folder.job) or {}
@@ -120,8 +135,11 @@ def _read_job(sweep: Path, path: Path) -> Job | None:
     except (TypeError, KeyError, ValueError):
         return None
     job = Job(number, STOPPED, overrides, path.relative_to(sweep).as_posix())
-    if folder.record.is_file():
+    record, problem = try_record(folder)
+    if record is not None:
         job.state = DONE
     elif folder.failed.is_file():
         job.state, job.reason = FAILED, why_failed(path)
+    else:
+        job.reason = problem
     return job

@@ -5,22 +5,20 @@ from __future__ import annotations
 import datetime
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from atlas_bench.artifacts.folder import RunFolder, read_json_if_valid, write_json
+from atlas_bench.artifacts.lock import locked
+from atlas_bench.artifacts.records import try_record
 from atlas_bench.artifacts.saved_config import read_config
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.runs.resume import difference_from_saved
 from atlas_bench.runs.settings import RunSettings
-from atlas_bench.sweeps.index import refresh_index
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such lock; there two sweeps may do the same job at once
-    fcntl = None
+from atlas_bench.sweeps.index import FAILED, read_job, refresh_index, same_overrides
 
 
 @dataclass(frozen=True)
@@ -40,38 +38,47 @@ def do_job(job: JobStart, work: Callable[[], object]) -> Path | None:
 
     Returns the path of the record, or None if the job failed. The reason is then in failed.json:
     in the job's folder or, if that belongs to another job or config, in a folder for the refusal.
-    If another process is doing the same job, for instance one that outlived its sweep, this waits
-    for it first.
+    If another process of this machine is doing the same job, for instance one that outlived its
+    sweep, this waits for it first; if one of another machine is, the job is refused.
     """
-    folder, refused = job.folder, RunFolder(job.sweep / f"refused-{job.number}")
+    refused = RunFolder(job.sweep / f"refused-{job.number}")
     claim = {"number": job.number, "overrides": job.overrides}
     try:
-        with _locked(folder.job_lock):
-            try:
-                _check_owner(job)
-            except ConfigError as error:
-                write_json(refused.job, claim)
-                _write_failure(refused, error)
-                return None
+        with locked(job.folder.lock, wait=True):
+            _check_owner(job)
             _remove_refusal(refused)
-            before = read_json_if_valid(folder.job) or {}
-            was_tried = folder.failed.is_file() and before.get("overrides") == job.overrides
-            write_json(folder.job, claim)
-            if not folder.record.is_file() and (job.again or not was_tried):
-                folder.failed.unlink(missing_ok=True)
-                try:
-                    work()
-                except Exception as error:
-                    _write_failure(folder, error)
+            _do(job, claim, work)
+    except ConfigError as error:
+        write_json(refused.job, claim)
+        _write_failure(refused, error)
+        return None
     finally:
         refresh_index(job.sweep)
-    return folder.record if folder.record.is_file() else None
+    return job.folder.record if try_record(job.folder)[0] else None
+
+
+def _do(job: JobStart, claim: dict[str, Any], work: Callable[[], object]) -> None:
+    """Call ``work`` in the folder that is the job's own, unless that is done or not to be tried."""
+    folder, before = job.folder, read_job(job.sweep, job.folder.path)
+    failed = (
+        before is not None
+        and before.state == FAILED
+        and same_overrides(before.overrides, job.overrides)
+    )
+    write_json(folder.job, claim)
+    if try_record(folder)[0] is not None or (failed and not job.again):
+        return
+    folder.failed.unlink(missing_ok=True)
+    try:
+        work()
+    except Exception as error:
+        _write_failure(folder, error)
 
 
 def _check_owner(job: JobStart) -> None:
     """Raise ConfigError if the folder is another job's or config's, or outside of the sweep's.
 
-    A job killed as it claimed its folder leaves an empty config, which is removed.
+    A config that a power cut emptied is removed.
     """
     folder, claim = job.folder, read_json_if_valid(job.folder.job)
     if not folder.path.resolve().is_relative_to(job.sweep.resolve()):
@@ -111,17 +118,3 @@ def _write_failure(folder: RunFolder, error: Exception) -> None:
     }
     write_json(folder.failed, content)
     print(f"atlas-bench: {folder.path.name} failed: {reason}", file=sys.stderr)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock ``path``; the system releases it when its process dies."""
-    with path.open("a") as file:
-        if fcntl is not None:
-            with suppress(OSError):  # some network file systems have no locks
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    print(f"{path.parent.name}: another process is doing this job, waiting for it")
-                    fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from atlas_bench.artifacts.folder import SWEEP_NAME, RunFolder
+from atlas_bench.artifacts.folder import (
+    LOCK_NAME,
+    SWEEP_NAME,
+    RunFolder,
+    create_folder,
+    write_json,
+)
+from atlas_bench.artifacts.lock import check_free
 from atlas_bench.artifacts.saved_config import read_config
 from atlas_bench.config.errors import ConfigError
-from atlas_bench.runs.resume import difference_from_saved
+from atlas_bench.runs.resume import Found, difference_from_saved, newest
 from atlas_bench.runs.settings import RunSettings
-from atlas_bench.sweeps.index import DONE, Index, read_index, start_index
+from atlas_bench.sweeps.index import Index, read_index, start_index
 
 HYDRA_CONFIG = "multirun.yaml"  # Hydra's sweeper writes it before it looks at the jobs
 
@@ -22,6 +29,7 @@ class Plan:
     """A sweep that can start; its index is written."""
 
     folder: Path
+    is_done: bool = False
     created: tuple[Path, ...] = ()  # what a new sweep creates before its first job, inmost first
 
     def undo(self) -> None:
@@ -35,40 +43,42 @@ def plan_sweep(sweep: Index, first_job: RunSettings, folder: Path) -> Plan:
     """The folder for ``sweep``: ``folder`` if it is new, else the one that resume means.
 
     ``first_job`` has the settings of the first job. Raises ConfigError for a folder that holds
-    another sweep, or a sweep that is not to be resumed.
+    another sweep, or a sweep that is not to be resumed or runs, and if there is none to resume.
     """
     resume = first_job.resume
+    is_given = any(word.startswith("hydra.sweep.dir=") for word in sweep.command)
     if isinstance(resume, str):
         folder = Path(resume)
-        if read_index(folder) is None:
+        if not (folder / SWEEP_NAME).is_file():
             raise ConfigError(f"resume={folder} is not a sweep's folder: it has no {SWEEP_NAME}")
-    elif resume and not any(word.startswith("hydra.sweep.dir=") for word in sweep.command):
-        found = find_unfinished(sweep, first_job)
-        if found is None:
-            print("resume=true: no unfinished sweep of this config was found, starting a new one")
-        folder = found or folder
+    elif resume and not is_given:
+        folder = find_sweep(sweep, first_job)
+    elif not (is_given and (folder / SWEEP_NAME).exists()):
+        return _start(folder.absolute(), sweep, is_given=is_given)
     folder = folder.absolute()
-    index = read_index(folder)
-    if index is None:
-        return _start(folder, sweep)
     if resume is False:
         raise ConfigError(f"{folder} holds a sweep already; resume it with resume=true")
+    index = read_index(folder, sweep)
     if difference := _difference(folder, index, sweep, first_job):
         raise ConfigError(f"{folder} was started with another {difference}")
-    return Plan(folder)
+    check_free(folder / LOCK_NAME)
+    write_json(folder / SWEEP_NAME, asdict(index))
+    return Plan(folder, is_done=index.is_done)
 
 
-def find_unfinished(sweep: Index, first_job: RunSettings) -> Path | None:
-    """The folder of the newest sweep that is the same and has a job without a record."""
-    unfinished = []
+def find_sweep(sweep: Index, first_job: RunSettings) -> Path:
+    """The folder of the newest sweep that is the same, as `newest` decides."""
+    found = []
     for path in Path(first_job.output_dir).rglob(SWEEP_NAME):
-        index = read_index(path.parent)
-        if index is None or len(index.of(DONE)) == len(index.jobs):
+        folder, saved = path.parent, read_index(path.parent)
+        index = saved or read_index(folder, sweep)
+        # A damaged index is this sweep's if its jobs are; without jobs nothing is lost.
+        if index is None or not (saved or any(job.folder for job in index.jobs)):
             continue
         with suppress(ConfigError):  # a damaged config
-            if not _difference(path.parent, index, sweep, first_job):
-                unfinished.append((index.started, path.parent))
-    return max(unfinished)[1] if unfinished else None
+            if not _difference(folder, index, sweep, first_job):
+                found.append(Found(index.started, folder, index.is_done))
+    return newest(found, "sweep", first_job.output_dir)
 
 
 def _difference(folder: Path, index: Index, sweep: Index, first_job: RunSettings) -> str:
@@ -100,15 +110,16 @@ def _copy(key: str, settings: Any, values: dict[str, Any]) -> None:
     values[name] = getattr(settings, name)
 
 
-def _start(folder: Path, sweep: Index) -> Plan:
+def _start(folder: Path, sweep: Index, *, is_given: bool) -> Plan:
     """Write the index of a new sweep; the plan knows which paths did not exist before."""
-    ours = (folder / HYDRA_CONFIG, folder / SWEEP_NAME, folder, *folder.parents)
-    created = tuple(path for path in ours if not path.exists())
+    above = [path for path in folder.parents if not path.exists()]
+    existed = folder.exists() and is_given
+    if not is_given:
+        folder = create_folder(folder)
+    inside = [folder / name for name in (LOCK_NAME, HYDRA_CONFIG, SWEEP_NAME)]
+    inside = [path for path in inside if not path.exists()]
     try:
         start_index(folder, sweep)
     except FileExistsError:
-        raise ConfigError(
-            f"{folder / SWEEP_NAME} is damaged, or belongs to another sweep that just started; "
-            f"choose another folder with hydra.sweep.dir=PATH"
-        ) from None
-    return Plan(folder, created)
+        raise ConfigError(f"{folder} holds another sweep, which has just started") from None
+    return Plan(folder, created=(*inside, *([] if existed else [folder]), *above))

@@ -97,14 +97,20 @@ class MetricsFile(Callback):
 
 @dataclass
 class Checkpoints(Callback):
-    """Saves every ``training.checkpoint_every`` steps, when asked to stop, and at the end."""
+    """Saves every ``training.checkpoint_every`` steps and ``training.checkpoint_minutes`` minutes,
+    when asked to stop, and at the end."""
 
     should_stop: Callable[[], bool]
 
+    def on_start(self, training: Training) -> None:
+        self.saved_at = time.monotonic()
+
     def on_step(self, training: Training, metrics: Metrics) -> None:
-        stop = self.should_stop()
-        if stop or training.progress.step % training.settings.checkpoint_every == 0:
+        stop, minutes = self.should_stop(), training.settings.checkpoint_minutes
+        late = minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes
+        if stop or late or training.progress.step % training.settings.checkpoint_every == 0:
             training.save()
+            self.saved_at = time.monotonic()
         if stop and not training.finished:
             raise Interrupted
 

@@ -37,10 +37,9 @@ def not_finite(
     memories = [module.spec for module in model.modules() if isinstance(module, NeuralMemory)]
     unlimited = any(not spec.bounded_step and spec.optimizer != "muon" for spec in memories)
     # The first step's model has learnt nothing yet, whatever the rate.
-    advice = "use shorter training.curriculum.stages"
-    if step > 1:
-        advice = "lower training.learning_rate"
-    limit = " or set model.memory.bounded_step=true" if unlimited else ""
+    advice = "a lower training.learning_rate" if step > 1 else "shorter training.curriculum.stages"
+    limit = " or model.memory.bounded_step=true" if unlimited else ""
     return TrainingError(
-        f"step {step}: the {what} is not finite in {place}; {good}; {advice}{limit}"
+        f"step {step}: the {what} is not finite in {place}; {good}; a resumed run keeps its "
+        f"settings, so start a new run with {advice}{limit}"
     )

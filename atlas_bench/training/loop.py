@@ -101,15 +101,22 @@ class Trainer:
     # checkpoints -------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write a checkpoint unless this step has one; it is `best` if no stage and accuracy so far
-        was higher."""
+        """Write a checkpoint unless this step has one.
+
+        It is `best` if no stage and accuracy so far was higher. The steps of
+        ``training.checkpoint_every`` and the last one decide that, so neither the clock nor a stop
+        does; until there is one of them, the newest checkpoint is the best.
+        """
         progress = self.progress
         if progress.step == self.saved_step:
             return
-        reached = (progress.stage, progress.accuracy)
-        best = reached >= (progress.best_stage, progress.best_accuracy)
-        if best:
-            progress.best_stage, progress.best_accuracy = reached
+        if self.finished or progress.step % self.settings.checkpoint_every == 0:
+            reached = (progress.stage, progress.accuracy)
+            best = reached >= (progress.best_stage, progress.best_accuracy)
+            if best:
+                progress.best_stage, progress.best_accuracy = reached
+        else:
+            best = progress.best_stage < 0
         checkpoint.save_checkpoint(
             self.folder.checkpoints,
             self.model,
@@ -126,7 +133,7 @@ class Trainer:
         checkpoint.load_optimizer(directory, self.optimizer)
         progress = self.progress = Progress(**checkpoint.read_progress(directory))
         reached = (progress.stage, progress.accuracy)
-        best = reached == (progress.best_stage, progress.best_accuracy)
+        best = reached == (progress.best_stage, progress.best_accuracy) or progress.best_stage < 0
         checkpoint.point_to(directory, best=best)  # a kill can come before the pointers are written
         self.saved_step = progress.step
 

@@ -55,6 +55,9 @@ class TrainingSettings:
     # Mean number of tokens between two questions of a stream.
     question_every: int = bounded(10, at_least=1)
     checkpoint_every: int = bounded(100, at_least=1)  # steps between checkpoints
+    # Minutes after which a checkpoint is saved whatever the step; null: only by steps. It changes
+    # no number.
+    checkpoint_minutes: float | None = bounded(10.0, above=0)
     # Steps between validations, for tasks that have validation examples.
     validate_every: int | None = bounded(None, above=0)
     # Accuracy on the validation examples that ends training.

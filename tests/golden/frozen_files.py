@@ -25,7 +25,7 @@ INDEX = "sweep.json"
 # Times, and facts of the machine and its packages; they differ between two equal runs.
 NOT_NUMBERS_OF_A_RUN = {
     "seconds", "wall_seconds", "train_seconds", "tokens_per_second", "peak_memory_bytes",
-    "started", "started_at", "versions", "git_commit", "device",
+    "started", "started_at", "versions", "git_commit", "device", "sessions", "checkpoint_minutes",
 }  # fmt: skip
 DIFFERENCES_SHOWN = 10
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import errno
-import fcntl
 import json
 import threading
 import time
@@ -15,9 +13,12 @@ from typing import Any
 
 import pytest
 from in_process import no_plots
-from tiny_sweeps import only_index, start, steps_of, sweep_here
+from made_records import record
+from tiny_sweeps import TINY, only_index, start, steps_of, sweep_here
 
-from atlas_bench.artifacts.folder import RunFolder
+from atlas_bench.artifacts.folder import RunFolder, write_json
+from atlas_bench.artifacts.lock import locked
+from atlas_bench.artifacts.records import write_record
 from atlas_bench.artifacts.saved_config import write_config
 from atlas_bench.cli import sweep as sweep_cli
 from atlas_bench.cli.compose import compose_settings
@@ -26,7 +27,7 @@ from atlas_bench.config.errors import ConfigError
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.sweeps.index import Index, Job, read_index, start_index
 from atlas_bench.sweeps.job import JobStart, do_job
-from atlas_bench.sweeps.plan import find_unfinished, plan_sweep
+from atlas_bench.sweeps.plan import find_sweep, plan_sweep
 
 
 def test_killed_half_way_and_started_again_it_does_what_is_missing(
@@ -179,7 +180,8 @@ def test_a_sweep_of_another_config_is_not_resumed(tmp_path: Path) -> None:
     sweep = Index([], [Job(0, "missing", ["seed=0"])], "")
     assert plan_sweep(sweep, settings, tmp_path / "new").folder == folder
     write_config(folder / "0-name" / "config.json", asdict(settings_with(validation_samples=1)))
-    assert find_unfinished(sweep, settings) is None
+    with pytest.raises(ConfigError, match="has no sweep of this config"):
+        find_sweep(sweep, settings)
     settings.resume = str(folder)
     said = "another config: validation_samples was 1 there and is 0 here"
     with pytest.raises(ConfigError, match=said):
@@ -221,7 +223,7 @@ def test_a_job_is_done_once_and_again_when_it_failed(tmp_path: Path) -> None:
 
     def works() -> None:
         calls.append("works")
-        job.folder.record.write_text("{}")
+        write_record(record(), job.folder.record)
 
     assert do_job(job, fails) is None
     (line,) = read_index(tmp_path).jobs
@@ -248,15 +250,26 @@ def test_what_stops_a_sweep_is_no_failure_of_its_job(tmp_path: Path) -> None:
 def test_two_processes_never_do_the_same_job_at_once(tmp_path: Path) -> None:
     start_sweep(tmp_path, [["seed=0"]])
     job, calls = job_start(tmp_path), []
-    with job.folder.job_lock.open("a") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with locked(job.folder.lock):
         waiting = threading.Thread(target=lambda: do_job(job, lambda: calls.append("again")))
         waiting.start()
         time.sleep(0.2)
         assert calls == []
-        job.folder.record.write_text("{}")  # the other process ends well
+        write_record(record(), job.folder.record)  # the other process ends well
     waiting.join(timeout=10)
     assert calls == []
+
+
+def test_a_job_that_another_machine_does_is_refused(tmp_path: Path) -> None:
+    start_sweep(tmp_path, [["seed=0"]])
+    job = job_start(tmp_path)
+    write_json(job.folder.lock, {"host": "node7", "pid": 1, "started": 0.0})
+    assert do_job(job, pytest.fail) is None
+    (line,) = read_index(tmp_path).jobs
+    assert line.reason == (
+        f"{job.folder} is already running, as process 1 on node7; if that process has ended, "
+        f"delete {job.folder.lock}"
+    )
 
 
 def test_an_index_outlives_damage_to_a_job(tmp_path: Path) -> None:
@@ -274,7 +287,7 @@ def test_a_record_of_another_config_is_never_taken_for_a_jobs_own(tmp_path: Path
 
     def works() -> None:
         write_config(job.folder.config, asdict(replace(job.settings, resume=True)))
-        job.folder.record.write_text("{}")
+        write_record(record(), job.folder.record)
 
     assert do_job(job, works) is not None
     before = {path: path.read_bytes() for path in job.folder.path.iterdir()}
@@ -301,7 +314,7 @@ def test_the_newest_sweep_is_gone_on_with(names: str, tmp_path: Path) -> None:
     for folder in (older, newer):
         start_sweep(folder, [["seed=0"]])
     do_job(job_start(older), lambda: 1 / 0)
-    assert find_unfinished(read_index(older), settings_with(output_dir=str(tmp_path))) == newer
+    assert find_sweep(read_index(older), settings_with(output_dir=str(tmp_path))) == newer
 
 
 def test_a_folder_gets_one_index(
@@ -310,22 +323,56 @@ def test_a_folder_gets_one_index(
     (tmp_path / "sweep.json").touch()  # of another that has just started
     monkeypatch.chdir(tmp_path)
     assert sweep_here("seed=0,1", "hydra.sweep.dir=.") == 2
-    assert (
-        "sweep.json is damaged, or belongs to another sweep that just started"
-        in capsys.readouterr().err
-    )
+    assert "holds a sweep already; resume it with resume=true" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
 
 
-def test_file_systems_without_locks_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuses(*_: object) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
+def test_a_damaged_record_is_not_done(tmp_path: Path) -> None:
     start_sweep(tmp_path, [["seed=0"]])
-    monkeypatch.setattr(fcntl, "flock", refuses)
-    calls = []
-    do_job(job_start(tmp_path), lambda: calls.append("works"))
-    assert calls == ["works"]
+    job = job_start(tmp_path)
+    for damage in ("", "{", "{}", "[" * 100_000):
+        job.folder.record.write_text(damage)
+        assert do_job(job, lambda: None) is None
+        (line,) = read_index(tmp_path).jobs
+        assert line.state == "unfinished"
+        assert "record.json" in line.reason
+    sweep = Index([], [Job(0, "missing", ["seed=0"])], "")
+    assert find_sweep(sweep, settings_with(output_dir=str(tmp_path))) == tmp_path
+    assert do_job(job, lambda: write_record(record(), job.folder.record)) == job.folder.record
+
+
+def test_an_empty_index_is_rebuilt_by_the_same_command(tmp_path: Path) -> None:
+    folder, other = tmp_path / "mine", tmp_path / "other"
+    for each, words in ((folder, ["seed=0"]), (other, ["seed=1"])):
+        start_sweep(each, [words, ["seed=7"]])
+        do_job(job_start(each, seed=int(words[0][-1])), lambda: 1 / 0)
+        (each / "sweep.json").write_text("")
+    start_sweep(tmp_path / "nothing lost", [["seed=0"], ["seed=7"]])
+    (tmp_path / "nothing lost/sweep.json").write_text("")
+    jobs = [Job(0, "missing", ["seed=0"]), Job(1, "missing", ["seed=7"])]
+    settings = settings_with(output_dir=str(tmp_path), resume=True)
+    assert read_index(folder) is None
+    assert plan_sweep(Index([], jobs, "now"), settings, tmp_path / "new").folder == folder
+    assert [job.state for job in read_index(folder).jobs] == ["failed", "missing"]
+    assert (other / "sweep.json").read_text() == ""
+
+
+def test_a_sweep_that_is_done_or_runs_is_not_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [*TINY, "seed=0"]
+    folder = tmp_path / "outputs/mine"
+    start_index(folder, Index(words, [Job(0, "missing", words)], "now"))
+    with locked(folder / "run.lock"):
+        assert sweep_here("seed=0", "resume=true") == 2
+    assert "outputs/mine is already running, as process" in capsys.readouterr().err
+    job = job_start(folder)
+    write_json(job.folder.job, {"number": 0, "overrides": words})
+    write_record(record(), job.folder.record)
+    assert sweep_here("seed=0", "resume=true") == 0
+    assert capsys.readouterr().out == f"already done: {folder}\n"
+    assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["mine"]
 
 
 def test_a_sweep_is_shown_as_it_is_and_not_written_to(

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -147,6 +148,32 @@ def test_resume_repeats_the_uninterrupted_run_to_the_bit(tmp_path: Path) -> None
     assert losses(cut) == losses(whole)
 
 
+def test_checkpoints_by_time_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the numbers nor which checkpoint is the best."""
+    settings = replace(SETTINGS, checkpoint_every=3, checkpoint_minutes=None)
+    found, saved, save = [], [], checkpoint.save_checkpoint
+
+    def remember(*arguments: Any, **options: Any) -> Path:
+        saved.append(arguments[3]["step"])
+        return save(*arguments, **options)
+
+    monkeypatch.setattr(checkpoint, "save_checkpoint", remember)
+    for name, minutes in (("steps", None), ("time", 1e-9)):
+        saved.clear()
+        folder = tmp_path / name
+        folder.mkdir()
+        run = trainer(folder, settings=replace(settings, checkpoint_minutes=minutes))
+        run.run()
+        best = (folder / "checkpoints/best.json").read_text()
+        progress = replace(run.progress, seconds=0.0)
+        found.append((best, progress, [each.tolist() for each in run.model.parameters()]))
+        steps = range(1, run.progress.step + 1)
+        assert saved == [s for s in steps if minutes or s % 3 == 0 or s == run.progress.step]
+    assert found[0] == found[1]
+
+
 def test_accumulation_gives_the_same_gradient(tmp_path: Path) -> None:
     losses = []
     for accumulate in (1, 2):
@@ -221,13 +248,15 @@ def test_the_error_names_what_is_not_finite_and_the_last_good_checkpoint(
         run.run()
     assert f"step 1: the loss is not finite in {broken}" in str(caught.value)
     assert "step-00000000" in str(caught.value)
-    assert str(caught.value).endswith("; use shorter training.curriculum.stages")
+    assert str(caught.value).endswith("start a new run with shorter training.curriculum.stages")
 
 
 def test_a_later_step_that_is_not_finite_advises_a_lower_rate(tmp_path: Path) -> None:
     tokens = torch.zeros(1, 4, dtype=torch.long)
     error = not_finite("loss", model(), tokens, step=2, folder=RunFolder(tmp_path))
-    assert str(error).endswith("; lower training.learning_rate"), "its step is bounded"
+    assert str(error).endswith(
+        "; a resumed run keeps its settings, so start a new run with a lower training.learning_rate"
+    ), "its step is bounded"
 
 
 def test_gradients_whose_squares_overflow_are_clipped() -> None:
