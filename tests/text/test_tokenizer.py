@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from atlas_bench.tasks.vocabulary import shared_tokenizer
 from atlas_bench.text import tokenizer as module
@@ -301,6 +301,14 @@ def test_a_lossy_tokenizer_is_refused(name: str, tmp_path: Path) -> None:
         loaded.check_round_trip(["Mary", " Mary went.\n\n  Café"])
 
 
+def test_a_tokenizer_may_collapse_white_space_and_compose(tmp_path: Path) -> None:
+    """As T5's and Llama's do, which the papers use."""
+    collapse = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " ")])
+    byte_level(normalizer=collapse).save(str(tmp_path / "tokenizer.json"))
+    loaded = load_tokenizer(tmp_path)
+    loaded.check_round_trip([" Mary  went.\n\nﬁne"], most_lost=0)
+
+
 def test_a_tokenizer_is_judged_by_the_text_in_use(tmp_path: Path) -> None:
     letters = {token: i for i, token in enumerate(["[UNK]", *"日月山水"])}
     backend = Backend(models.WordLevel(letters, unk_token="[UNK]"))
@@ -311,6 +319,9 @@ def test_a_tokenizer_is_judged_by_the_text_in_use(tmp_path: Path) -> None:
     loaded.check_round_trip(["日月山水" * 10, "山"])
     with pytest.raises(ValueError, match=r"'日火' becomes '日\[UNK\]'"):
         loaded.check_round_trip(["日月", "日火"])
+    loaded.check_round_trip(["日月山水" * 50, "日火"])  # 1 of 202
+    with pytest.raises(ValueError, match=r"text\.tokenizer: .* does not give a text back"):
+        loaded.check_round_trip(["日月山水" * 50, "日火"], most_lost=0)
     with pytest.raises(ValueError, match=r"text\.tokenizer: .* does not give a text back"):
         shared_tokenizer(tmp_path)
     assert shared_tokenizer(tmp_path, asks=False) == loaded
