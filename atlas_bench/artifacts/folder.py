@@ -124,6 +124,9 @@ def replacing(path: Path) -> Iterator[Path]:
             os.replace(path, old)
         os.replace(temporary, path)
         sync(path.parent)
+    except Exception as error:
+        error.add_note(str(path))  # an error of writing does not say where
+        raise
     finally:
         _remove(temporary)
         _remove(old)
@@ -157,8 +160,12 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append ``rows`` to a JSON Lines file; a value that JSON does not have becomes text."""
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, default=str) + "\n" for row in rows)
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, default=str) + "\n" for row in rows)
+    except OSError as error:
+        error.add_note(str(path))
+        raise
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -208,13 +215,15 @@ def _remove(path: Path) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in ``path``. Raises UnreadableFile in one sentence."""
+    if path.exists() and not path.is_file():  # a named pipe would be waited for
+        raise UnreadableFile(f"{path} is not a file")
     try:
         if path.exists() and not path.is_file():  # to read a pipe would take for ever
             raise UnreadableFile(f"{path} is not a file")
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UnreadableFile(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:  # broken JSON or broken UTF-8; too deep
+    except (ValueError, RecursionError) as error:  # broken JSON or UTF-8, or nested too deeply
         raise UnreadableFile(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise UnreadableFile(f"{path} does not hold a JSON object")
