@@ -33,7 +33,6 @@ from atlas_bench.naming import one_line, printable
 
 LISTS = {"scores": Score, "depths": DepthScore, "validation": Score, "metrics": Metric}
 SIGNED = ("seed", "value", "ci_low", "ci_high")  # all other numbers are at least 0
-DEEPEST = 50  # lists and objects inside each other
 TASK_NAME = re.compile(r"\w[\w .()-]{0,99}")  # a report makes folders of these
 ROUNDING = 1e-6  # by which the mean of shares may exceed 1
 
@@ -128,14 +127,12 @@ def _upgrade(record: Record, written_format: int) -> Record:
     return record
 
 
-def _presentable(value: Any, depth: int = 0) -> Any:
-    """``value`` with printable text. Raises ValueError for what no record has."""
-    if depth > DEEPEST:
-        raise ValueError(f"it is nested more than {DEEPEST} deep")
+def _presentable(value: Any) -> Any:
+    """``value`` with printable text. Raises ValueError for numbers that no record has."""
     if isinstance(value, dict):
-        return {printable(key): _presentable(each, depth + 1) for key, each in value.items()}
+        return {printable(key): _presentable(each) for key, each in value.items()}
     if isinstance(value, list):
-        return [_presentable(each, depth + 1) for each in value]
+        return [_presentable(each) for each in value]
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, float) and not math.isfinite(value):

@@ -123,6 +123,8 @@ def check(command: Command) -> None:
             f"hydra/sweeper={chosen['hydra/sweeper']} looks for the best score on validation "
             f"samples; set validation_samples to 1 or more"
         )
+    if command.is_sweep:
+        command.check_values()
 
 
 def _run_folder(command: Command) -> Path:
