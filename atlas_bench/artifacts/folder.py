@@ -218,8 +218,6 @@ def _remove(path: Path) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in ``path``. Raises UnreadableFile in one sentence."""
-    if path.exists() and not path.is_file():  # a named pipe would be waited for
-        raise UnreadableFile(f"{path} is not a file")
     try:
         if path.exists() and not path.is_file():  # to read a pipe would take for ever
             raise UnreadableFile(f"{path} is not a file")

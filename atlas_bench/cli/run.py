@@ -107,6 +107,9 @@ def _do_jobs(command: Command) -> None:
             check_new(folder)
         try:
             _start_hydra([*command.arguments, f"hydra.run.dir={_quoted(folder.path)}"])
+        except OSError as error:  # Hydra could not write its files
+            error.add_note(str(folder))
+            raise
         finally:
             folder.discard()
 
