@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+# Control characters besides tab and line feed, halves of surrogate pairs, changes of direction.
+_UNPRINTABLE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def nearest(word: object, valid: Iterable[object]) -> str:
@@ -19,6 +23,11 @@ def check_choice(key: str, value: object, valid: Iterable[object]) -> None:
         raise ValueError(
             f"{key}={value} is not one of {', '.join(map(str, valid))}{nearest(value, valid)}"
         )
+
+
+def printable(text: str) -> str:
+    """``text`` without what a terminal would obey or a file could not hold."""
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def one_line(error: BaseException, longest: int = 200) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from in_process import atlas_bench
 
-from atlas_bench.tracking import TRACKERS, NoTracker, Tracker, make_tracker
+from atlas_bench.tracking import TRACKERS, NoTracker, Tracker, make_tracker, wandb_tracker
 from atlas_bench.tracking.wandb_tracker import WandbTracker
 
 ROWS = [
@@ -170,6 +170,34 @@ def test_no_failure_costs_the_run(
     assert fake.calls.count("log") <= (1 if broken == "log" else 4)
 
 
+@pytest.mark.parametrize("hanging", ["init", "log", "finish", "teardown"])
+def test_a_service_that_hangs_costs_the_time_limit(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    hanging: str,
+) -> None:
+    class HangingWandb(FakeWandb):
+        """Each call of ``hanging`` waits for a process until somebody ends that."""
+
+        def _call(self, name: str) -> None:
+            super()._call(name)
+            if name == hanging and self.calls.count(name) == 1:
+                service = tmp_path / "wandb-core"
+                service.symlink_to(Path(sys.executable).resolve())
+                sleep = [service, "-ISc", "import time; time.sleep(60)"]
+                subprocess.run(sleep, check=True)
+
+    monkeypatch.setattr(wandb_tracker, "LIMIT_SECONDS", 0.2)
+    monkeypatch.setitem(sys.modules, "wandb", HangingWandb())
+    tracker = WandbTracker()
+    with caplog.at_level(logging.WARNING):
+        whole_run(tracker, tmp_path)
+    assert not tracker.active
+    (warning,) = caplog.messages
+    assert "failed: no answer from wandb's process in 0.2 seconds); the run continues" in warning
+
+
 def test_interrupts_are_not_swallowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", FakeWandb("init", KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
@@ -252,7 +280,8 @@ from atlas_bench.tracking.wandb_tracker import WandbTracker
 
 wandb_tracker.INIT_SECONDS = 2.0
 logging.basicConfig(level="WARNING")
-mode, folder, rows = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
+mode, is_stopped = sys.argv[1].replace("stopped", "offline"), sys.argv[1] == "stopped"
+folder, rows = Path(sys.argv[2]), json.loads(sys.argv[3])
 plot = folder / "plot.png"
 started = time.perf_counter()
 config = {"seed": 0, "model": {"name": "atlas"}}
@@ -264,6 +293,10 @@ for steps in (range(20), range(20, 30)) if mode == "offline" else (range(20),):
         tracker.log({"loss": 1.0 / (step + 1)}, step)
     if steps.stop == 20 and mode == "offline":
         tracker.close(failed=True)
+if is_stopped:
+    wandb_tracker.LIMIT_SECONDS = 2.0
+    for child in psutil.Process().children():
+        child.suspend()
 tracker.finish(folder / "record.json", rows, [plot], {"parameters": 7})
 left = [child.name() for child in psutil.Process().children(recursive=True)]
 print(json.dumps({
@@ -386,4 +419,15 @@ def test_online_without_an_answer_costs_seconds_and_one_sentence(
     assert not said["active"]
     assert said["left"] == []
     assert errors.count("W&B logging is off") == 1
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.faults
+def test_a_stopped_service_costs_the_time_limit_and_one_sentence(
+    tmp_path: Path, trap: socket.socket
+) -> None:
+    said, errors, _ = really_run("stopped", tmp_path, trap)
+    assert said["active"]
+    assert said["seconds"] < 20
+    assert "finish failed: no answer from wandb's process in 2.0 seconds)" in errors
     assert errors.count("\n") == 1

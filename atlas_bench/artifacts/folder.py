@@ -39,6 +39,7 @@ LOCK_NAME = "run.lock"  # of a run and of a sweep
 LAST, BEST = "last", "best"  # what points at a checkpoint: checkpoints/last.json, best.json
 # A folder with one of these and without a record belongs to a run that failed or is unfinished.
 RUN_MARKS = ("config.yaml", CONFIG_NAME, METRICS_NAME, FAILED_NAME)
+DEEPEST = 50  # lists and objects inside each other in a JSON file
 # Folders inside a run that are not runs, although W&B keeps files called config.yaml too.
 NOT_RUNS = ("checkpoints", "wandb")
 # What a command writes into its folder before it owns the folder.
@@ -94,9 +95,11 @@ class RunFolder:
             leftover = self.path / name
             with suppress(OSError):
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        path = self.path.absolute()
         with suppress(OSError):  # a folder that is not empty stays
-            for folder in (self.path, *self.path.parents[:2]):  # outputs/DATE/TIME-NAME
-                folder.rmdir()
+            for folder in (path, *path.parents[:3]):  # outputs/DATE/TIME-NAME; NAME may have a /
+                if not Path.cwd().is_relative_to(folder):
+                    folder.rmdir()
 
 
 # writing -----------------------------------------------------------------------------------
@@ -124,6 +127,9 @@ def replacing(path: Path) -> Iterator[Path]:
             os.replace(path, old)
         os.replace(temporary, path)
         sync(path.parent)
+    except Exception as error:
+        error.add_note(str(path))  # an error of writing does not say where
+        raise
     finally:
         _remove(temporary)
         _remove(old)
@@ -157,8 +163,12 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append ``rows`` to a JSON Lines file; a value that JSON does not have becomes text."""
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, default=str) + "\n" for row in rows)
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, default=str) + "\n" for row in rows)
+    except OSError as error:
+        error.add_note(str(path))
+        raise
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -212,13 +222,20 @@ def read_json(path: Path) -> dict[str, Any]:
         if path.exists() and not path.is_file():  # to read a pipe would take for ever
             raise UnreadableFile(f"{path} is not a file")
         content = json.loads(path.read_text(encoding="utf-8"))
+        if _depth(content) > DEEPEST:
+            raise ValueError(f"it is nested more than {DEEPEST} deep")
     except OSError as error:
         raise UnreadableFile(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:  # broken JSON or broken UTF-8; too deep
+    except (ValueError, RecursionError) as error:  # broken JSON or UTF-8, or nested too deeply
         raise UnreadableFile(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise UnreadableFile(f"{path} does not hold a JSON object")
     return content
+
+
+def _depth(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value
+    return 1 + max(map(_depth, inner), default=0) if isinstance(value, (dict, list)) else 0
 
 
 def find_upwards(path: Path, name: str) -> Path | None:

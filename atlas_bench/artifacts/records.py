@@ -6,11 +6,13 @@ Everything in report/ is made from records alone; a record is plain JSON and exp
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
+import re
 from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from atlas_bench.artifacts.folder import (
@@ -26,11 +28,18 @@ from atlas_bench.artifacts.folder import (
 from atlas_bench.artifacts.metrics import Metric, metric_of_format_1
 from atlas_bench.artifacts.saved_config import upgrade as upgrade_config
 from atlas_bench.artifacts.schema import RECORD_FORMAT, DepthScore, Record, Score
+from atlas_bench.config.errors import ConfigError
+from atlas_bench.naming import one_line, printable
 
 LISTS = {"scores": Score, "depths": DepthScore, "validation": Score, "metrics": Metric}
+SIGNED = ("seed", "value", "ci_low", "ci_high")  # all other numbers are at least 0
+TASK_NAME = re.compile(r"\w[\w .()-]{0,99}")  # a report makes folders of these
+ROUNDING = 1e-6  # by which the mean of shares may exceed 1
+
+log = logging.getLogger(__name__)
 
 
-class RecordError(ValueError):
+class RecordError(ConfigError):
     """A record cannot be read or found. The message is one sentence that names the path."""
 
 
@@ -74,7 +83,7 @@ def read_record(path: Path) -> Record:
     """The record at ``path``, upgraded to the present format; unknown keys are ignored.
 
     Raises RecordError in one sentence for a file that cannot be read, is not JSON, has a later
-    format, or has a key that is missing or of the wrong type.
+    format, or has a key that is missing, of the wrong type or impossible.
     """
     path = Path(path)
     try:
@@ -82,15 +91,18 @@ def read_record(path: Path) -> Record:
     except UnreadableFile as error:
         raise RecordError(str(error)) from error
     try:
+        content = _presentable(content)
         values = _values_of(Record, content, "the record")
         for name, kind in LISTS.items():
             values[name] = [
                 kind(**_values_of(kind, item, f"{name}[{index}]"))
                 for index, item in enumerate(values.get(name, []))
             ]
-        return _upgrade(Record(**values, path=path), content.get("format", 1))
+        record = _upgrade(Record(**values, path=path), content.get("format", 1))
+        _check(record)
+        return record
     except ValueError as error:
-        raise RecordError(f"{path} is not a valid record: {error}") from error
+        raise RecordError(f"{path} is not a valid record: {one_line(error)}") from error
 
 
 def try_record(folder: RunFolder) -> tuple[Record | None, str | None]:
@@ -115,6 +127,41 @@ def _upgrade(record: Record, written_format: int) -> Record:
     return record
 
 
+def _presentable(value: Any) -> Any:
+    """``value`` with printable text. Raises ValueError for numbers that no record has."""
+    if isinstance(value, dict):
+        return {printable(key): _presentable(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_presentable(each) for each in value]
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"it holds the number {value}")
+    if isinstance(value, int) and abs(value) >= 2**64:
+        raise ValueError("it holds a whole number of more than 64 bits")
+    return value
+
+
+def _check(record: Record) -> None:
+    """Raise ValueError for scores and names that cannot be."""
+    if not TASK_NAME.fullmatch(record.task):
+        raise ValueError(f"task of the record cannot be {record.task[:100]!r}")
+    for config in (record.config, record.config.get("trained_on") or {}):
+        for group in ("training", "text", "trained_on"):
+            if not isinstance(config.get(group), (dict, NoneType)):
+                raise ValueError(f"{group} in a config of the record is not a JSON object")
+    for score in record.depths:
+        if not score.depth_low <= score.depth_high <= 1:
+            raise ValueError(f"depths lie between 0 and 1, not at {score.depth_high}")
+    for score in (*record.scores, *record.validation, *record.depths):
+        is_share = record.metric(score.metric).in_per_cent
+        if is_share and not 0 <= score.value <= 1 + ROUNDING:
+            raise ValueError(
+                f"{score.metric} of {score.subtask} {score.length_name} is {score.value}, but a "
+                f"share lies between 0 and 1"
+            )
+
+
 def _values_of(kind: type, content: Any, where: str) -> dict[str, Any]:
     """The entries of ``content`` that are fields of ``kind``, complete and of the right types."""
     if not isinstance(content, dict):
@@ -126,8 +173,11 @@ def _values_of(kind: type, content: Any, where: str) -> dict[str, Any]:
             continue
         if each.name in content:
             value = content[each.name]
-            if not isinstance(value, _accepted(hints[each.name])):
+            accepted = _accepted(hints[each.name])
+            if not isinstance(value, accepted) or isinstance(value, bool) > (bool in accepted):
                 raise ValueError(f"{each.name} of {where} cannot be a {type(value).__name__}")
+            if each.name not in SIGNED and isinstance(value, (int, float)) and value < 0:
+                raise ValueError(f"{each.name} of {where} cannot be {value}")
             values[each.name] = value
         elif each.default is MISSING and each.default_factory is MISSING:
             missing.append(each.name)
@@ -148,10 +198,14 @@ def _accepted(hint: Any) -> tuple[type, ...]:
 def why_failed(folder: Path) -> str | None:
     """Why the job in ``folder`` failed; None if it did not."""
     failure = read_json_if_valid(RunFolder(folder).failed)
-    return str(failure["reason"]) if failure and "reason" in failure else None
+    return printable(str(failure["reason"])) if failure and "reason" in failure else None
 
 
 # finding -----------------------------------------------------------------------------------
+
+
+def _warn(error: OSError) -> None:
+    log.warning("left out: %s cannot be read: %s", error.filename, error.strerror)
 
 
 class RunsOnDisk(NamedTuple):
@@ -172,7 +226,7 @@ def find_records(*directories: Path | str) -> RunsOnDisk:
         if not directory.is_dir():
             problem = "is not a directory" if directory.exists() else "does not exist"
             raise RecordError(f"{directory} {problem}")
-        for here, folders, files in os.walk(directory):
+        for here, folders, files in os.walk(directory, onerror=_warn):
             folders[:] = [name for name in folders if name[0] != "." and name not in NOT_RUNS]
             folder = Path(here)
             if RECORD_NAME in files:

@@ -7,9 +7,11 @@ here; a key that is new gets the schema's default from whoever knows the schema.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any, TypeVar
 
 from atlas_bench.artifacts.folder import (
@@ -22,6 +24,7 @@ from atlas_bench.artifacts.folder import (
 from atlas_bench.config.renamed import RENAMED_KEYS
 from atlas_bench.config.typed import from_dict
 
+GROUPS = ("model", "scale", "task", "text", "training", "hardware", "logger", "evaluations")
 FORMAT = 2  # of config.json; a file without a format has format 1
 # In format 1 the stages of all tasks had a length and a noise share, tasks that train nothing had
 # stages too, and two tasks had a placeholder for the tokens of a step.
@@ -44,6 +47,11 @@ class SavedConfig:
 
         Raises ConfigError in one sentence that names the file and the key.
         """
+        if group not in self.values:
+            raise UnreadableFile(
+                f"{self.file} has no {group}, so it is not the config of a run; a pretrained model "
+                f"is evaluated with mode=eval model=hf model.name=FOLDER"
+            )
         return from_dict(kind, self.values.get(group), f"{self.file}: {group}.")
 
 
@@ -60,6 +68,11 @@ def read_config(file: Path) -> SavedConfig:
         raise UnreadableFile(
             f"{file} has format {version}, but this version of atlas-bench reads 1 to {FORMAT}"
         )
+    for key in GROUPS:
+        if not isinstance(content.get(key), (dict, NoneType)):
+            raise UnreadableFile(f"{file}: {key} is not a JSON object")
+    if "${" in json.dumps(content):  # a run saves what it was resolved to
+        raise UnreadableFile(f"{file} has ${{...}} in a value, which no run saves")
     try:
         return SavedConfig(file, upgrade(content))
     except (TypeError, AttributeError) as error:  # a group is not a mapping

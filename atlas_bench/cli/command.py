@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
@@ -17,8 +18,10 @@ from atlas_bench.cli.compose import (
     compose_settings,
     parse_overrides,
     use_saved_run,
+    with_values,
 )
 from atlas_bench.cli.experiments import with_budget
+from atlas_bench.cli.shorthand import annotations, written_out
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.naming import nearest
 from atlas_bench.runs.checks import to_settings
@@ -29,10 +32,9 @@ SWITCHES = (
     "--help", "-h", "--hydra-help", "--version", "--dry-run", "--multirun", "-m", "--run", "-r",
     "--resolve", "--shell-completion", "-sc",
 )  # fmt: skip
-OPTIONS = (
-    "--cfg", "-c", "--info", "-i", "--package", "-p", "--config-path", "-cp", "--config-name",
-    "-cn", "--config-dir", "-cd", "--experimental-rerun",
-)  # fmt: skip
+OPTIONS = ("--cfg", "-c", "--info", "-i", "--package", "-p", "--config-dir", "-cd")
+# Hydra's own, which would run a config that nobody has checked, or unpickle one.
+REFUSED = ("--config-path", "-cp", "--config-name", "-cn", "--experimental-rerun")
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -42,10 +44,15 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """
     flags, overrides = [], []
     for before, word in zip(["", *words], words, strict=False):
+        if (flag := word.split("=", 1)[0]) in REFUSED:
+            raise ConfigError(
+                f"{flag} is not supported; resume=RUN continues a run, mode=eval checkpoint=RUN "
+                f"evaluates it, and --config-dir DIR adds files of your own to conf/"
+            )
         if word.startswith("-") or (before in OPTIONS and "=" not in word):
             flags.append(word)
         elif "=" in word or word.startswith("~"):
-            overrides.append(word)
+            overrides.append(written_out(word))
         else:
             raise ConfigError(
                 f"{word} is not an override; write key=value, for instance model=atlas"
@@ -93,6 +100,19 @@ class Command:
         for job in self.jobs()[1:] if self.is_sweep else []:
             yield self.settings if job is None else compose_settings(job)
 
+    def check_values(self) -> None:
+        """Check the jobs that differ in values from the first; groups are composed by Hydra.
+
+        Raises ConfigError in one sentence.
+        """
+        lists = [
+            choices(each)
+            for each in self.overrides
+            if each.is_discrete_sweep() and each.key_or_group in annotations()
+        ]
+        for words in list(itertools.product(*lists))[1:]:
+            to_settings(with_values(self.config, words))
+
     def index(self) -> Index:
         """The index of the sweep before it begins."""
         jobs = [Job(number, MISSING, words) for number, words in enumerate(self.jobs())]
@@ -102,7 +122,7 @@ class Command:
 
 def read_command(arguments: Sequence[str]) -> Command:
     """Compose the first job of a command. Raises ConfigError in one sentence."""
-    flags, words = split_words(with_budget(arguments))
+    flags, words = split_words(with_budget(_with_search_path(arguments)))
     overrides = parse_overrides(words)
     if added := use_saved_run(overrides):
         overrides += parse_overrides(added)
@@ -119,6 +139,21 @@ def read_command(arguments: Sequence[str]) -> Command:
                 f"{override.input_line} is a list of choices; add -m to run one job for each"
             )
     return Command(flags, words, added, overrides, config, hydra, is_sweep)
+
+
+def _with_search_path(arguments: Sequence[str]) -> list[str]:
+    """The words with ``--config-dir DIR`` as an override, which holds while a config is checked."""
+    words = list(arguments)
+    for at, word in enumerate(words):
+        flag, _, folder = word.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            folder = folder or "".join(words[at + 1 : at + 2])
+            if not Path(folder).is_dir():
+                raise ConfigError(f"{flag} {folder} is not a folder")
+            words[at : at + 1 + ("=" not in word)] = [
+                f"hydra.searchpath=['file://{Path(folder).absolute()}']"
+            ]
+    return words
 
 
 def first_job(overrides: Sequence[Override]) -> list[str]:

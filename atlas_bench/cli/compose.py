@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from atlas_bench.artifacts.saved_config import find_config
+from atlas_bench.cli.shorthand import annotations
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.locations import folder_of
 from atlas_bench.config.renamed import rename_message
@@ -69,9 +72,26 @@ def parse_overrides(words: Sequence[str]) -> list[Override]:
     """Overrides as Hydra reads them. Raises ConfigError for wrong syntax."""
     try:
         with _hydra() as loader:  # glob(...) needs it to look up a group's choices
-            return OverridesParser.create(config_loader=loader).parse_overrides(list(words))
+            parser = OverridesParser.create(config_loader=loader)
+            return [_parse(parser, word) for word in words]
     except HydraException as error:
         raise ConfigError(first_line(error)) from error
+
+
+def _parse(parser: OverridesParser, word: str) -> Override:
+    """One override. For wrong syntax the error says which quotes make a text of the value."""
+    try:
+        return parser.parse_overrides([word])[0]  # unlike parse_override, with the choices
+    except HydraException as error:
+        key, _, value = word.partition("=")
+        quoted = f"{key}='{os.path.expanduser(value)}'"
+        try:
+            parser.parse_overrides([quoted])
+        except HydraException:
+            raise ConfigError(f"{word} is not an override; write key=value") from error
+        raise ConfigError(
+            f'{word} cannot be parsed; text with special characters needs both quotes, "{quoted}"'
+        ) from error
 
 
 def use_saved_run(overrides: Sequence[Override]) -> list[str]:
@@ -102,6 +122,10 @@ def use_saved_run(overrides: Sequence[Override]) -> list[str]:
     added = ["+saved=run"]
     task = config.values.get("task") or {}
     if "task" not in given and "name" in task:
+        if task["name"] not in (valid := choices_of("task")):
+            raise ConfigError(
+                f"{config.file}: task.name={task['name']} is not one of {', '.join(valid)}"
+            )
         added.append(f"task={task['name']}")
         saved["task"] = task
     same_task = "task" not in given or given["task"].value() == task.get("name")
@@ -126,6 +150,17 @@ def compose(overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
             return config, hydra_config
     except COMPOSE_ERRORS as error:
         raise ConfigError(one_sentence(error, overrides)) from error
+
+
+def with_values(config: DictConfig, words: Sequence[str]) -> DictConfig:
+    """A composed config with overrides of values, which is quicker than to compose it again."""
+    changed = copy.deepcopy(config)
+    try:
+        for override in parse_overrides(words):
+            OmegaConf.update(changed, override.key_or_group, override.value(), force_add=True)
+    except COMPOSE_ERRORS as error:
+        raise ConfigError(one_sentence(error, words)) from error
+    return changed
 
 
 def compose_settings(overrides: Sequence[str]) -> RunSettings:
@@ -158,18 +193,26 @@ def unknown_choice(group: str, choice: str) -> str:
     """A sentence on a choice that a group does not have."""
     if group.startswith("hydra/"):
         return (
-            f"{group}={choice} needs a package of the extra for sweeps; "
-            f"pip install 'atlas-bench[sweep]'"
+            f"{group}={choice} needs a package of the extra for sweeps; in a clone, "
+            f"pip install -e '.[sweep]'"
         )
-    with _hydra() as loader:
-        valid = loader.get_group_options(group)
+    valid = choices_of(group)
     return f"{group}={choice} is not one of {', '.join(valid)}{nearest(choice, valid)}"
+
+
+def choices_of(group: str) -> list[str]:
+    """The names that ``group=NAME`` accepts."""
+    with _hydra() as loader:
+        return loader.get_group_options(group)
 
 
 def _unknown_key(key: str, valid: Sequence[str]) -> str:
     if renamed := rename_message(key):
         return renamed
-    hint = nearest(key.rpartition(".")[2], valid)
+    name = key.rpartition(".")[2]
+    full = [each for each in annotations() if each.endswith(f".{key}")]
+    full.sort(key=lambda each: each.startswith("task."))  # tasks have the most keys
+    hint = f" (did you mean {' or '.join(full)}?)" if full else nearest(name, valid)
     names = f"; valid are {', '.join(valid)}" if valid else ""
     return f"{key} is not a key of the config{hint}{names}"
 

@@ -13,13 +13,13 @@ from rich.text import Text
 
 from atlas_bench.artifacts.records import RecordError, find_records, read_record, why_failed
 from atlas_bench.artifacts.schema import Record
+from atlas_bench.cli.entry import exit_code
 from atlas_bench.config.errors import ConfigError
-from atlas_bench.naming import nearest
+from atlas_bench.naming import nearest, printable
 from atlas_bench.report.published import published_names, published_table
 from atlas_bench.report.tables import rich_table
 
 NAME = "atlas-bench-report"
-BAD_INPUT = 2
 WIDTH_OF_FILES = 160  # columns, if the output is not a terminal
 LIST = "list"
 NOT_FINISHED = "unfinished or still going on"
@@ -64,11 +64,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Console script; returns the exit code."""
-    try:
-        return _report(_parser().parse_args(argv))
-    except (ConfigError, RecordError) as error:
-        _complain(str(error))
-        return BAD_INPUT
+    return exit_code(NAME, lambda: _report(_parser().parse_args(argv)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -117,13 +113,9 @@ def _report(arguments: argparse.Namespace) -> int:
         report = beside_paper(records, arguments.table)
     for table in report.shown:
         console.print(rich_table(table))
-    try:
-        written = report.write(folder)
-    except OSError as error:
-        raise ConfigError(f"{folder} cannot be written to: {error.strerror or error}") from error
-    for path in written:
+    for path in report.write(folder):
         # As plain text, so that a long path is not broken and can be copied.
-        console.print(Text(str(path)), soft_wrap=True)
+        console.print(Text(printable(str(path))), soft_wrap=True)
     return 0
 
 
@@ -140,6 +132,8 @@ def _check(arguments: argparse.Namespace) -> None:
             f"--metric {metric} is not for --table {table}, which shows the metrics of its paper; "
             f"remove one of the two"
         )
+    if arguments.output and arguments.output.exists() and not arguments.output.is_dir():
+        raise ConfigError(f"--output {arguments.output} is not a folder")
     if not arguments.directories:
         raise ConfigError(f"the following arguments are required: DIR; see {NAME} --help")
 
@@ -167,7 +161,7 @@ def _read(directories: Sequence[Path]) -> tuple[list[Record], dict[Path, str]]:
 
 
 def _complain(message: str) -> None:
-    print(f"{NAME}: {message}", file=sys.stderr)
+    print(f"{NAME}: {printable(message)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

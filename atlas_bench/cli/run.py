@@ -24,9 +24,9 @@ from atlas_bench.artifacts.lock import locked
 from atlas_bench.artifacts.records import read_record, try_record
 from atlas_bench.cli.command import Command, choices, read_command
 from atlas_bench.cli.compose import COMPOSE_ERRORS, one_sentence, register_schema, unknown_choice
+from atlas_bench.cli.entry import exit_code
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.locations import folder_of
-from atlas_bench.console import dropping_unread_output
 from atlas_bench.models.mixer import MIXERS
 from atlas_bench.models.settings import ModelSettings
 from atlas_bench.naming import cause
@@ -37,19 +37,14 @@ from atlas_bench.sweeps.index import DONE, FAILED, refresh_index
 from atlas_bench.sweeps.job import JobStart, do_job
 from atlas_bench.sweeps.plan import Plan, plan_sweep
 
-BAD_INPUT = 2
 HELP = {"--help", "-h", "--hydra-help"}
 SHOWS_CONFIG = {"--cfg", "-c", "--info", "-i"}
 
 
-@dropping_unread_output()
 def main() -> None:
     """Console script. Exit codes: 0 done, 1 failed, 2 bad input, 128 + N stopped by signal N."""
-    try:
-        _do(sys.argv[1:])
-    except ConfigError as error:
-        print(f"atlas-bench: {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+    if code := exit_code("atlas-bench", lambda: _do(sys.argv[1:])):
+        sys.exit(code)
 
 
 def _do(arguments: Sequence[str]) -> None:
@@ -79,6 +74,7 @@ def _do(arguments: Sequence[str]) -> None:
 def _start_hydra(arguments: Sequence[str]) -> None:
     register_schema()
     sys.argv[1:] = arguments
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them itself
     # Not as a decorator: launchers find the function that other processes call by its name.
     conf = str(folder_of("conf"))
     hydra.main(config_path=conf, config_name="config", version_base="1.3")(_job)()
@@ -111,6 +107,9 @@ def _do_jobs(command: Command) -> None:
             check_new(folder)
         try:
             _start_hydra([*command.arguments, f"hydra.run.dir={_quoted(folder.path)}"])
+        except OSError as error:  # Hydra could not write its files
+            error.add_note(str(folder))
+            raise
         finally:
             folder.discard()
 
@@ -127,6 +126,8 @@ def check(command: Command) -> None:
             f"hydra/sweeper={chosen['hydra/sweeper']} looks for the best score on validation "
             f"samples; set validation_samples to 1 or more"
         )
+    if command.is_sweep:
+        command.check_values()
 
 
 def _run_folder(command: Command) -> Path:
@@ -162,21 +163,27 @@ def _quoted(path: Path) -> str:
 # in a job ----------------------------------------------------------------------------------
 
 
-@dropping_unread_output()
 def _job(config: DictConfig) -> float | None:
     """One run; in a sweep its score on the validation samples, which an optimizer looks at."""
     facts = HydraConfig.get()
     folder = Path(facts.runtime.output_dir)
     if facts.mode == RunMode.MULTIRUN:
         return _sweep_job(config, RunFolder(folder))
+    # Here too: Hydra prints a line of its own for an error that it sees.
+    if code := exit_code("atlas-bench", lambda: _single_job(config, folder)):
+        sys.exit(code)
+    return None
+
+
+def _single_job(config: DictConfig, folder: Path) -> int:
     from atlas_bench.training.errors import TrainingError
 
     try:
         _run(to_settings(config), folder)
-    except (ConfigError, TrainingError) as error:
+    except TrainingError as error:
         print(f"atlas-bench: {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT if isinstance(error, ConfigError) else 1)
-    return None
+        return 1
+    return 0
 
 
 def _run(settings: RunSettings, folder: Path) -> None:
@@ -221,9 +228,8 @@ def _sweep_job(config: DictConfig, folder: RunFolder) -> float | None:
 
 def _sweep(command: Command, plan: Plan, arguments: Sequence[str]) -> int:
     """Do a sweep's jobs and say how they ended; the exit code."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors instead of printing them itself
     before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    exit_code = 1
+    code = 1
     try:
         _start_hydra(arguments)
     except Exception as error:
@@ -234,9 +240,9 @@ def _sweep(command: Command, plan: Plan, arguments: Sequence[str]) -> int:
         # A launcher's: one of its processes died, or all draws failed.
         print(f"atlas-bench: the sweep ended early: {cause(error)}", file=sys.stderr)
     except KeyboardInterrupt:
-        exit_code = 128 + signal.SIGINT
+        code = 128 + signal.SIGINT
     except SystemExit as error:
-        exit_code = int(error.code)
+        code = int(error.code)
     finally:
         signal.signal(signal.SIGTERM, before)
     index = refresh_index(plan.folder, command.index())
@@ -254,4 +260,4 @@ def _sweep(command: Command, plan: Plan, arguments: Sequence[str]) -> int:
         f"{does}",
         file=sys.stderr,
     )
-    return exit_code
+    return code

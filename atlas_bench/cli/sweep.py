@@ -12,11 +12,12 @@ from rich.table import Table
 from atlas_bench.artifacts.folder import RECORD_NAME, SWEEP_NAME
 from atlas_bench.artifacts.records import RecordError, read_record
 from atlas_bench.artifacts.schema import Record
+from atlas_bench.cli.entry import exit_code
 from atlas_bench.console import plain_console
+from atlas_bench.naming import printable
 from atlas_bench.report.selection import SettingsGrid, best_settings
 from atlas_bench.sweeps.index import DONE, Index, read_index
 
-BAD_INPUT = 2
 WIDTH_OF_FILES = 160  # columns, if the output is not a terminal
 
 DESCRIPTION = """\
@@ -36,23 +37,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("directory", metavar="DIR", type=Path, help="a sweep's folder")
     folder = parser.parse_args(argv).directory
+    return exit_code("atlas-bench-sweep", lambda: _show(folder))
+
+
+def _show(folder: Path) -> None:
     index = read_index(folder)  # and not written: the folder may be read-only
-    try:
-        if index is None:
-            raise RecordError(f"{folder} is not a sweep's folder: it has no {SWEEP_NAME}")
-        records = {
-            job.number: read_record(folder / job.folder / RECORD_NAME) for job in index.of(DONE)
-        }
-    except RecordError as error:
-        print(f"atlas-bench-sweep: {error}", file=sys.stderr)
-        return BAD_INPUT
+    if index is None:
+        raise RecordError(f"{folder} is not a sweep's folder: it has no {SWEEP_NAME}")
+    records = {job.number: read_record(folder / job.folder / RECORD_NAME) for job in index.of(DONE)}
     console = plain_console()
     if not console.is_terminal:
         console.width = WIDTH_OF_FILES
     console.print(_table_of_jobs(index, records))
     for grid in best_settings(records.values()):
         console.print(_sentence_on(grid), soft_wrap=True, highlight=False)
-    return 0
 
 
 def _table_of_jobs(index: Index, records: dict[int, Record]) -> Table:
@@ -68,7 +66,8 @@ def _table_of_jobs(index: Index, records: dict[int, Record]) -> Table:
         own = [word for word in job.overrides or [] if word not in common]
         score = records[job.number].validation_score if job.number in records else None
         shown = "" if score is None else f"{score:.4f}"
-        table.add_row(str(job.number), job.state, " ".join(own), shown, job.reason or "")
+        row = (str(job.number), job.state, " ".join(own), shown, job.reason or "")
+        table.add_row(*map(printable, row))
     return table
 
 

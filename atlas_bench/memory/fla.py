@@ -50,7 +50,7 @@ def unavailable_reason() -> str | None:
     if not torch.cuda.is_available():
         return "which need a GPU, and torch sees none; use a machine that has one, or another model"
     if find_spec("fla") is None or find_spec("triton") is None:
-        return "which are not installed; use pip install 'atlas-bench[gpu]'"
+        return "which are not installed; in a clone, use pip install -e '.[gpu]'"
     # The library refuses these versions on Hopper itself, but only in training (its issue 640).
     triton = importlib.metadata.version("triton")
     parts = tuple(int(part) for part in triton.split("+")[0].split(".")[:3] if part.isdigit())

@@ -55,7 +55,8 @@ class Report:
         """Write every file in one step and return their paths. Raises OSError if it cannot."""
         for name, text in self.texts.items():
             with replacing(folder / name) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+                # A folder's name need not be UTF-8.
+                temporary.write_text(text, encoding="utf-8", errors="replace")
         for name, figure in self.figures.items():
             save(figure, folder / name)
         return [folder / name for name in (*self.texts, *self.figures)]
@@ -204,5 +205,5 @@ def _runs(records: Sequence[Record]) -> Table:
 def _links(record: Record, folder: Path) -> list[tuple[str, str]]:
     """The existing files of the run, with links relative to the page's ``folder``."""
     run = record.path.parent
-    relative = Path(os.path.relpath(run, folder)).as_posix()
-    return [(name, quote(f"{relative}/{name}")) for name in FILES if (run / name).is_file()]
+    relative = quote(os.fsencode(Path(os.path.relpath(run, folder)).as_posix()))
+    return [(name, f"{relative}/{quote(name)}") for name in FILES if (run / name).is_file()]

@@ -109,7 +109,8 @@ class RunGroup:
     def chance(self, subtask: str) -> float | None:
         """What guessing scores, if it is known."""
         chance = self.first.protocol.get("chance")
-        return chance.get(subtask) if isinstance(chance, dict) else chance
+        chance = chance.get(subtask) if isinstance(chance, dict) else chance
+        return chance if isinstance(chance, (int, float)) else None
 
     @cached_property
     def scored(self) -> set[tuple[str, str]]:
@@ -205,7 +206,7 @@ def number_twins(groups: Sequence[RunGroup], *, seeds: bool = False) -> None:
 def protocol_of(record: Record) -> dict[str, Any]:
     """How the scores were measured: rows that differ in it must be compared with care."""
     facts = flatten({**record.protocol, "tokenizer": record.tokenizer})
-    if record.config.get("training", {}).get("stop_at") is not None:
+    if (record.config.get("training") or {}).get("stop_at") is not None:
         facts.pop("train_tokens", None)  # a result: a seed that reaches the goal sooner stops
     return {key: value for key, value in facts.items() if key.split(".")[0] != "chance"}
 
@@ -256,5 +257,5 @@ def _same(key: str, values: Sequence[Any]) -> bool:
 def natural(name: str) -> tuple[str | int, ...]:
     """A sort key that puts qa2 before qa10 and 256-511 before 1024-2047."""
     return tuple(
-        int(part) if at % 2 else part for at, part in enumerate(re.split(r"([0-9]+)", name))
+        int(part) if at % 2 else part for at, part in enumerate(re.split(r"([0-9]{1,9})", name))
     )

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from atlas_bench.artifacts.metrics import Metric
 from atlas_bench.artifacts.schema import Record, Score
+from atlas_bench.naming import printable
 from atlas_bench.report.row_groups import (
     Estimate,
     RunGroup,
@@ -75,7 +76,7 @@ def rich_table(table: Table) -> RichTable:
         title=Text(table.title),
         title_style="bold",
         title_justify="left",
-        caption=Text("\n".join(table.notes)),
+        caption=Text(printable("\n".join(table.notes))),
         caption_style="dim",
         caption_justify="left",
         box=box.SIMPLE_HEAD,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -75,6 +77,10 @@ def _check_model(settings: RunSettings) -> None:
                 f"evaluations.{name}: task={task.name} is learnt while it is measured and does not "
                 f"use a trained model; run it by itself"
             )
+    if settings.model.hub is not None and settings.model.name == "hf":
+        raise ConfigError(
+            "model=hf needs model.name=REPOSITORY, a repository of the hub or a local folder"
+        )
     if settings.model.hub is not None and (settings.mode, settings.checkpoint) != ("eval", None):
         raise ConfigError(
             f"model={settings.model.name} is pretrained; use mode=eval without checkpoint"
@@ -132,6 +138,18 @@ def check_machine(settings: RunSettings) -> None:
             f"torchrun started {processes} processes, but a run trains in one; use "
             f"--nproc-per-node=1 --nnodes=1, or hardware=slurm or ray for several runs at once"
         )
+    if settings.model.hub is not None:
+        _check_hub(settings.model.name)
     reason = unavailable_reason(settings.model, settings.hardware.device)
     if reason is not None:
         raise ConfigError(f"model={settings.model.name} {reason}")
+
+
+def _check_hub(name: str) -> None:
+    missing = [each for each in ("transformers", "accelerate") if find_spec(each) is None]
+    if missing:
+        raise ConfigError(
+            f"model.name={name} needs {' and '.join(missing)}; in a clone, pip install -e '.[hf]'"
+        )
+    if name.startswith((".", "/", "~")) and not Path(name).is_dir():
+        raise ConfigError(f"model.name={name}: there is no such folder")

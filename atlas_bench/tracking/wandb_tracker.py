@@ -10,12 +10,17 @@ import logging
 import os
 import secrets
 import sys
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from statistics import mean
 from types import MappingProxyType
 from typing import Any
+
+import psutil
 
 from atlas_bench.tracking import Tracker
 
@@ -23,6 +28,7 @@ log = logging.getLogger(__name__)
 
 INIT_SECONDS = 30.0  # how long an unreachable server may delay a run, once
 FINISH_SECONDS = 120  # and its end; the rest stays on disk for `wandb sync`
+LIMIT_SECONDS = 150  # for any call: wandb waits for its own process without a limit
 LONGEST_REASON = 160  # characters of wandb's own message
 ID_NAME = "wandb_id.txt"
 # These keep files in the run's folder that wandb would put into the home folder.
@@ -34,10 +40,15 @@ def _guarded(method: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(method)
     def guarded(self: WandbTracker, *arguments: Any, **options: Any) -> None:
+        started, watch = time.monotonic(), threading.Timer(LIMIT_SECONDS, _end_service)
+        watch.daemon = True
+        watch.start()
         try:
             method(self, *arguments, **options)
         except (Exception, SystemExit) as error:
             reason = " ".join(f"{type(error).__name__} {error}".split())[:LONGEST_REASON]
+            if time.monotonic() - started >= LIMIT_SECONDS:
+                reason = f"no answer from wandb's process in {LIMIT_SECONDS} seconds"
             log.warning(
                 "W&B logging is off from here (%s failed: %s); the run continues and its record "
                 "has the same numbers",
@@ -45,8 +56,18 @@ def _guarded(method: Callable[..., None]) -> Callable[..., None]:
                 reason.rstrip("."),
             )
             self._abandon()
+        finally:
+            watch.cancel()
 
     return guarded
+
+
+def _end_service() -> None:
+    """Kill wandb's process, which may hang; a call that waits for it then fails."""
+    for process in psutil.Process().children():
+        with suppress(psutil.Error):
+            if process.name().startswith("wandb"):
+                process.kill()
 
 
 class WandbTracker(Tracker):
@@ -131,7 +152,7 @@ class WandbTracker(Tracker):
         for path in (record_path, *plots):
             artifact.add_file(str(path))
         self._run.log_artifact(artifact)
-        self.close()
+        self._close(0)
 
     @_guarded
     def close(self, *, failed: bool = False) -> None:

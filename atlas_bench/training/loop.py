@@ -28,7 +28,7 @@ from atlas_bench.text.tokenizer import Tokenizer
 from atlas_bench.training.callbacks import Callback, Checkpoints, MetricsFile, Validation
 from atlas_bench.training.errors import TrainingError, not_finite
 from atlas_bench.training.optimization import build_optimizer, clip_gradients, learning_rate
-from atlas_bench.training.progress import Progress
+from atlas_bench.training.progress import Progress, progress_of
 from atlas_bench.training.settings import TrainingSettings
 
 LM_STRIDE = 8  # the language-modelling term uses every eighth token: cheaper, same direction
@@ -131,7 +131,7 @@ class Trainer:
         """Continue from a checkpoint: weights, optimizer and progress."""
         checkpoint.load_model(directory, self.model)
         checkpoint.load_optimizer(directory, self.optimizer)
-        progress = self.progress = Progress(**checkpoint.read_progress(directory))
+        progress = self.progress = progress_of(directory)
         reached = (progress.stage, progress.accuracy)
         best = reached == (progress.best_stage, progress.best_accuracy) or progress.best_stage < 0
         checkpoint.point_to(directory, best=best)  # a kill can come before the pointers are written

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
+
+from atlas_bench.artifacts.checkpoint import PROGRESS_NAME, read_progress
+from atlas_bench.config.typed import from_dict
 
 
 @dataclass
@@ -24,3 +28,8 @@ class Progress:
     last_loss: float = math.nan
     valid_accuracy: float | None = None
     ended: bool = False  # whether training.stop_at was reached before the budget was spent
+
+
+def progress_of(checkpoint: Path) -> Progress:
+    """The progress saved with a checkpoint. Raises ConfigError for a file of another shape."""
+    return from_dict(Progress, read_progress(checkpoint), f"{checkpoint / PROGRESS_NAME}: ")

@@ -12,6 +12,8 @@ import torch
 from atlas_bench.artifacts import checkpoint
 from atlas_bench.artifacts import folder as folder_module
 from atlas_bench.artifacts.folder import UnreadableFile
+from atlas_bench.config.errors import ConfigError
+from atlas_bench.training.progress import progress_of
 
 
 def small() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
@@ -211,3 +213,19 @@ def test_everything_is_on_disk_before_the_pointer_names_it(
     assert steps[renamed + 1] == ("sync", "checkpoints")
     assert steps.index(("rename", "last.json")) > renamed + 1
     assert steps[-1] == ("sync", "checkpoints")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"step": 1, "stepp": 2}', r"progress.json: stepp is not a key .*did you mean step"),
+        ('{"step": "soon"}', "progress.json: step: Value 'soon'"),
+        ("[1]", "progress.json does not hold a JSON object"),
+    ],
+)
+def test_progress_of_another_shape_is_one_sentence(
+    tmp_path: Path, content: str, message: str
+) -> None:
+    (tmp_path / "progress.json").write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        progress_of(tmp_path)

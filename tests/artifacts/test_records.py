@@ -165,6 +165,58 @@ def test_what_is_wrong_is_named(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["scores"][0].update(value=5.0), "qa1 0k is 5.0, but a share lies between"),
+        (lambda c: c["scores"][0].update(value=-0.1), "is -0.1, but a share lies between 0 and 1"),
+        (lambda c: c["scores"][0].update(value=float("nan")), "it holds the number nan"),
+        (lambda c: c["config"].update(rate=float("inf")), "it holds the number inf"),
+        (lambda c: c["scores"][0].update(samples=-5), r"samples of scores\[0\] cannot be -5"),
+        (lambda c: c["scores"][0].update(samples=True), r"samples of scores\[0\] cannot be a bool"),
+        (lambda c: c.update(wall_seconds=-1.0), "wall_seconds of the record cannot be -1.0"),
+        (lambda c: c.update(parameters=10**400), "a whole number of more than 64 bits"),
+        (lambda c: c.update(task="/elsewhere/x"), "task of the record cannot be '/elsewhere/x'"),
+        (lambda c: c.update(task=".."), "task of the record cannot be '..'"),
+        (lambda c: c.update(task="x" * 300), "task of the record cannot be 'xx"),
+        (lambda c: c["config"].update(training=[1]), "training in a config of the record is not"),
+        (lambda c: c["config"].update(trained_on={"text": 3}), "text in a config of the record"),
+        (lambda c: c["config"].update(a=nested(60)), "it is nested more than 50 deep"),
+        (lambda c: c["config"].update(a=nested(900)), "nested more than 50 deep|recursion depth"),
+        (lambda c: c["metrics"].append({"name": "a\nb", "unit": "x"}), "a b is in x: only a share"),
+    ],
+)  # fmt: skip
+def test_a_record_of_impossible_values_is_refused(
+    make_record: MakeRecord, tmp_path: Path, change: Callable[[dict], object], message: str
+) -> None:
+    test_what_is_wrong_is_named(make_record, tmp_path, change, message)
+
+
+def nested(depth: int) -> list:
+    return [nested(depth - 1)] if depth else []
+
+
+def test_text_of_a_record_can_be_printed(make_record: MakeRecord, tmp_path: Path) -> None:
+    config = {"a\x1b[2J": ["\ud800\u202e\x9b", "kept\tand\nkept"]}
+    write_record(make_record(name="\x1b[31mred\a", config=config), tmp_path / "record.json")
+    found = read_record(tmp_path / "record.json")
+    assert found.name == "\ufffd[31mred\ufffd"
+    assert found.config == {"a\ufffd[2J": ["\ufffd" * 3, "kept\tand\nkept"]}
+    (tmp_path / "failed.json").write_text('{"reason": "\\u001b[31m"}')
+    assert records.why_failed(tmp_path) == "\ufffd[31m"
+
+
+def test_what_is_not_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "record.json")
+    with pytest.raises(RecordError, match="record.json is not a file"):
+        read_record(tmp_path / "record.json")
+
+
+@pytest.mark.parametrize("content", [b"[" * 10**5, b'{"a": 1' + b"0" * 5000 + b"}"])
+def test_json_that_python_cannot_hold_is_a_record_error(tmp_path: Path, content: bytes) -> None:
+    test_broken_files_are_record_errors(tmp_path, content)
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null"])
 def test_broken_files_are_record_errors(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "record.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +19,11 @@ from tiny_sweeps import installed
 from atlas_bench.cli import run as cli
 from atlas_bench.cli.command import read_command, split_words
 from atlas_bench.cli.compose import compose, compose_settings, parse_overrides
+from atlas_bench.cli.shorthand import written_out
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.locations import folder_of
 from atlas_bench.memory import fla
+from atlas_bench.runs import checks
 from atlas_bench.runs.checks import check_machine
 from atlas_bench.sweeps.index import read_index
 from atlas_bench.sweeps.plan import Plan
@@ -42,7 +45,11 @@ BAD = [
     (["training.epochs.x=1"], "training.epochs", "could not be converted to Float"),
     (["resume.x=1"], "resume.x is not a key", "of the config"),
     (["model=null"], "group override", "string"),
-    (["-m", "model=hf,atlas", "model.hub.dtype=auto", "mode=eval"], "model.hub is null", "dtype"),
+    (
+        ["-m", "model=hf,atlas", "model.name=.", "model.hub.dtype=auto", "mode=eval"],
+        "model.hub is null",
+        "dtype",
+    ),
     (["mode=trian"], "mode=trian is not one of train, eval, train_eval", "did you mean train?"),
     (["task.subtasks=[qa21]"], "task.subtasks=qa21", "qa1"),
     (["task.lengths=[100]"], "task.lengths", "300"),
@@ -70,6 +77,17 @@ BAD = [
     (["-m", "training.tokens=64,many"], "training.tokens", "Integer"),
     (["-m", "training=glob(z*)"], "training=glob(z*)", "empty list of choices"),
     (["-m", "training.learning_rate=interval(1,2)"], "interval(1,2)", "give a list of values"),
+    (["-m", "training.learning_rate=1e-3,-1"], "training.learning_rate=-1.0", "above 0"),
+    (["-m", "task.lengths=0k,zz"], "task.lengths: 'zz'", "0k, 16k"),
+    (["learning_rate=4"], "learning_rate", "did you mean training.learning_rate or task."),
+    (["text.folder=~/x"], "text.folder=~/x cannot", f"\"text.folder='{Path.home()}/x'\""),
+    (["text.folder=/a (b)"], "text.folder=/a (b) cannot", "\"text.folder='/a (b)'\""),
+    (["a b=c"], "a b=c is not an override", "key=value"),
+    (["--config-dir", "nowhere"], "--config-dir nowhere is not a folder", ""),
+    (["--config-path", "RUN/.hydra"], "--config-path is not supported", "resume=RUN"),
+    (["--experimental-rerun", "x"], "--experimental-rerun is not supported", "resume=RUN"),
+    (["mode=eval", "model=hf"], "model=hf needs model.name=REPOSITORY", "local folder"),
+    (["mode=eval", "model=hf", "model.name=./no"], "model.name=./no: there is no", "folder"),
     (["seed=0", "--multi"], "--multi is not a flag", "did you mean --multirun?"),
 ]  # fmt: skip
 
@@ -135,7 +153,7 @@ def without_gpu(*, but_one: bool = False, installed: bool = False) -> Iterator[N
 def test_what_else_the_kernels_need() -> None:
     """The package, a compiler that is right on this GPU, and the GPU to be allowed."""
     gated = compose_settings(["model=kda"])
-    with without_gpu(but_one=True), pytest.raises(ConfigError, match=r"'atlas-bench\[gpu\]'$"):
+    with without_gpu(but_one=True), pytest.raises(ConfigError, match=r"'\.\[gpu\]'$"):
         check_machine(gated)
     with without_gpu(but_one=True, installed=True), pytest.raises(ConfigError, match="3.7.1$"):
         check_machine(gated)
@@ -176,6 +194,7 @@ def test_help_and_printed_config(
     monkeypatch.chdir(tmp_path)
     assert atlas_bench("--help") == 0
     shown = capsys.readouterr().out
+    assert "_schema" not in shown
     for word in ("model: atlas, atlas_identity", "atlas-bench-report outputs/", "--cfg job"):
         assert word in shown
     assert atlas_bench("--cfg", "job", "model=titans") == 0
@@ -183,6 +202,83 @@ def test_help_and_printed_config(
     assert atlas_bench("--version") == 0
     assert capsys.readouterr().out.startswith("atlas-bench 0.")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("word", "written"),
+    [
+        ("task.subtasks=qa1", "task.subtasks=[qa1]"),
+        ("task.lengths=16k,1M", "task.lengths=[16k],[1M]"),
+        ("task.lengths=[16k,1M]", "task.lengths=[16k,1M]"),
+        ("training.tokens=1M,1.5k,2e6", "training.tokens=1000000,1500,2000000"),
+        ("training.tokens=many", "training.tokens=many"),
+        ("hardware.threads=null", "hardware.threads=null"),
+        ("training.learning_rate=1M", "training.learning_rate=1M"),
+        ("model=atlas", "model=atlas"),
+        ("seed=1.5", "seed=1.5"),
+    ],
+)
+def test_short_forms_of_values_are_accepted(word: str, written: str) -> None:
+    assert written_out(word) == written
+
+
+def test_a_folder_of_own_configs_is_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own/model").mkdir(parents=True)
+    (tmp_path / "own/model/mine.yaml").write_text("name: mine\nmixers: [attention]\n")
+    monkeypatch.chdir(tmp_path)
+    words = ["model=mine", "task.lengths=1k", "training.tokens=1M"]
+    settings = read_command(["--config-dir", "own", *words]).settings
+    assert (settings.model.name, settings.task.lengths) == ("mine", ["1k"])
+    assert settings.training.tokens == 10**6
+    assert atlas_bench("--config-dir=own", *words, "--cfg", "job") == 0
+    assert "name: mine" in capsys.readouterr().out
+
+
+FOREIGN = [
+    ({"task": {"name": "../../x"}}, "task.name=../../x is not one of babilong"),
+    ({"task": {"name": "lm", "lengths": ["${oc.env:HOME}"]}}, "has ${...} in a value"),
+    ({"model": {"name": "${oc.env:HOME}"}}, "has ${...} in a value"),
+    ({"task": [1]}, "task is not a JSON object"),
+    ({"model": 3}, "model is not a JSON object"),
+    ({"text": "x"}, "text is not a JSON object"),
+    ({"model": {"a": json.loads("[" * 90 + "]" * 90)}}, "nested more than 50 deep"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), FOREIGN)
+def test_the_config_of_a_foreign_checkpoint_is_data_alone(
+    change: dict, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = {"model": {"name": "atlas"}, "scale": {"name": "tiny"}} | change
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert atlas_bench("mode=eval", f"checkpoint={tmp_path}") == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert str(tmp_path / "config.json") in said
+    assert said.count("\n") == 1
+
+
+def test_a_folder_of_the_hub_is_not_a_checkpoint_of_ours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "model.safetensors").touch()
+    assert atlas_bench("mode=eval", f"checkpoint={tmp_path}") == 2
+    said = capsys.readouterr().err
+    assert "has no model, so it is not the config of a run; a pretrained model is evaluated" in said
+
+
+def test_a_pretrained_model_names_the_packages_that_it_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = compose_settings(["mode=eval", "model=hf", "model.name=some/model"])
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    with pytest.raises(
+        ConfigError, match=r"transformers and accelerate; .* pip install -e '\.\[hf\]'"
+    ):
+        check_machine(settings)
 
 
 @pytest.mark.parametrize("scale", ["tiny", "170m", "340m", "760m", "1.3b"])
@@ -269,7 +365,7 @@ def test_sweeps_on_clusters_name_their_extra(
     """Where the extra is installed these compose; else one sentence says how to get it."""
     monkeypatch.chdir(tmp_path)
     if not installed(package):
-        with pytest.raises(ConfigError, match=r"pip install 'atlas-bench\[sweep\]'$"):
+        with pytest.raises(ConfigError, match=r"pip install -e '\.\[sweep\]'$"):
             check([word])
         assert list(tmp_path.iterdir()) == []
     else:
@@ -281,7 +377,7 @@ def test_sweeps_on_clusters_name_their_extra(
 )
 def test_every_grid_composes_with_a_model_it_suits(path: Path) -> None:
     if path.stem == "optuna" and not installed("hydra_optuna_sweeper"):
-        pytest.skip("hydra_optuna_sweeper is not installed: pip install 'atlas-bench[sweep]'")
+        pytest.skip("hydra_optuna_sweeper is not installed: pip install -e '.[sweep]'")
     task = path.stem if path.stem in ("mad", "mqar") else "babilong"
     words = [f"sweep={path.stem}", f"task={task}"]
     _, hydra_config = compose(words)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import made_records
 import pytest
 from in_process import no_plots
 
@@ -84,7 +87,7 @@ def test_output_and_metric_are_chosen(outputs: Path, capsys: pytest.CaptureFixtu
         (["outputs", "--metric", "accuracy"], "is not one of exact_match, published_metric"),
         (["outputs", "--table", "table3_s_niah", "--metric", "x"], "--metric x is not for --table"),
         (["outputs", "--wrong"], "unrecognized arguments: --wrong"),
-        (["outputs", "--output", "file"], "file cannot be written to"),
+        (["outputs", "--output", "file"], "--output file is not a folder"),
         (["file"], "file is not a directory"),
         ([], "required: DIR"),
     ],
@@ -116,6 +119,43 @@ def test_a_broken_record_is_named_and_left_out(
     assert "1 run without a record" in unfinished
     assert "titans" not in printed.out
     assert "transformer" in printed.out
+
+
+def test_an_odd_record_is_left_out_and_the_others_are_shown(
+    outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What reaches the report of such a record is harmless; what cannot be shown is left out."""
+    sound = json.loads((outputs / "2025-01-31/0-atlas/record.json").read_text())
+    sound["config"] |= {"training": None}
+    odd = {"escape\x1b[31m": {"model": "red\x1b[31m"}, "half": {"model": "half\ud800"}}
+    odd |= {"math": {"model": "$^_{$"}, "digits": {"model": "1" * 5000}}
+    odd |= {"chance": {"protocol": {"chance": {"qa1": [1]}}}, "folder": {"task": "/elsewhere/x"}}
+    for name, change in odd.items():
+        (outputs / name).mkdir()
+        (outputs / name / "record.json").write_text(json.dumps(sound | change))
+    lines = ["[" * 10**5, '{"tokens": 1e999, "loss": 1}', '{"tokens": 1, "loss": [1]}']
+    (outputs / "math" / "metrics.jsonl").write_text("\n".join(lines))
+    (outputs / "half" / "metrics.jsonl").symlink_to("/")
+    broken = outputs / os.fsdecode(b"caf\xe9\x1b")
+    broken.mkdir()
+    (broken / "record.json").write_text("{")
+    write_record(
+        made_records.record("titans", scale="b"), Path(os.fsdecode(b"outputs/\xe9/record.json"))
+    )
+    with no_plots():
+        assert main(["outputs"]) == 0
+    printed = capsys.readouterr()
+    one, two = printed.err.splitlines()
+    assert one.startswith(
+        "atlas-bench-report: left out: outputs/caf\ufffd\ufffd/record.json is not"
+    )
+    assert two.endswith(
+        "folder/record.json is not a valid record: task of the record cannot be '/elsewhere/x'"
+    )
+    assert "red\ufffd[31m" in printed.out
+    assert "\x1b" not in printed.out + printed.err
+    assert "titans b" in printed.out
+    assert not Path("/elsewhere").exists()
 
 
 def test_only_broken_or_unscored_records_is_bad_input(

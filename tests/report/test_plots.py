@@ -347,6 +347,11 @@ def test_plots_are_those_that_have_something_to_show(make_record: MakeRecord) ->
     assert names == ["state", "cost"]
 
 
+def test_dollar_signs_in_a_name_are_no_formula(make_record: MakeRecord, tmp_path: Path) -> None:
+    figure = accuracy_figure([make_record(subtasks=["a$^_{$"])])
+    assert save(figure, tmp_path / "accuracy.png").stat().st_size > 1000
+
+
 def test_a_page_can_tell_its_colours_from_a_heat_map() -> None:
     themed = {*COLOURS, INK, GREY, AXIS, GRID}
     assert len(themed) == len(COLOURS) + 4

@@ -26,7 +26,7 @@ def test_launchers_run_a_sweep_of_four(
     hardware: str, package: str, extra: list[str], tmp_path: Path
 ) -> None:
     if not installed(package):
-        pytest.skip(f"{package} is not installed: pip install 'atlas-bench[sweep]'")
+        pytest.skip(f"{package} is not installed: pip install -e '.[sweep]'")
     words = ["seed=0,1", "training.learning_rate=1e-3,-1", f"hardware={hardware}", *extra]
     code, said, errors = sweep(*words, folder=tmp_path)
     folder, index = only_index(tmp_path)
@@ -39,7 +39,7 @@ def test_launchers_run_a_sweep_of_four(
 @pytest.mark.slow
 def test_optuna_looks_at_validation_and_repeats_its_draws(tmp_path: Path) -> None:
     if not installed("hydra_optuna_sweeper"):
-        pytest.skip("hydra_optuna_sweeper is not installed: pip install 'atlas-bench[sweep]'")
+        pytest.skip("hydra_optuna_sweeper is not installed: pip install -e '.[sweep]'")
     words = ["sweep=optuna", "hydra.sweeper.n_trials=4", "validation_samples=1", "mode=train"]
     process = start(*words, folder=tmp_path)
     while not list(tmp_path.glob("outputs/*/*/1-*/record.json")):
@@ -60,7 +60,7 @@ def test_optuna_looks_at_validation_and_repeats_its_draws(tmp_path: Path) -> Non
 def test_a_draw_of_optuna_that_failed_is_not_tried_again(tmp_path: Path) -> None:
     """Later draws rest on it: they would differ, and find records of others in their folders."""
     if not installed("hydra_optuna_sweeper"):
-        pytest.skip("hydra_optuna_sweeper is not installed: pip install 'atlas-bench[sweep]'")
+        pytest.skip("hydra_optuna_sweeper is not installed: pip install -e '.[sweep]'")
     words = ["sweep=optuna", "hydra.sweeper.n_trials=5", "validation_samples=1", "mode=train",
              "hydra.sweeper.sampler.n_startup_trials=2", "hydra.sweep.dir=mine"]  # fmt: skip
     broken = tmp_path / "mine/1-deltanet-mqar/checkpoints"

@@ -6,7 +6,9 @@ Contexts have no maximum length unless ``max_length`` sets one.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,13 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from lm_eval.utils import (
+    get_rolling_token_windows,
+    make_disjoint_window,
+    simple_parse_args_string,
+)
 
+from atlas_bench.config.errors import ConfigError
 from atlas_bench.evaluation.lm_eval.likelihood import (
     Continuation,
     GreedyRequest,
@@ -25,6 +32,7 @@ from atlas_bench.evaluation.lm_eval.likelihood import (
 )
 from atlas_bench.evaluation.lm_eval.prefixes import PrefixReader
 from atlas_bench.evaluation.loading import Loaded, load_run
+from atlas_bench.naming import check_choice
 
 MAX_NEW_TOKENS = 256  # for a task that sets none, as in lm-eval's own models
 
@@ -35,7 +43,8 @@ class AtlasBenchLM(TemplateLM):
 
     ``batch_size``: sequences at once, or ``auto`` for as many as ``batch_tokens`` and the free
     memory allow. ``prefill_chunk``: tokens of a sequence read at once. ``share_prefixes=False``
-    reads every prompt from its start; only the time differs.
+    reads every prompt from its start; only the time differs. ``trust_remote_code`` is accepted from
+    lm-eval's command line and ignored: our checkpoints hold no code.
     """
 
     def __init__(
@@ -49,6 +58,7 @@ class AtlasBenchLM(TemplateLM):
         max_length: int | None = None,
         share_prefixes: bool = True,
         device: str | None = None,
+        trust_remote_code: bool | None = None,
     ) -> None:
         super().__init__()
         loaded = checkpoint if isinstance(checkpoint, Loaded) else load_run(checkpoint)
@@ -57,7 +67,7 @@ class AtlasBenchLM(TemplateLM):
         self.model = loaded.model.to(self._device)
         self.own_tokenizer = loaded.tokenizer
         self.max_length = max_length
-        rows = max_batch_size if batch_size in (None, "auto") else int(batch_size)
+        rows = max_batch_size if is_auto(batch_size) else int(batch_size)
         self.reader = PrefixReader(
             self.model,
             prefill_chunk=prefill_chunk,
@@ -66,6 +76,32 @@ class AtlasBenchLM(TemplateLM):
             shared=share_prefixes,
         )
         self.on_text: Callable[[], None] = lambda: None  # called after every request
+
+    @classmethod
+    def create_from_arg_string(
+        cls, arg_string: str, additional_config: dict[str, Any] | None = None
+    ) -> AtlasBenchLM:
+        return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
+
+    @classmethod
+    def create_from_arg_obj(
+        cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None
+    ) -> AtlasBenchLM:
+        """The model of lm-eval's command line, which wrong arguments end in one sentence."""
+        given = {key: each for key, each in (additional_config or {}).items() if each is not None}
+        given |= arg_dict
+        try:
+            for name in given:
+                check_choice("--model_args", name, list(signature(cls).parameters))
+            if "checkpoint" not in given:
+                raise ConfigError("--model_args needs checkpoint=PATH, a run's folder")
+            size = given.get("batch_size")
+            if not is_auto(size) and not (str(size).isdecimal() and int(size)):
+                raise ConfigError(f"--batch_size {size} must be auto or a number of at least 1")
+            return cls(**given)
+        except ValueError as error:
+            print(f"lm_eval: {error}", file=sys.stderr)
+            raise SystemExit(2) from error
 
     @property
     def tokens_read(self) -> int:
@@ -151,6 +187,11 @@ class AtlasBenchLM(TemplateLM):
             _before(self.own_tokenizer.decode(tokens), until)
             for tokens, until in zip(continuations, stops, strict=True)
         ]
+
+
+def is_auto(batch_size: int | str | None) -> bool:
+    """Whether a batch size is ``auto``, or lm-eval's ``auto:N``, which finds it N times again."""
+    return batch_size is None or str(batch_size).partition(":")[0] == "auto"
 
 
 def _before(text: str, until: list[str]) -> str:

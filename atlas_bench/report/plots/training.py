@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -33,12 +34,15 @@ from atlas_bench.report.row_groups import merge_seeds
 
 SMOOTHED_SHARE = 50  # the running mean covers a fiftieth of a training curve
 MOST_POINTS = 400  # per line of a plot with many lines: more cannot be seen
+LARGEST = 1e300  # a plot's axis could not end above a larger number
+
+log = logging.getLogger(__name__)
 
 Curve = tuple[np.ndarray, np.ndarray]  # tokens and values
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The steps of metrics.jsonl; broken lines, which a kill may leave, are left out.
+    """The numbers of each step in metrics.jsonl, without broken lines, which a kill may leave.
 
     Raises RecordError if the file cannot be read.
     """
@@ -50,10 +54,13 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     for line in lines:
         try:
             step = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(step, dict) and isinstance(step.get("tokens"), (int, float)):
-            steps.append(step)
+        step = step if isinstance(step, dict) else {}
+        numbers = {key: value for key, value in step.items() if isinstance(value, (int, float))}
+        numbers = {key: value for key, value in numbers.items() if abs(value) < LARGEST}  # not NaN
+        if "tokens" in numbers:
+            steps.append(numbers)
     return steps
 
 
@@ -117,7 +124,11 @@ def loss_figure(records: Iterable[Record]) -> Figure | None:
 def _losses(record: Record) -> Curve:
     """The losses above 0 of one run; empty if they are gone."""
     path = None if record.path is None else RunFolder(record.path.parent).metrics
-    steps = [] if path is None or not path.is_file() else read_metrics(path)
+    try:
+        steps = [] if path is None or not path.is_file() else read_metrics(path)
+    except RecordError as error:
+        log.warning("left out: %s", error)
+        steps = []
     tokens, values = _curve(steps, "loss")
     return tokens[values > 0], values[values > 0]
 

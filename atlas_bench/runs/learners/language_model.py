@@ -14,7 +14,6 @@ from atlas_bench.artifacts.checkpoint import (
     find_checkpoint,
     load_model,
     newest_undamaged,
-    read_progress,
     tokenizer_file,
 )
 from atlas_bench.artifacts.folder import RunFolder
@@ -36,7 +35,7 @@ from atlas_bench.tasks.task import LABELLED, Batch, Task, TokenPredictions
 from atlas_bench.tracking import Tracker
 from atlas_bench.training.callbacks import ProgressBar, TrackerLog
 from atlas_bench.training.loop import Trainer
-from atlas_bench.training.progress import Progress
+from atlas_bench.training.progress import Progress, progress_of
 from atlas_bench.training.settings import TrainingSettings
 
 
@@ -116,7 +115,7 @@ class TrainedModel(Learner):
         settings = self.settings
         if self.source is not None:
             console.print(f"evaluating {self.source}")
-            return Progress(**read_progress(self.source))
+            return progress_of(self.source)
         training = _with_budget(settings.training, task)
         trainer = Trainer(
             self.model,

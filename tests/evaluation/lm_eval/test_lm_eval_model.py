@@ -8,11 +8,13 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from lm_eval.utils import make_table
 
 from atlas_bench.artifacts.checkpoint import CheckpointError, find_checkpoint
 from atlas_bench.config.errors import ConfigError
@@ -76,6 +78,41 @@ def test_a_document_is_scored_whole_or_in_windows(lm: AtlasBenchLM, run_folder: 
         expected += float(token_logs(lm, seen)[-(end - done) :].sum())
         done = end
     assert windows == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ({"checkpoint": "/nope"}, {}, "/nope is not a checkpoint; give a run's folder"),
+        ({}, {}, "--model_args needs checkpoint=PATH"),
+        ({"chekpoint": "x"}, {}, "chekpoint is not one of checkpoint, .*did you mean checkpoint"),
+        ({"checkpoint": "x"}, {"batch_size": "many"}, "--batch_size many must be auto or a number"),
+        ({"checkpoint": "x"}, {"batch_size": 0}, "--batch_size 0 must be auto or a number"),
+    ],
+)
+def test_wrong_arguments_of_lm_evals_command_are_one_sentence(
+    arguments: dict, options: dict, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        AtlasBenchLM.create_from_arg_obj(arguments, options)
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert re.match(f"lm_eval: .*{message}", said)
+    assert said.count("\n") == 1
+
+
+def test_lm_evals_own_arguments_are_accepted(run_folder: Path) -> None:
+    options = {"batch_size": "auto:4", "max_batch_size": 3, "device": "cpu"}
+    arguments = f"checkpoint={run_folder},trust_remote_code=True"
+    assert AtlasBenchLM.create_from_arg_string(arguments, options).reader.batch_rows == 3
+
+
+def test_lm_evals_table_has_its_headings_with_the_pinned_packages() -> None:
+    pins = dict(line.split("==") for line in (REPOSITORY / "constraints.txt").read_text().split())
+    if version("pytablewriter") != pins["pytablewriter"]:
+        pytest.skip("another pytablewriter than that of constraints.txt is installed")
+    results = {"results": {"a": {"alias": "a", "acc,none": 0.5}}, "versions": {}, "n-shot": {}}
+    assert make_table(results | {"higher_is_better": {}}).startswith("|Tasks|")
 
 
 def test_the_end_of_a_context_counts_where_it_is_too_long(run_folder: Path) -> None:
