@@ -5,6 +5,7 @@ outputs/DATE/TIME-NAME/
   started.json       the commit and the text that the run began with
   metrics.jsonl      one line per training step
   predictions.jsonl  one line per answer
+  evaluated.jsonl    what an evaluation has done so far; gone once there is a record
   checkpoints/       see checkpoint.py
   plots/  tokenizer/
   validation/        predictions on the validation samples
@@ -16,6 +17,7 @@ outputs/DATE/TIME-NAME/
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import shutil
@@ -29,6 +31,7 @@ from atlas_bench.config.errors import ConfigError
 CONFIG_NAME, RECORD_NAME = "config.json", "record.json"
 STARTED_NAME = "started.json"
 METRICS_NAME, PREDICTIONS_NAME = "metrics.jsonl", "predictions.jsonl"
+EVALUATED_NAME = "evaluated.jsonl"
 JOB_NAME, FAILED_NAME = "job.json", "failed.json"
 SWEEP_NAME = "sweep.json"  # the index in a sweep's folder
 LAST, BEST = "last", "best"  # what points at a checkpoint: checkpoints/last.json, best.json
@@ -52,6 +55,7 @@ class RunFolder:
         self.config, self.record = path / CONFIG_NAME, path / RECORD_NAME
         self.started = path / STARTED_NAME
         self.metrics, self.predictions = path / METRICS_NAME, path / PREDICTIONS_NAME
+        self.evaluated = path / EVALUATED_NAME
         self.checkpoints = path / "checkpoints"
         self.last_checkpoint = self.checkpoints / f"{LAST}.json"  # names the newest checkpoint
         self.plots = path / "plots"
@@ -143,19 +147,17 @@ def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         file.writelines(json.dumps(row, default=str) + "\n" for row in rows)
 
 
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replace a JSON Lines file in one step."""
+    with replacing(path) as temporary:
+        append_lines(temporary, rows)
+
+
 def truncate_metrics(path: Path, step: int) -> None:
     """Drop the lines after ``step``, and an incomplete line that a kill left behind."""
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (json.JSONDecodeError, KeyError):
-            continue
-    with replacing(path) as temporary:
-        temporary.write_text("".join(kept), encoding="utf-8")
+    if path.is_file():
+        rows = read_lines(path)
+        write_lines(path, (row for row in rows if row.get("step", math.inf) <= step))
 
 
 def sync(path: Path) -> None:
@@ -190,6 +192,16 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UnreadableFile(f"{path} does not hold a JSON object")
     return content
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects in a JSON Lines file, none if it is missing; a line that a kill or a power cut
+    left incomplete is passed over."""
+    rows = []
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
+        with suppress(ValueError):
+            rows.append(json.loads(line))
+    return [row for row in rows if isinstance(row, dict)]
 
 
 def find_upwards(path: Path, name: str) -> Path | None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from atlas_bench.artifacts.schema import Score, Scores
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.evaluation.context import EvaluationContext
+from atlas_bench.evaluation.pieces import Pieces, stopping, weights_hash
 from atlas_bench.tasks.task import Task
 from atlas_bench.tracking import NoTracker
 
@@ -30,8 +31,13 @@ def evaluate(context: EvaluationContext, task: Task) -> Scores:
     after a signal.
     """
     context.folder.predictions.unlink(missing_ok=True)  # a stopped evaluation may have left some
+    module = context.learner.module
+    identity = {**context.identity, "weights": weights_hash(module)}
+    pieces = Pieces(context.folder, identity, context.console)
+    context = replace(context, once=pieces.once)
     try:
-        return pkgutil.resolve_name(EVALUATORS[task.kind])(context, task)
+        with stopping(module, context.should_stop):
+            return pkgutil.resolve_name(EVALUATORS[task.kind])(context, task)
     except ConfigError:
         raise
     except ValueError as error:  # what a task cannot make

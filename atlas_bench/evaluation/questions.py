@@ -8,10 +8,10 @@ from functools import partial
 
 import numpy as np
 
-from atlas_bench.artifacts.folder import append_lines
 from atlas_bench.artifacts.schema import DepthScore, Scores
 from atlas_bench.evaluation.cells import as_score, score_cells
 from atlas_bench.evaluation.context import EvaluationContext
+from atlas_bench.evaluation.memory_use import total_cost
 from atlas_bench.evaluation.streaming import Prompt
 from atlas_bench.tasks.task import Cell, MetricValue, Question, QuestionTask
 
@@ -44,7 +44,7 @@ def _score_cell(
         max_new=task.max_new_tokens,
         end_id=task.tokenizer.end_id,
         on_prompt=advance,
-        should_stop=context.should_stop,
+        once=lambda name, work: context.once(f"{cell.subtask} {cell.length} {name}", work),
     )
     outputs = [task.tokenizer.decode(tokens).strip() for tokens in generated.tokens]
     judged = [
@@ -67,15 +67,11 @@ def _score_cell(
             questions, lengths, outputs, judged, strict=True
         )
     )
-    append_lines(context.folder.predictions, rows)
-    cost = {
-        "tokens_per_second": round(generated.tokens_per_second, 1),
-        "peak_memory_bytes": generated.peak_memory_bytes,
-        "measured_tokens_mean": round(sum(lengths) / len(lengths), 1),
-    }
+    cost = total_cost(generated.tokens_read, generated.used)
+    cost["measured_tokens_mean"] = round(sum(lengths) / len(lengths), 1)
     depths = [question.depth for question in questions]
     metrics = {metric.name: metric for metric in task.metrics}
-    scores = Scores()
+    scores = Scores(predictions=list(rows))
     for name in judged[0]:
         values = [metric_values[name] for metric_values in judged]
         total = sum(values)

@@ -14,7 +14,12 @@ from atlas_bench.console import plain_console
 from atlas_bench.evaluation.context import EvaluationContext
 from atlas_bench.interrupts import StopSignal
 from atlas_bench.runs.learners import learner_for
-from atlas_bench.runs.provenance import changes_since_start, facts_of_start
+from atlas_bench.runs.provenance import (
+    changes_since_start,
+    code_hash,
+    facts_of_start,
+    versions,
+)
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.tasks.task import Task
 from atlas_bench.tracking import make_tracker
@@ -48,7 +53,15 @@ def prepare(
     )
     logger = settings.logger
     tracker = make_tracker(logger.name, mode=logger.mode, project=logger.project)
-    return EvaluationContext(learner, folder, device, console, tracker, stop, notes), task
+    identity = {
+        **asdict(settings),
+        "content": start["text"],
+        "tokenizer": task.tokenizer.fingerprint if task.tokenizer else None,
+        "precision": learner.precision,
+        "versions": versions(),
+        "code": code_hash(),
+    }
+    return EvaluationContext(learner, folder, device, console, tracker, stop, notes, identity), task
 
 
 def _device(hardware: HardwareSettings) -> torch.device:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from atlas_bench.artifacts.folder import CONFIG_NAME, RunFolder
+from atlas_bench.artifacts.folder import CONFIG_NAME, EVALUATED_NAME, RunFolder
 from atlas_bench.artifacts.saved_config import SavedConfig, read_config
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.identity import Difference, first_difference
@@ -30,7 +30,8 @@ def folder_to_resume(settings: RunSettings) -> Path | None:
     unfinished = []
     for file in Path(settings.output_dir).rglob(CONFIG_NAME):
         folder = RunFolder(file.parent)
-        if folder.record.exists() or not folder.can_resume:
+        begun = folder.can_resume or any(folder.path.rglob(EVALUATED_NAME))
+        if folder.record.exists() or not begun:
             continue
         try:
             if not difference_from_saved(read_config(file), settings):

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from atlas_bench.artifacts.checkpoint import (
     find_checkpoint,
@@ -98,6 +99,10 @@ class TrainedModel(Learner):
         self.parameters = count_parameters(self.model)
         self.precision = settings.hardware.precision_on(device.type)
         return task
+
+    @property
+    def module(self) -> nn.Module:
+        return self.model
 
     def state_bytes(self, length: int) -> int:
         return self.model.state_bytes(1, length)
