@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,14 @@ from atlas_bench.evaluation.learner import Cost, Learner
 from atlas_bench.evaluation.loading import Loaded, run_tokenizer
 from atlas_bench.evaluation.streaming import Generated, Prompt, generate
 from atlas_bench.evaluation.token_predictions import predict
-from atlas_bench.models.accounting import account, as_text
+from atlas_bench.models.accounting import account, as_text, parameters_of, training_operations
 from atlas_bench.models.build import build_model
 from atlas_bench.models.language_model import count_parameters
 from atlas_bench.models.mixer import unavailable_reason
-from atlas_bench.models.settings import ScaleSettings
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.tasks.stages import Stage
-from atlas_bench.tasks.task import LABELLED, Batch, Task, TokenPredictions
+from atlas_bench.tasks.task import LABELLED, Batch, Task, TaskSettings, TokenPredictions
+from atlas_bench.text.tokenizer import EMBEDDED, load_tokenizer
 from atlas_bench.tracking import Tracker
 from atlas_bench.training.callbacks import ProgressBar, TrackerLog
 from atlas_bench.training.loop import Trainer
@@ -53,8 +54,14 @@ class TrainedModel(Learner):
     # before the run ----------------------------------------------------------------------------
 
     def describe(self) -> str:
-        costs = account(self.settings.model, self.settings.scale, **self._sizes)
-        return as_text(f"{self.name} at {self.scale}", costs)
+        settings, (size, key) = self.settings, self._vocabulary
+        costs = account(
+            settings.model, settings.scale, vocab_size=size, readout=settings.task.readout
+        )
+        return (
+            f"{as_text(f'{self.name} at {self.scale}', costs)}\n"
+            f"  with a vocabulary of {size:,} tokens ({key})"
+        )
 
     def cost(self) -> Cost:
         settings = self.settings
@@ -62,20 +69,26 @@ class TrainedModel(Learner):
         if training.epochs is not None:  # of the task's training set
             training = _with_budget(training, settings.make_task())
         tokens = 0 if settings.mode == "eval" else training.tokens
+        parameters = parameters_of(model, settings.scale, **self._sizes)
         reason = unavailable_reason(model, settings.hardware.device)
         if reason is not None:
-            return Cost(tokens, missing=reason)
-
-        def count(scale: ScaleSettings) -> tuple[int, float]:
-            costs = account(model, scale, **self._sizes)
-            return costs.total, costs.training_operations
-
-        return Cost(tokens, *extrapolate_layers(settings, count))
+            return Cost(tokens, parameters, missing=f"it {reason}")
+        return Cost(tokens, parameters, training_operations(model, settings.scale, **self._sizes))
 
     @property
     def _sizes(self) -> dict[str, Any]:
-        task = self.settings.task
-        return {"vocab_size": task.vocabulary_size(self.settings.text), "readout": task.readout}
+        return {"vocab_size": self._vocabulary[0], "readout": self.settings.task.readout}
+
+    @property
+    def _vocabulary(self) -> tuple[int, str]:
+        """Its size, as far as it is known before the task is made, and the key that says so."""
+        task, text = self.settings.task, self.settings.text
+        if type(task).vocabulary_size is not TaskSettings.vocabulary_size:
+            return task.vocabulary_size(text), f"task={task.name}"
+        if text.tokenizer != EMBEDDED:
+            with suppress(ValueError):  # a dry run needs no tokenizer yet
+                return load_tokenizer(text.tokenizer).vocab_size, f"text.tokenizer={text.tokenizer}"
+        return text.vocab_size, "text.vocab_size"
 
     def prepare(self, folder: RunFolder, device: torch.device) -> Task:
         settings, tokenizer, self.device = self.settings, None, device
@@ -208,21 +221,3 @@ def _batches(task: Task) -> Callable[[Stage, int, int], Batch]:
             raise ConfigError(str(error)) from error
 
     return batch
-
-
-# counting ----------------------------------------------------------------------------------
-
-
-def extrapolate_layers(
-    settings: RunSettings, count: Callable[[ScaleSettings], tuple[int, float]]
-) -> tuple[int, float]:
-    """``count`` of the whole model, from models with one and with two turns of its mixers.
-
-    Every further turn adds what the second one does. Counting all 24 layers takes a minute.
-    """
-    scale, turn = settings.scale, len(settings.model.mixers)
-    turns, rest = divmod(scale.layers, turn)
-    if rest or turns <= 2:
-        return count(scale)
-    one, two = (count(replace(scale, layers=layers)) for layers in (turn, 2 * turn))
-    return tuple(a + (turns - 1) * (b - a) for a, b in zip(one, two, strict=True))
