@@ -49,7 +49,8 @@ def score_cells(
                 continue
             scores.scores += [Score(**each) for each in found["scores"]]
             scores.depths += [DepthScore(**each) for each in found["depths"]]
-            append_lines(context.folder.predictions, found["predictions"])
+            if found["predictions"]:
+                append_lines(context.folder.predictions, found["predictions"])
     return scores
 
 

@@ -1,13 +1,15 @@
 """The registry of evaluators, one for each kind of task, and what all evaluations share.
 
 An evaluator is a function ``evaluate(context, task) -> Scores`` in a file of its own. To add a kind
-of task, write that file and add a line to EVALUATORS.
+of task, write that file and add a line to EVALUATORS. The file may also have ``draw(task)``, which
+draws one sample of each cell.
 """
 
 from __future__ import annotations
 
 import pkgutil
 from dataclasses import replace
+from importlib import import_module
 
 from atlas_bench.artifacts.schema import Score, Scores
 from atlas_bench.config.errors import ConfigError
@@ -42,6 +44,16 @@ def evaluate(context: EvaluationContext, task: Task) -> Scores:
         raise
     except ValueError as error:  # what a task cannot make
         raise ConfigError(str(error)) from error
+
+
+def draw(task: Task) -> None:
+    """Draw one sample of each cell, before anything is trained or evaluated.
+
+    Raises ValueError in one sentence for what the task cannot make.
+    """
+    module = import_module(EVALUATORS[task.kind].partition(":")[0])
+    if hasattr(module, "draw"):
+        module.draw(task)
 
 
 def validate(context: EvaluationContext, task: Task, samples: int) -> list[Score]:

@@ -19,10 +19,14 @@ DEPTHS = 10  # equal parts of a context, by which answers are grouped
 _NO_TOKENS = np.zeros(0, dtype=np.int32)
 
 
+def draw(task: QuestionTask) -> None:
+    """One question of each cell."""
+    for cell in task.cells():
+        next(iter(task.questions(cell, 1)))
+
+
 def evaluate(context: EvaluationContext, task: QuestionTask) -> Scores:
     """All metrics on the same answers, per cell and by the depth of the answer."""
-    for cell in task.cells():
-        next(iter(task.questions(cell, 1)))  # an impossible length fails before the first answer
     score = partial(_score_cell, context, task)
     return score_cells(context, task.cells(), score, total=task.samples)
 

@@ -22,6 +22,12 @@ from atlas_bench.tasks.suites.task import AVERAGE, AVERAGED, SUBTASKS, SuiteTask
 from atlas_bench.tasks.task import Cell, MetricValue
 
 
+def draw(task: SuiteTask) -> None:
+    """Load the data that may be missing."""
+    if task.settings.data != "fixtures":
+        _load(task)
+
+
 def evaluate(context: EvaluationContext, task: SuiteTask) -> Scores:
     """The scores of every subtask, and their average if no subtask of it is missing.
 

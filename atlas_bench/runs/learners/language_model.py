@@ -25,6 +25,7 @@ from atlas_bench.evaluation.evaluators import validation_task
 from atlas_bench.evaluation.labelled import accuracy
 from atlas_bench.evaluation.learner import Cost, Learner
 from atlas_bench.evaluation.loading import Loaded, run_tokenizer
+from atlas_bench.evaluation.memory_use import DoesNotFit, free_memory
 from atlas_bench.evaluation.streaming import Generated, Prompt, generate
 from atlas_bench.evaluation.token_predictions import predict
 from atlas_bench.models.accounting import account, as_text, parameters_of, training_operations
@@ -67,7 +68,7 @@ class TrainedModel(Learner):
         settings = self.settings
         training, model = settings.training, settings.model
         if training.epochs is not None:  # of the task's training set
-            training = _with_budget(training, settings.make_task())
+            training = with_budget(training, settings.make_task())
         tokens = 0 if settings.mode == "eval" else training.tokens
         parameters = parameters_of(model, settings.scale, **self._sizes)
         reason = unavailable_reason(model, settings.hardware.device)
@@ -99,6 +100,7 @@ class TrainedModel(Learner):
             self.resumed_from = newest_undamaged(folder.checkpoints)
             tokenizer = tokenizer_file(self.resumed_from)
         task = settings.make_task(tokenizer)
+        self._refuse_what_cannot_fit(task.vocab_size, device)
         self.model = build_model(
             settings.model,
             settings.scale,
@@ -112,6 +114,20 @@ class TrainedModel(Learner):
         self.parameters = count_parameters(self.model)
         self.precision = settings.hardware.precision_on(device.type)
         return task
+
+    def _refuse_what_cannot_fit(self, vocab_size: int, device: torch.device) -> None:
+        """Raise DoesNotFit for a model whose weights alone need more memory than is free."""
+        settings = self.settings
+        parameters = parameters_of(
+            settings.model, settings.scale, vocab_size=vocab_size, readout=settings.task.readout
+        )
+        # In training also the gradient and two moments of AdamW; all of it is float32.
+        needed = 4 * parameters * (1 if settings.mode == "eval" else 4)
+        if needed > (free := free_memory(device)):
+            raise DoesNotFit(
+                f"scale.name={self.scale}: {self.name} has {parameters:,} parameters, which need "
+                f"{needed:,} bytes, and {free:,} are free; use a smaller scale"
+            )
 
     @property
     def module(self) -> nn.Module:
@@ -135,7 +151,7 @@ class TrainedModel(Learner):
         if self.source is not None:
             console.print(f"evaluating {self.source}")
             return Progress(**read_progress(self.source))
-        training = _with_budget(settings.training, task)
+        training = with_budget(settings.training, task)
         trainer = Trainer(
             self.model,
             _batches(task),
@@ -199,7 +215,7 @@ class TrainedModel(Learner):
         )
 
 
-def _with_budget(training: TrainingSettings, task: Task) -> TrainingSettings:
+def with_budget(training: TrainingSettings, task: Task) -> TrainingSettings:
     """The settings with the budget in tokens, also if they give it in epochs."""
     if training.epochs is None:
         return training
