@@ -50,7 +50,10 @@ def test_every_key_of_every_schema_is_described(reference: ModuleType) -> None:
         *("length", "noise", "coarse", "penalty_scale", "longest")  # of a stage
     }
     assert [key for key, (_, text) in shown.items() if not text.strip()] == []
-    assert shown["training.learning_rate"] == ("0.004", "peak learning rate of AdamW. Above 0")
+    assert shown["training.learning_rate"] == (
+        "0.004",
+        "peak learning rate of AdamW. Above 0 and at most 1",
+    )
     assert shown["hardware.threads"][0] == "null"
     assert "One of `gd`, `momentum`, `muon`" in shown["model.memory.optimizer"][1]
 

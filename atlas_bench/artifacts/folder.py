@@ -5,6 +5,7 @@ outputs/DATE/TIME-NAME/
   started.json       the commit and the text that the run began with
   metrics.jsonl      one line per training step
   predictions.jsonl  one line per answer
+  evaluated.jsonl    what an evaluation has done so far; gone once there is a record
   checkpoints/       see checkpoint.py
   plots/  tokenizer/
   sessions.jsonl     one line per process that worked on the run
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import platform
 import shutil
@@ -33,6 +35,7 @@ CONFIG_NAME, RECORD_NAME = "config.json", "record.json"
 STARTED_NAME = "started.json"
 DAMAGED_RECORD_NAME = "record.damaged.json"  # a record that could not be read, set aside
 METRICS_NAME, PREDICTIONS_NAME = "metrics.jsonl", "predictions.jsonl"
+EVALUATED_NAME = "evaluated.jsonl"
 JOB_NAME, FAILED_NAME = "job.json", "failed.json"
 SWEEP_NAME = "sweep.json"  # the index in a sweep's folder
 LOCK_NAME = "run.lock"  # of a run and of a sweep
@@ -58,6 +61,7 @@ class RunFolder:
         self.config, self.record = path / CONFIG_NAME, path / RECORD_NAME
         self.started = path / STARTED_NAME
         self.metrics, self.predictions = path / METRICS_NAME, path / PREDICTIONS_NAME
+        self.evaluated = path / EVALUATED_NAME
         self.checkpoints = path / "checkpoints"
         self.last_checkpoint = self.checkpoints / f"{LAST}.json"  # names the newest checkpoint
         self.sessions = path / "sessions.jsonl"
@@ -172,27 +176,26 @@ def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a JSON Lines file, without those that a kill or a power cut damaged."""
-    lines = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    """The objects in a JSON Lines file, none if it is missing; a line that a kill or a power cut
+    damaged is passed over."""
+    rows = []
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
         with suppress(ValueError):
-            lines.append(json.loads(line))
-    return lines
+            rows.append(json.loads(line))
+    return [row for row in rows if isinstance(row, dict)]
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replace a JSON Lines file in one step."""
+    with replacing(path) as temporary:
+        append_lines(temporary, rows)
 
 
 def truncate_metrics(path: Path, step: int) -> None:
     """Drop the lines after ``step``, and an incomplete line that a kill left behind."""
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (json.JSONDecodeError, KeyError):
-            continue
-    with replacing(path) as temporary:
-        temporary.write_text("".join(kept), encoding="utf-8")
+    if path.is_file():
+        rows = read_lines(path)
+        write_lines(path, (row for row in rows if row.get("step", math.inf) <= step))
 
 
 def sync(path: Path) -> None:

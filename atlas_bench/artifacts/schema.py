@@ -96,7 +96,12 @@ class Record:
 
 @dataclass
 class Scores:
-    """What evaluation found: the cells' scores, and those by depth where answers have one."""
+    """What evaluation found: the cells' scores, and those by depth where answers have one.
+
+    ``predictions`` are the lines of predictions.jsonl, in JSON's types; it has them once the cell
+    is scored.
+    """
 
     scores: list[Score] = field(default_factory=list)
     depths: list[DepthScore] = field(default_factory=list)
+    predictions: list[dict[str, Any]] = field(default_factory=list)

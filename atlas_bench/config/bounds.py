@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Collection, Mapping
 from copy import deepcopy
@@ -60,6 +61,9 @@ def check_bounds(settings: Any, prefix: str = "") -> None:
     for each in fields(settings):
         key, value = f"{prefix}{each.name}", getattr(settings, each.name)
         bounds = each.metadata.get("bounds")
+        for entry in value if isinstance(value, list) else [value]:
+            if isinstance(entry, float) and not math.isfinite(entry):
+                raise ConfigError(f"{key}={entry} is not a finite number")
         if bounds is not None and value is not None:
             _check(key, value, bounds, ", or null" if "None" in str(each.type) else "")
         if prefix and is_dataclass(value):

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
+from typing import Any
 
-from atlas_bench.artifacts.schema import Score, Scores
+from rich.progress import TaskID
+
+from atlas_bench.artifacts.folder import append_lines
+from atlas_bench.artifacts.schema import DepthScore, Score, Scores
 from atlas_bench.console import progress_bars
 from atlas_bench.evaluation.context import EvaluationContext
 from atlas_bench.evaluation.memory_use import DoesNotFit
@@ -22,22 +27,30 @@ def score_cells(
 ) -> Scores:
     """The scores of ``score(cell, advance)`` for all cells, with a progress bar of ``total`` steps.
 
-    A cell whose state does not fit into memory is skipped with a note.
+    A cell that an earlier, stopped evaluation scored is not scored again. A cell whose state does
+    not fit into memory is skipped with a note.
     """
     scores = Scores()
     with progress_bars(context.console) as bars:
         for cell in cells:
             title = f"{cell.subtask} {cell.length}"
             bar = bars.add_task(title, total=total, note="")
+            if context.should_stop():
+                raise Interrupted
+
+            def work(cell: Cell = cell, bar: TaskID = bar) -> dict[str, Any]:
+                return asdict(score(cell, partial(bars.advance, bar)))
+
             try:
-                found = score(cell, partial(bars.advance, bar))
-                scores.scores += found.scores
-                scores.depths += found.depths
+                found = context.once(title, work)
             except DoesNotFit as error:
                 context.notes.append(f"{title}: {error}")
                 context.console.print(f"{title}: {error}", style="yellow")
-            if context.should_stop():
-                raise Interrupted
+                continue
+            scores.scores += [Score(**each) for each in found["scores"]]
+            scores.depths += [DepthScore(**each) for each in found["depths"]]
+            if found["predictions"]:
+                append_lines(context.folder.predictions, found["predictions"])
     return scores
 
 

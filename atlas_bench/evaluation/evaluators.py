@@ -1,17 +1,20 @@
 """The registry of evaluators, one for each kind of task, and what all evaluations share.
 
 An evaluator is a function ``evaluate(context, task) -> Scores`` in a file of its own. To add a kind
-of task, write that file and add a line to EVALUATORS.
+of task, write that file and add a line to EVALUATORS. The file may also have ``draw(task)``, which
+draws one sample of each cell.
 """
 
 from __future__ import annotations
 
 import pkgutil
 from dataclasses import replace
+from importlib import import_module
 
 from atlas_bench.artifacts.schema import Score, Scores
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.evaluation.context import EvaluationContext
+from atlas_bench.evaluation.pieces import Pieces, stopping, weights_hash
 from atlas_bench.tasks.task import Task
 from atlas_bench.tracking import NoTracker
 
@@ -30,12 +33,27 @@ def evaluate(context: EvaluationContext, task: Task) -> Scores:
     after a signal.
     """
     context.folder.predictions.unlink(missing_ok=True)  # a stopped evaluation may have left some
+    module = context.learner.module
+    identity = {**context.identity, "weights": weights_hash(module)}
+    pieces = Pieces(context.folder, identity, context.console)
+    context = replace(context, once=pieces.once)
     try:
-        return pkgutil.resolve_name(EVALUATORS[task.kind])(context, task)
+        with stopping(module, context.should_stop):
+            return pkgutil.resolve_name(EVALUATORS[task.kind])(context, task)
     except ConfigError:
         raise
     except ValueError as error:  # what a task cannot make
         raise ConfigError(str(error)) from error
+
+
+def draw(task: Task) -> None:
+    """Draw one sample of each cell, before anything is trained or evaluated.
+
+    Raises ValueError in one sentence for what the task cannot make.
+    """
+    module = import_module(EVALUATORS[task.kind].partition(":")[0])
+    if hasattr(module, "draw"):
+        module.draw(task)
 
 
 def validate(context: EvaluationContext, task: Task, samples: int) -> list[Score]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -11,16 +12,19 @@ from atlas_bench.artifacts.schema import Scores
 from atlas_bench.evaluation.cells import as_score, score_cells
 from atlas_bench.evaluation.context import EvaluationContext
 from atlas_bench.evaluation.learner import Learner
-from atlas_bench.evaluation.memory_use import Meter
-from atlas_bench.evaluation.token_predictions import join
-from atlas_bench.interrupts import Interrupted
-from atlas_bench.tasks.task import Cell, LabelledTask, TokenPredictions
+from atlas_bench.evaluation.memory_use import Meter, Used, total_cost
+from atlas_bench.evaluation.token_predictions import as_base64, from_base64, join
+from atlas_bench.tasks.task import Batch, Cell, LabelledTask, TokenPredictions
+
+
+def draw(task: LabelledTask) -> None:
+    """One batch of each cell."""
+    for cell in task.cells():
+        next(iter(task.labelled_batches(cell)))
 
 
 def evaluate(context: EvaluationContext, task: LabelledTask) -> Scores:
     """The scores of every cell, with what reading its sequences cost."""
-    for cell in task.cells():
-        next(iter(task.labelled_batches(cell)))  # an impossible length fails before the first cell
     return score_cells(context, task.cells(), partial(_score_cell, context, task))
 
 
@@ -36,14 +40,20 @@ def _score_cell(
 ) -> Scores:
     meter = Meter(context.device)
     parts: list[TokenPredictions] = []
+    used: list[Used] = []
     examples = tokens = 0
-    for batch in task.labelled_batches(cell):
-        parts.append(context.learner.predict(batch, first_example=examples))
+    for number, batch in enumerate(task.labelled_batches(cell)):
+
+        def work(batch: Batch = batch, first: int = examples) -> dict[str, Any]:
+            predictions = context.learner.predict(batch, first_example=first)
+            return {"predictions": as_base64(predictions), "used": meter.used()}
+
+        piece = context.once(f"{cell.subtask} {cell.length} batch {number}", work)
+        parts.append(from_base64(piece["predictions"]))
+        used.append(piece["used"])
         examples += len(batch.inputs)
         tokens += batch.inputs.size
-        meter.look()
+        meter.restart()
         advance()
-        if context.should_stop():
-            raise Interrupted
-    cost = meter.cost(tokens) | {"measured_tokens_mean": round(tokens / examples, 1)}
+    cost = total_cost(tokens, used) | {"measured_tokens_mean": round(tokens / examples, 1)}
     return Scores([as_score(value, cost) for value in task.judge(cell, join(parts))])

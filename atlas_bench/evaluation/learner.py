@@ -13,10 +13,11 @@ from typing import Any, NoReturn
 
 import torch
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 
 from atlas_bench.artifacts.folder import RunFolder
 from atlas_bench.config.errors import ConfigError
+from atlas_bench.evaluation.pieces import Once, each_time
 from atlas_bench.evaluation.streaming import Generated, Prompt
 from atlas_bench.tasks.task import Batch, Task, TokenPredictions
 from atlas_bench.tracking import Tracker
@@ -62,6 +63,11 @@ class Learner(ABC):
     parameters: int
     precision: str  # of products
 
+    @property
+    def module(self) -> nn.Module | None:
+        """What is evaluated; None for networks that learn while they are measured."""
+        return None
+
     @abstractmethod
     def state_bytes(self, length: int) -> int | None:
         """Bytes of the state of one sequence after ``length`` tokens; None if unknown."""
@@ -88,11 +94,11 @@ class Learner(ABC):
         max_new: int,
         end_id: int,
         on_prompt: Callable[[], None] = lambda: None,
-        should_stop: Callable[[], bool] = lambda: False,
+        once: Once = each_time,
     ) -> Generated:
         """Greedy answers of at most ``max_new`` tokens that end before ``end_id``.
 
-        Raises DoesNotFit for contexts that are too long, Interrupted after a signal.
+        Every batch is a piece of ``once``. Raises DoesNotFit for contexts that are too long.
         """
         self._cannot("answer questions")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 import psutil
@@ -10,6 +11,8 @@ import torch
 
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.models.language_model import LanguageModel
+
+Used = tuple[float, int]  # seconds and the peak of bytes, of a piece of an evaluation
 
 
 class DoesNotFit(ConfigError):
@@ -43,10 +46,14 @@ class Meter:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self.seen = device, 0
-        self.started = time.perf_counter()
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
+        self.device = device
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the time and the peak so far."""
+        self.seen, self.started = 0, time.perf_counter()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
         with suppress(OSError), open("/proc/self/clear_refs", "w") as file:
             file.write("5")  # not on other systems, nor in some containers
         self.look()
@@ -55,10 +62,6 @@ class Meter:
         """Take note of the memory in use."""
         self.seen = max(self.seen, psutil.Process().memory_info().rss)
 
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self.started
-
     def peak(self) -> int:
         """The highest memory in use, in bytes."""
         if self.device.type == "cuda":
@@ -66,12 +69,22 @@ class Meter:
         self.look()
         return _high_water_mark() or self.seen
 
+    def used(self) -> Used:
+        """The seconds and the peak of bytes so far."""
+        return time.perf_counter() - self.started, self.peak()
+
     def cost(self, tokens: int) -> dict[str, float]:
         """The cost fields of a score that took ``tokens`` tokens."""
-        return {
-            "tokens_per_second": round(tokens / max(self.seconds, 1e-9), 1),
-            "peak_memory_bytes": self.peak(),
-        }
+        return total_cost(tokens, [self.used()])
+
+
+def total_cost(tokens: int, used: Sequence[Used]) -> dict[str, float]:
+    """The cost fields of a score whose pieces took ``tokens`` tokens in all."""
+    seconds, peaks = zip(*used, strict=True)
+    return {
+        "tokens_per_second": round(tokens / max(sum(seconds), 1e-9), 1),
+        "peak_memory_bytes": max(peaks),
+    }
 
 
 def _high_water_mark() -> int:

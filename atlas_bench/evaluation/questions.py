@@ -8,10 +8,10 @@ from functools import partial
 
 import numpy as np
 
-from atlas_bench.artifacts.folder import append_lines
 from atlas_bench.artifacts.schema import DepthScore, Scores
 from atlas_bench.evaluation.cells import as_score, score_cells
 from atlas_bench.evaluation.context import EvaluationContext
+from atlas_bench.evaluation.memory_use import total_cost
 from atlas_bench.evaluation.streaming import Prompt
 from atlas_bench.tasks.task import Cell, MetricValue, Question, QuestionTask
 
@@ -19,10 +19,14 @@ DEPTHS = 10  # equal parts of a context, by which answers are grouped
 _NO_TOKENS = np.zeros(0, dtype=np.int32)
 
 
+def draw(task: QuestionTask) -> None:
+    """One question of each cell."""
+    for cell in task.cells():
+        next(iter(task.questions(cell, 1)))
+
+
 def evaluate(context: EvaluationContext, task: QuestionTask) -> Scores:
     """All metrics on the same answers, per cell and by the depth of the answer."""
-    for cell in task.cells():
-        next(iter(task.questions(cell, 1)))  # an impossible length fails before the first answer
     score = partial(_score_cell, context, task)
     return score_cells(context, task.cells(), score, total=task.samples)
 
@@ -44,7 +48,7 @@ def _score_cell(
         max_new=task.max_new_tokens,
         end_id=task.tokenizer.end_id,
         on_prompt=advance,
-        should_stop=context.should_stop,
+        once=lambda name, work: context.once(f"{cell.subtask} {cell.length} {name}", work),
     )
     outputs = [task.tokenizer.decode(tokens).strip() for tokens in generated.tokens]
     judged = [
@@ -67,15 +71,11 @@ def _score_cell(
             questions, lengths, outputs, judged, strict=True
         )
     )
-    append_lines(context.folder.predictions, rows)
-    cost = {
-        "tokens_per_second": round(generated.tokens_per_second, 1),
-        "peak_memory_bytes": generated.peak_memory_bytes,
-        "measured_tokens_mean": round(sum(lengths) / len(lengths), 1),
-    }
+    cost = total_cost(generated.tokens_read, generated.used)
+    cost["measured_tokens_mean"] = round(sum(lengths) / len(lengths), 1)
     depths = [question.depth for question in questions]
     metrics = {metric.name: metric for metric in task.metrics}
-    scores = Scores()
+    scores = Scores(predictions=list(rows))
     for name in judged[0]:
         values = [metric_values[name] for metric_values in judged]
         total = sum(values)

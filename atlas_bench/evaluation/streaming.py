@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from atlas_bench.evaluation.memory_use import Meter, refuse_what_cannot_fit
-from atlas_bench.interrupts import Interrupted
+from atlas_bench.evaluation.memory_use import Meter, Used, refuse_what_cannot_fit
+from atlas_bench.evaluation.pieces import Once, each_time
 from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.models.state import ModelState
 
@@ -37,12 +37,7 @@ class Generated:
 
     tokens: list[list[int]]
     tokens_read: int
-    seconds: float
-    peak_memory_bytes: int
-
-    @property
-    def tokens_per_second(self) -> float:
-        return self.tokens_read / max(self.seconds, 1e-9)
+    used: list[Used]
 
 
 @torch.inference_mode()
@@ -123,7 +118,7 @@ def generate(
     prefill_chunk: int,
     batch_tokens: int,
     on_prompt: Callable[[], None] = lambda: None,
-    should_stop: Callable[[], bool] = lambda: False,
+    once: Once = each_time,
 ) -> Generated:
     """Answer all prompts, in batches of at most ``batch_tokens`` tokens and at least one prompt.
 
@@ -135,7 +130,7 @@ def generate(
         return complete(model, group, max_new=max_new, end_id=end_id, prefill_chunk=prefill_chunk)
 
     groups, device = batches(prompts, batch_tokens), model.embedding.weight.device
-    return answer_groups(groups, answer, device, on_prompt, should_stop)
+    return answer_groups(groups, answer, device, on_prompt, once)
 
 
 def answer_groups(
@@ -143,21 +138,26 @@ def answer_groups(
     answer: Callable[[list[Prompt]], list[list[int]]],
     device: torch.device,
     on_prompt: Callable[[], None],
-    should_stop: Callable[[], bool],
+    once: Once,
 ) -> Generated:
-    """The answers to all prompts, group by group."""
+    """The answers to all prompts, group by group; each group is a piece of ``once``."""
     answers: dict[int, list[int]] = {}
+    used: list[Used] = []
     tokens_read, meter = 0, Meter(device)
-    for group in groups:
-        for prompt, tokens in zip(group, answer(group), strict=True):
+    for number, group in enumerate(groups):
+
+        def work(group: list[Prompt] = group) -> tuple[list[list[int]], Used]:
+            return answer(group), meter.used()
+
+        group_answers, group_used = once(f"group {number}", work)
+        meter.restart()
+        used.append(group_used)
+        for prompt, tokens in zip(group, group_answers, strict=True):
             answers[prompt.index] = tokens
             tokens_read += len(prompt.context) + len(prompt.question)
             on_prompt()
-        meter.look()
-        if should_stop():
-            raise Interrupted
     ordered = [answers[index] for index in sorted(answers)]
-    return Generated(ordered, tokens_read, meter.seconds, meter.peak())
+    return Generated(ordered, tokens_read, used)
 
 
 def batches(

@@ -5,6 +5,8 @@ Shapes: B sequences of T tokens; hidden states have the width of the model.
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -61,6 +63,18 @@ def predict(
         )
         start += length
     return join(parts)
+
+
+def as_base64(predictions: TokenPredictions) -> str:
+    """Predictions as text; `from_base64` reads them."""
+    file = io.BytesIO()
+    np.savez_compressed(file, **vars(predictions))
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def from_base64(text: str) -> TokenPredictions:
+    with np.load(io.BytesIO(base64.b64decode(text))) as arrays:
+        return TokenPredictions(**arrays)
 
 
 def join(parts: Sequence[TokenPredictions]) -> TokenPredictions:

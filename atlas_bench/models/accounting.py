@@ -5,17 +5,20 @@ Everything is counted on the model itself, on torch's meta device, which stores 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from atlas_bench.models.build import build_model
+from atlas_bench.models.checks import check_settings
 from atlas_bench.models.language_model import LanguageModel, count_parameters
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
 
 LENGTHS = {"4k": 4096, "128k": 131072, "10M": 10_000_000}
 COUNTED_TOKENS = 512  # tokens of the sequence over which operations are counted
+ESTIMATED_TOKENS = 128  # the same for an estimate: counting takes time for every token
 
 
 @dataclass(frozen=True)
@@ -49,15 +52,53 @@ def account(
     """Raises ValueError for settings that cannot be built."""
     with torch.device("meta"):
         network = build_model(model, scale, vocab_size=vocab_size, seed=0, readout=readout)
-        forward, training = _operations(network, tokens)
     states = {name: network.state_bytes(1, length) for name, length in LENGTHS.items()}
     return Account(
         parameters=parameters_by_part(network),
         state_bytes=states,
         grows=states["10M"] > states["128k"],
-        forward_operations=forward,
-        training_operations=training,
+        forward_operations=_forward_operations(network, tokens),
+        training_operations=_training_operations(network, tokens),
     )
+
+
+def parameters_of(
+    model: ModelSettings, scale: ScaleSettings, *, vocab_size: int, readout: str = "next"
+) -> int:
+    """The number of parameters, whatever the number of layers, within a layer's feed-forward.
+
+    Raises ValueError for settings that cannot be built.
+    """
+    network = _one_turn(model, scale, vocab_size, readout)
+    layers = sum(map(count_parameters, network.blocks))
+    turns = scale.layers / len(network.blocks)
+    return count_parameters(network) + round((turns - 1) * layers)
+
+
+def training_operations(
+    model: ModelSettings, scale: ScaleSettings, *, vocab_size: int, readout: str = "next"
+) -> float:
+    """FLOPs of matrix products per token in a training step, over ESTIMATED_TOKENS tokens.
+
+    One turn of the mixers is counted, because every turn has as many. Raises ValueError for
+    settings that cannot be built.
+    """
+    network = _one_turn(model, scale, vocab_size, readout)
+    turns = scale.layers / len(network.blocks)
+    whole = _training_operations(network, ESTIMATED_TOKENS)
+    network.blocks = nn.ModuleList()
+    rest = _training_operations(network, ESTIMATED_TOKENS)
+    return rest + turns * (whole - rest)
+
+
+def _one_turn(
+    model: ModelSettings, scale: ScaleSettings, vocab_size: int, readout: str
+) -> LanguageModel:
+    """The model with one layer for each of its mixers, on the meta device."""
+    check_settings(model, scale)
+    scale = replace(scale, layers=len(model.mixers))
+    with torch.device("meta"):
+        return build_model(model, scale, vocab_size=vocab_size, seed=0, readout=readout)
 
 
 def parameters_by_part(model: LanguageModel) -> dict[str, int]:
@@ -77,18 +118,19 @@ def parameters_by_part(model: LanguageModel) -> dict[str, int]:
     return parts | {"norms": count_parameters(model) - sum(parts.values())}
 
 
-def _operations(model: LanguageModel, length: int) -> tuple[float, float]:
-    """FLOPs of matrix products per token: the forward pass with logits, and a training step."""
-    tokens = torch.zeros(1, length, dtype=torch.long, device="meta")
-    flops = []
-    for training in (False, True):
-        with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(training):
-            hidden, _ = model(tokens)
-            logits = model.logits(hidden)
-            if training:
-                logits.sum().backward()
-        flops.append(counter.get_total_flops() / length)
-    return flops[0], flops[1]
+@torch.no_grad()
+def _forward_operations(model: LanguageModel, length: int) -> float:
+    """FLOPs of matrix products per token in the forward pass with logits."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        model.logits(model(torch.zeros(1, length, dtype=torch.long))[0])
+    return counter.get_total_flops() / length
+
+
+def _training_operations(model: LanguageModel, length: int) -> float:
+    """FLOPs of matrix products per token in a training step."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        model.logits(model(torch.zeros(1, length, dtype=torch.long))[0]).sum().backward()
+    return counter.get_total_flops() / length
 
 
 def as_text(name: str, costs: Account) -> str:

@@ -82,15 +82,15 @@ class ScaleSettings:
     """One size of conf/scale (ATLAS Table 7); the memory's own sizes default to the heads'."""
 
     name: str = "tiny"  # the chosen file
-    width: int = bounded(64, at_least=1)  # size of the residual stream
+    width: int = bounded(64, at_least=1, at_most=2**17)  # size of the residual stream
     layers: int = bounded(2, at_least=1)  # layers, each a mixer and a feed-forward
     # Heads of attention, and of memories if memory_heads is null.
     heads: int = bounded(4, at_least=1)
     # Hidden size of the Transformer's feed-forward; null: 8/3 of width; 0: no feed-forward.
-    feed_forward: int | None = bounded(None, at_least=0)
+    feed_forward: int | None = bounded(None, at_least=0, at_most=2**20)
     memory_heads: int | None = bounded(None, at_least=1)  # heads of memories; null: as heads
     # Size of a key before an expanding phi; null: as the values.
-    memory_key_dim: int | None = bounded(None, at_least=1)
+    memory_key_dim: int | None = bounded(None, at_least=1, at_most=2**17)
     # Tokens of sliding windows and segments (2048 in ATLAS section 6).
     attention_window: int = bounded(64, at_least=1)
     attention_convolution: bool = False  # whether attention has the short convolution of memories

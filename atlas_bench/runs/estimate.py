@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.evaluation.learner import Cost, Learner
-from atlas_bench.models.accounting import COUNTED_TOKENS
+from atlas_bench.models.accounting import ESTIMATED_TOKENS
 from atlas_bench.runs.checks import check_machine
 from atlas_bench.runs.learners import learner_for
 from atlas_bench.runs.settings import RunSettings
@@ -50,7 +50,7 @@ class Estimate:
 
 def estimate_jobs(jobs: Sequence[RunSettings]) -> Iterator[Estimate]:
     """One estimate for each job. Raises ConfigError for models that cannot be built."""
-    costs: dict[str, Cost] = {}  # counting takes seconds, and many jobs differ only in a rate
+    costs: dict[str, Cost] = {}  # counting takes a second, and many jobs differ only in a rate
     for settings in jobs:
         learner, training = learner_for(settings), settings.training
         size = (settings.model, settings.scale, settings.task, settings.text, settings.mode)
@@ -94,7 +94,7 @@ def as_text(estimates: Sequence[Estimate]) -> str:
             *(f"? {', '.join(names)}: not counted: {why}" for why, names in not_counted.items()),
             f"{len(estimates)} jobs, {hours:,.2f} GPU-hours of training, at {UTILISATION:.0%} of "
             f"{PEAK_FLOPS / 1e12:.0f} TFLOP/s (an assumption; H100, bfloat16), FLOPs counted over "
-            f"{COUNTED_TOKENS} tokens; evaluation is not counted",
+            f"{ESTIMATED_TOKENS} tokens; evaluation is not counted",
         ]
     )
 

@@ -110,6 +110,8 @@ def _run(
             wall_seconds=round(time.perf_counter() - started, 2),
         )
         write_record(record, folder.record)  # written last: a run without it is not finished
+        for each in (folder, folder.validation):
+            each.evaluated.unlink(missing_ok=True)
     except BaseException:
         context.tracker.close(failed=True)
         raise

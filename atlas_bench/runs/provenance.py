@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import importlib.metadata
 import platform
 import shlex
@@ -15,11 +16,12 @@ from typing import Any
 
 import torch
 
-from atlas_bench import __version__
+import atlas_bench
 from atlas_bench.artifacts.folder import STARTED_NAME, RunFolder, find_upwards, read_json
 from atlas_bench.artifacts.saved_config import training_of_checkpoint
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.identity import first_difference
+from atlas_bench.config.locations import folder_of
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.tasks.task import Task
 from atlas_bench.text.content import PACKAGE, content_of
@@ -36,7 +38,7 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Versions of everything that can change a number."""
-    installed = {"python": platform.python_version(), "atlas-bench": __version__}
+    installed = {"python": platform.python_version(), "atlas-bench": atlas_bench.__version__}
     for package in PACKAGES:
         try:
             installed[package] = importlib.metadata.version(package)
@@ -86,6 +88,17 @@ def cpu_name() -> str:
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     name = names[0] if names else platform.processor() or platform.machine()
     return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
+
+
+def code_hash() -> str:
+    """SHA-256 of the package's files and of the lm-eval tasks: unlike a commit, it tells changed
+    files apart."""
+    digest = hashlib.sha256()
+    for root in (Path(atlas_bench.__file__).parent, folder_of("tasks")):
+        for file in sorted(root.rglob("*")):
+            if file.is_file() and file.suffix != ".pyc":
+                digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def device_name(device: torch.device) -> str:

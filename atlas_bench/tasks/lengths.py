@@ -14,6 +14,8 @@ class Convention:
     allowance: int
 
 
+LONGEST_TOKENS = 100 * 2**20  # ten times the longest context of the papers
+
 CONVENTIONS = {
     # create_tasks.py: nominal 1k is 1000 tokens, 300 of them for instruction and question
     "public": Convention(kilo=1000, allowance=300),
@@ -33,7 +35,10 @@ def parse_length(length: str | int, convention: str = "public") -> int:
             f"task.lengths: {length!r} is not a length; write for instance 0k, 16k, 1M or 512"
         )
     kilo = _convention(convention).kilo
-    return int(match[1]) * {"": 1, "k": kilo, "m": kilo * kilo}[match[2].lower()]
+    tokens = int(match[1]) * {"": 1, "k": kilo, "m": kilo * kilo}[match[2].lower()]
+    if tokens > LONGEST_TOKENS:
+        raise ValueError(f"task.lengths: {length} is longer than 100M, the longest that is drawn")
+    return tokens
 
 
 def format_length(nominal_tokens: int, convention: str = "public") -> str:

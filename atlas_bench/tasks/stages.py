@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from atlas_bench.config.bounds import bounded
+from atlas_bench.tasks.lengths import LONGEST_TOKENS
 
 SHORTEST_TOKENS = 64
 
@@ -36,7 +37,8 @@ class Stage:
 class LengthStage(Stage):
     """A stage whose sequences have one length."""
 
-    length: int = bounded(SHORTEST_TOKENS, at_least=SHORTEST_TOKENS)  # tokens of a sequence
+    # Tokens of a sequence.
+    length: int = bounded(SHORTEST_TOKENS, at_least=SHORTEST_TOKENS, at_most=LONGEST_TOKENS)
 
     def sequences(self, batch_tokens: int) -> int:
         return batch_tokens // self.length

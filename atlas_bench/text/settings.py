@@ -21,7 +21,7 @@ class TextSettings:
     revision: str | None = None  # a commit of the data set, so that it stays the same
     tokenizer: str = "embedded"  # embedded: BPE trained once; else a folder or tokenizer.json
     # Vocabulary of the embedded tokenizer; 256 bytes and the task's words need at least 512.
-    vocab_size: int = bounded(1024, at_least=512)
+    vocab_size: int = bounded(1024, at_least=512, at_most=2**24)
 
 
 def check_text(text: TextSettings) -> None:

@@ -148,8 +148,7 @@ class Trainer:
         rate = learning_rate(settings, progress.step, progress.tokens / settings.tokens)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        sequences = max(settings.min_sequences, stage.sequences(settings.batch_tokens))
-        sequences = max(1, sequences // settings.accumulate)
+        sequences = settings.step_sequences(stage) // settings.accumulate
         means: dict[str, float] = {}
         self.optimizer.zero_grad(set_to_none=True)
         for _ in range(settings.accumulate):

@@ -35,11 +35,12 @@ class TrainingSettings:
     tokens: int = bounded(1_000_000, at_least=1)  # the budget
     # Passes over a task's fixed training set, instead of tokens; for tasks that have one.
     epochs: float | None = bounded(None, above=0)
-    batch_tokens: int = bounded(512, at_least=1)  # tokens per step
-    min_sequences: int = bounded(2, at_least=1)  # minimum number of sequences per step
+    batch_tokens: int = bounded(512, at_least=1, at_most=2**32)  # tokens per step
+    # Minimum number of sequences per step.
+    min_sequences: int = bounded(2, at_least=1, at_most=2**20)
     # Micro-batches per step: the same gradient with less memory.
-    accumulate: int = bounded(1, at_least=1)
-    learning_rate: float = bounded(4e-3, above=0)  # peak learning rate of AdamW
+    accumulate: int = bounded(1, at_least=1, at_most=2**20)
+    learning_rate: float = bounded(4e-3, above=0, at_most=1)  # peak learning rate of AdamW
     # Learning rate at the end of the cosine, as a share of the peak.
     final_rate: float = bounded(0.1, at_least=0, at_most=1)
     warmup_steps: int = bounded(500, at_least=0)  # steps in which the learning rate rises from 0
@@ -63,6 +64,11 @@ class TrainingSettings:
     # Accuracy on the validation examples that ends training.
     stop_at: float | None = bounded(None, above=0)
     curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
+
+    def step_sequences(self, stage: Stage) -> int:
+        """The number of sequences of one step in a stage."""
+        sequences = max(self.min_sequences, stage.sequences(self.batch_tokens))
+        return max(1, sequences // self.accumulate) * self.accumulate
 
 
 def check_training(settings: TrainingSettings) -> None:

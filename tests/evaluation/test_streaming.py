@@ -9,7 +9,6 @@ import torch
 from atlas_bench.evaluation import memory_use
 from atlas_bench.evaluation.memory_use import DoesNotFit, Meter
 from atlas_bench.evaluation.streaming import Prompt, complete, generate
-from atlas_bench.interrupts import Interrupted
 from atlas_bench.models.build import build_model
 from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.models.settings import MemorySettings, ModelSettings, ScaleSettings
@@ -75,16 +74,6 @@ def test_a_cache_that_cannot_fit_is_refused_with_its_bytes(monkeypatch) -> None:
         generate(model, prompts([2000]), max_new=1, end_id=1, prefill_chunk=512, batch_tokens=1)
     recurrent = build(MEMORY)
     generate(recurrent, prompts([2000]), max_new=1, end_id=1, prefill_chunk=512, batch_tokens=1)
-
-
-def test_a_stop_is_obeyed_between_batches() -> None:
-    seen: list[int] = []
-    with pytest.raises(Interrupted):
-        generate(
-            build(MEMORY), prompts([5, 6, 7]), max_new=1, end_id=1, prefill_chunk=8, batch_tokens=1,
-            on_prompt=lambda: seen.append(1), should_stop=lambda: len(seen) == 2,
-        )  # fmt: skip
-    assert len(seen) == 2
 
 
 def test_the_peak_is_of_this_call_alone() -> None:

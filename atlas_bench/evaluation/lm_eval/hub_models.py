@@ -19,6 +19,7 @@ from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
 from atlas_bench.evaluation.memory_use import DoesNotFit
+from atlas_bench.evaluation.pieces import Once, each_time
 from atlas_bench.evaluation.streaming import Generated, Prompt, answer_groups, batches
 from atlas_bench.models.settings import ModelSettings
 from atlas_bench.naming import one_line
@@ -81,7 +82,7 @@ class HubModel(HFLM):
         max_new: int,
         batch_tokens: int,
         on_prompt: Callable[[], None] = lambda: None,
-        should_stop: Callable[[], bool] = lambda: False,
+        once: Once = each_time,
     ) -> Generated:
         """Greedy answers up to the model's own end token.
 
@@ -111,7 +112,7 @@ class HubModel(HFLM):
             return [list(takewhile(lambda token: token not in ends, tokens)) for tokens in new]
 
         groups = batches(prompts, batch_tokens, self.batch_size)
-        answers = answer_groups(groups, answer, self.device, on_prompt, should_stop)
+        answers = answer_groups(groups, answer, self.device, on_prompt, once)
         begins = len(begin) * len(answers.tokens)
         return replace(answers, tokens_read=answers.tokens_read + begins)
 

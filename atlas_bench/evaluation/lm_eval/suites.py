@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from atlas_bench.artifacts.folder import append_lines
 from atlas_bench.artifacts.metrics import ACCURACY
 from atlas_bench.artifacts.schema import Score, Scores
 from atlas_bench.config.errors import ConfigError
@@ -18,10 +17,15 @@ from atlas_bench.config.locations import folder_of
 from atlas_bench.evaluation.cells import as_score, score_cells
 from atlas_bench.evaluation.context import EvaluationContext
 from atlas_bench.evaluation.memory_use import Meter
-from atlas_bench.interrupts import Interrupted
 from atlas_bench.naming import one_line
 from atlas_bench.tasks.suites.task import AVERAGE, AVERAGED, SUBTASKS, SuiteTask
 from atlas_bench.tasks.task import Cell, MetricValue
+
+
+def draw(task: SuiteTask) -> None:
+    """Load the data that may be missing."""
+    if task.settings.data != "fixtures":
+        _load(task)
 
 
 def evaluate(context: EvaluationContext, task: SuiteTask) -> Scores:
@@ -36,20 +40,16 @@ def evaluate(context: EvaluationContext, task: SuiteTask) -> Scores:
         )
     lm = context.learner.lm_eval_model(task)
     lm_eval_tasks = _load(task)
+    task.versions |= {name: str(each.VERSION) for name, each in lm_eval_tasks.items()}
     subtasks = {task.cell(subtask): subtask for subtask in task.settings.subtasks}
 
     def score(cell: Cell, advance: Callable[[], None]) -> Scores:
-        def on_text() -> None:
-            advance()
-            if context.should_stop():
-                raise Interrupted
-
-        lm.on_text = on_text
+        lm.on_text = advance
         subtask = subtasks[cell]
         results, cost = _evaluate(context, lm, lm_eval_tasks[subtask], task.settings.limit)
-        append_lines(context.folder.predictions, _predictions(cell, results["samples"][subtask]))
-        task.versions[subtask] = str(results["versions"][subtask])
-        return Scores(list(_scores(task, cell, subtask, results, cost)))
+        predictions = list(_predictions(cell, results["samples"][subtask]))
+        scores = list(_scores(task, cell, subtask, results, cost))
+        return Scores(scores, predictions=predictions)
 
     scores = score_cells(context, list(subtasks), score)
     scores.scores += _average(task, scores.scores)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from atlas_bench.artifacts.folder import RunFolder
 from atlas_bench.evaluation.learner import Cost, Learner
@@ -46,6 +47,10 @@ class PretrainedModel(Learner):
         return task.for_pretrained(
             {part: getattr(settings.model.hub, part) for part in PROMPT_PARTS}
         )
+
+    @property
+    def module(self) -> nn.Module:
+        return self.model.model
 
     def state_bytes(self, length: int) -> None:
         """Unknown: every architecture keeps another state."""

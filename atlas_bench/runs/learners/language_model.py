@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from atlas_bench.artifacts.checkpoint import (
     find_checkpoint,
@@ -22,16 +24,17 @@ from atlas_bench.evaluation.evaluators import validation_task
 from atlas_bench.evaluation.labelled import accuracy
 from atlas_bench.evaluation.learner import Cost, Learner
 from atlas_bench.evaluation.loading import Loaded, run_tokenizer
+from atlas_bench.evaluation.memory_use import DoesNotFit, free_memory
 from atlas_bench.evaluation.streaming import Generated, Prompt, generate
 from atlas_bench.evaluation.token_predictions import predict
-from atlas_bench.models.accounting import account, as_text
+from atlas_bench.models.accounting import account, as_text, parameters_of, training_operations
 from atlas_bench.models.build import build_model
 from atlas_bench.models.language_model import count_parameters
 from atlas_bench.models.mixer import unavailable_reason
-from atlas_bench.models.settings import ScaleSettings
 from atlas_bench.runs.settings import RunSettings
 from atlas_bench.tasks.stages import Stage
-from atlas_bench.tasks.task import LABELLED, Batch, Task, TokenPredictions
+from atlas_bench.tasks.task import LABELLED, Batch, Task, TaskSettings, TokenPredictions
+from atlas_bench.text.tokenizer import EMBEDDED, load_tokenizer
 from atlas_bench.tracking import Tracker
 from atlas_bench.training.callbacks import ProgressBar, TrackerLog
 from atlas_bench.training.loop import Trainer
@@ -51,29 +54,41 @@ class TrainedModel(Learner):
     # before the run ----------------------------------------------------------------------------
 
     def describe(self) -> str:
-        costs = account(self.settings.model, self.settings.scale, **self._sizes)
-        return as_text(f"{self.name} at {self.scale}", costs)
+        settings, (size, key) = self.settings, self._vocabulary
+        costs = account(
+            settings.model, settings.scale, vocab_size=size, readout=settings.task.readout
+        )
+        return (
+            f"{as_text(f'{self.name} at {self.scale}', costs)}\n"
+            f"  with a vocabulary of {size:,} tokens ({key})"
+        )
 
     def cost(self) -> Cost:
         settings = self.settings
         training, model = settings.training, settings.model
         if training.epochs is not None:  # of the task's training set
-            training = _with_budget(training, settings.make_task())
+            training = with_budget(training, settings.make_task())
         tokens = 0 if settings.mode == "eval" else training.tokens
+        parameters = parameters_of(model, settings.scale, **self._sizes)
         reason = unavailable_reason(model, settings.hardware.device)
         if reason is not None:
-            return Cost(tokens, missing=reason)
-
-        def count(scale: ScaleSettings) -> tuple[int, float]:
-            costs = account(model, scale, **self._sizes)
-            return costs.total, costs.training_operations
-
-        return Cost(tokens, *extrapolate_layers(settings, count))
+            return Cost(tokens, parameters, missing=f"it {reason}")
+        return Cost(tokens, parameters, training_operations(model, settings.scale, **self._sizes))
 
     @property
     def _sizes(self) -> dict[str, Any]:
-        task = self.settings.task
-        return {"vocab_size": task.vocabulary_size(self.settings.text), "readout": task.readout}
+        return {"vocab_size": self._vocabulary[0], "readout": self.settings.task.readout}
+
+    @property
+    def _vocabulary(self) -> tuple[int, str]:
+        """Its size, as far as it is known before the task is made, and the key that says so."""
+        task, text = self.settings.task, self.settings.text
+        if type(task).vocabulary_size is not TaskSettings.vocabulary_size:
+            return task.vocabulary_size(text), f"task={task.name}"
+        if text.tokenizer != EMBEDDED:
+            with suppress(ValueError):  # a dry run needs no tokenizer yet
+                return load_tokenizer(text.tokenizer).vocab_size, f"text.tokenizer={text.tokenizer}"
+        return text.vocab_size, "text.vocab_size"
 
     def prepare(self, folder: RunFolder, device: torch.device) -> Task:
         settings, tokenizer, self.device = self.settings, None, device
@@ -84,6 +99,7 @@ class TrainedModel(Learner):
             self.resumed_from = newest_undamaged(folder.checkpoints)
             tokenizer = tokenizer_file(self.resumed_from)
         task = settings.make_task(tokenizer)
+        self._refuse_what_cannot_fit(task.vocab_size, device)
         self.model = build_model(
             settings.model,
             settings.scale,
@@ -97,6 +113,24 @@ class TrainedModel(Learner):
         self.parameters = count_parameters(self.model)
         self.precision = settings.hardware.precision_on(device.type)
         return task
+
+    def _refuse_what_cannot_fit(self, vocab_size: int, device: torch.device) -> None:
+        """Raise DoesNotFit for a model whose weights alone need more memory than is free."""
+        settings = self.settings
+        parameters = parameters_of(
+            settings.model, settings.scale, vocab_size=vocab_size, readout=settings.task.readout
+        )
+        # In training also the gradient and two moments of AdamW; all of it is float32.
+        needed = 4 * parameters * (1 if settings.mode == "eval" else 4)
+        if needed > (free := free_memory(device)):
+            raise DoesNotFit(
+                f"scale.name={self.scale}: {self.name} has {parameters:,} parameters, which need "
+                f"{needed:,} bytes, and {free:,} are free; use a smaller scale"
+            )
+
+    @property
+    def module(self) -> nn.Module:
+        return self.model
 
     def state_bytes(self, length: int) -> int:
         return self.model.state_bytes(1, length)
@@ -116,7 +150,7 @@ class TrainedModel(Learner):
         if self.source is not None:
             console.print(f"evaluating {self.source}")
             return progress_of(self.source)
-        training = _with_budget(settings.training, task)
+        training = with_budget(settings.training, task)
         trainer = Trainer(
             self.model,
             _batches(task),
@@ -180,7 +214,7 @@ class TrainedModel(Learner):
         )
 
 
-def _with_budget(training: TrainingSettings, task: Task) -> TrainingSettings:
+def with_budget(training: TrainingSettings, task: Task) -> TrainingSettings:
     """The settings with the budget in tokens, also if they give it in epochs."""
     if training.epochs is None:
         return training
@@ -202,21 +236,3 @@ def _batches(task: Task) -> Callable[[Stage, int, int], Batch]:
             raise ConfigError(str(error)) from error
 
     return batch
-
-
-# counting ----------------------------------------------------------------------------------
-
-
-def extrapolate_layers(
-    settings: RunSettings, count: Callable[[ScaleSettings], tuple[int, float]]
-) -> tuple[int, float]:
-    """``count`` of the whole model, from models with one and with two turns of its mixers.
-
-    Every further turn adds what the second one does. Counting all 24 layers takes a minute.
-    """
-    scale, turn = settings.scale, len(settings.model.mixers)
-    turns, rest = divmod(scale.layers, turn)
-    if rest or turns <= 2:
-        return count(scale)
-    one, two = (count(replace(scale, layers=layers)) for layers in (turn, 2 * turn))
-    return tuple(a + (turns - 1) * (b - a) for a, b in zip(one, two, strict=True))

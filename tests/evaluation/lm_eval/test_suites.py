@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,8 @@ from atlas_bench.artifacts.records import read_record
 from atlas_bench.cli.compose import compose_settings
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.config.locations import folder_of
+from atlas_bench.evaluation.context import EvaluationContext
+from atlas_bench.evaluation.lm_eval import suites
 from atlas_bench.evaluation.lm_eval.model import AtlasBenchLM
 from atlas_bench.evaluation.lm_eval.recall_data import load
 from atlas_bench.report.render import render
@@ -60,6 +63,32 @@ def test_commonsense_has_the_papers_columns_and_says_that_it_is_no_result(
     choices = next(row for row in rows if row["subtask"] == "piqa (fixture)")
     better = max(range(2), key=lambda i: choices["responses"][i][0])
     assert choices["acc"] == float(better == choices["target"])
+
+
+def test_b11_a_stopped_suite_keeps_the_subtasks_that_are_scored(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subtasks = ["task=commonsense", "task.subtasks=[piqa,arc_easy]", "task.limit=2"]
+    whole = read_record(run(tmp_path / "whole", run_folder, *subtasks))
+    evaluate = suites._evaluate
+    asked: list[str] = []
+
+    def stopping(context: EvaluationContext, lm: Any, task: Any, limit: int | None) -> Any:
+        asked.append(task.task_name)
+        if len(asked) == 2:
+            raise KeyError  # or whatever ends a process
+        return evaluate(context, lm, task, limit)
+
+    monkeypatch.setattr(suites, "_evaluate", stopping)
+    with pytest.raises(KeyError):
+        run(tmp_path / "cut", run_folder, *subtasks)
+    resumed = read_record(run(tmp_path / "cut", run_folder, *subtasks, "resume=true"))
+    assert asked == ["piqa", "arc_easy", "arc_easy"]
+    values = [[(s.subtask, s.value, s.samples) for s in one.scores] for one in (whole, resumed)]
+    assert values[0] == values[1]
+    assert resumed.protocol == whole.protocol
+    one, other = (tmp_path / name / "predictions.jsonl" for name in ("whole", "cut"))
+    assert one.read_bytes() == other.read_bytes()
 
 
 def test_recall_cuts_long_contexts_around_their_answer(run_folder: Path, tmp_path: Path) -> None:
