@@ -26,7 +26,7 @@ from atlas_bench.memory import fla
 from atlas_bench.runs import checks
 from atlas_bench.runs.checks import check_machine
 from atlas_bench.sweeps.index import read_index
-from atlas_bench.sweeps.plan import Plan
+from atlas_bench.sweeps.plan import Plan, plan_sweep
 from atlas_bench.tasks.babilong.task import BabilongSettings
 from atlas_bench.training.settings import TrainingSettings
 
@@ -133,8 +133,13 @@ def test_a_model_that_needs_a_gpu_says_so(
     assert list(tmp_path.iterdir()) == []
 
 
-def check(words: list[str]) -> tuple[list[str], Plan | None]:
-    return cli.check(read_command(words))
+def check(words: list[str]) -> Plan | None:
+    """What a command does before its first job; a sweep's plan."""
+    command = read_command(words)
+    cli.check(command)
+    if not command.is_sweep:
+        return None
+    return plan_sweep(command.index(), command.settings, Path(command.hydra.sweep.dir))
 
 
 @contextmanager
@@ -305,11 +310,10 @@ def test_a_sweep_is_checked_before_it_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words, plan = check(["-m", "model=atlas,titans", "seed=0,1"])
-    assert words == [f"hydra.sweep.dir='{plan.folder}'"]
+    plan = check(["-m", "model=atlas,titans", "seed=0,1"])
     assert [job.state for job in read_index(plan.folder).jobs] == ["missing"] * 4
     words = ["-m", "+experiment=table8_340m/laptop", "model=atlas,titans", "hydra.sweep.dir=mine"]
-    jobs = read_index(check(words)[1].folder).jobs
+    jobs = read_index(check(words).folder).jobs
     assert [job.overrides[0] for job in jobs] == ["model=atlas", "model=titans"]
     with pytest.raises(ConfigError, match="holds a sweep already"):
         check(words)
@@ -317,10 +321,10 @@ def test_a_sweep_is_checked_before_it_starts(
         ConfigError, match="another command: atlas-bench -m .experiment=table8_340m"
     ):
         check([*words, "seed=1", "resume=true"])
-    assert not check([*words, "resume=true"])[1].created
+    assert not check([*words, "resume=true"]).created
     with pytest.raises(ConfigError, match="did you mean atlas"):
         check(["-m", "model=atlsa,titans"])
-    jobs = read_index(check(["-m", "model=glob(titans_ma*)", "seed=1"])[1].folder).jobs
+    jobs = read_index(check(["-m", "model=glob(titans_ma*)", "seed=1"]).folder).jobs
     assert [job.overrides for job in jobs] == [
         [f"model=titans_{each}", "seed=1"] for each in ("mac", "mag", "mal")
     ]
@@ -332,7 +336,7 @@ def test_a_sweep_is_checked_before_it_starts(
         with pytest.raises(ConfigError, match="^model=mamba2 runs on"):
             check(sweep)
         if has_slurm:  # whose jobs may run on machines with a GPU: each looks for itself
-            assert check([*sweep, "hardware=slurm"])[1] is not None
+            assert check([*sweep, "hardware=slurm"]) is not None
 
 
 def test_a_sweep_over_models_composes_its_config_once(
@@ -345,7 +349,7 @@ def test_a_sweep_over_models_composes_its_config_once(
         "compose",
         lambda *words, **options: composed.append(words) or original(*words, **options),
     )
-    assert check(["-m", "model=atlas,titans,transformer"])[1] is not None
+    assert check(["-m", "model=atlas,titans,transformer"]) is not None
     assert len(composed) == 1
 
 
@@ -369,7 +373,7 @@ def test_sweeps_on_clusters_name_their_extra(
             check([word])
         assert list(tmp_path.iterdir()) == []
     else:
-        assert check([word])[1].created
+        assert check([word]).created
 
 
 @pytest.mark.parametrize(
@@ -398,7 +402,7 @@ def test_every_grid_composes_with_a_model_it_suits(path: Path) -> None:
 def test_several_processes_of_torchrun_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert check([]) == ([], None)
+    assert check([]) is None
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="^torchrun started 2 processes"):
         check([])
