@@ -30,6 +30,7 @@ SETTINGS = RunSettings(
         tokens=512,
         batch_tokens=128,
         checkpoint_every=2,
+        warmup_steps=1,
         curriculum=CurriculumSettings(stages=[LengthStage(length=64)]),
     ),
     hardware=HardwareSettings(device="cpu"),
