@@ -4,13 +4,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HYDRA_FULL_ERROR ?= 0
 
-.PHONY: demo test test-slow lint docs wheel-check clean
+.PHONY: demo test test-faults test-slow lint docs wheel-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/atlas-bench model=atlas task=babilong
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
+
+test-faults: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n 0 -m faults
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow
