@@ -16,8 +16,8 @@ KIBIBYTES = (8, 16, 32, 64, 96, 128, 160, 192, 256, 320, 384, 448, 512)
 
 
 @pytest.fixture
-def small_disk(place: Path) -> Iterator[Path]:
-    """A tmpfs on the folder of the run."""
+def small_disk(place: Path, whole: Outcome) -> Iterator[Path]:
+    """A tmpfs on the folder of the run, after the run without a fault."""
     (place / RUN).mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(place / RUN)]
     try:
@@ -27,7 +27,8 @@ def small_disk(place: Path) -> Iterator[Path]:
     if mounted.returncode:
         pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}")
     yield place / RUN
-    subprocess.run(["umount", str(place / RUN)], check=True)
+    # Lazily: a log in it may still be open.
+    subprocess.run(["umount", "--lazy", str(place / RUN)], check=True)
 
 
 def resize(disk: Path, size: str) -> None:
