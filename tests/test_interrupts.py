@@ -19,15 +19,21 @@ from atlas_bench.training.callbacks import MetricsFile, Training
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 def test_every_signal_that_ends_a_process_asks_to_stop(number: signal.Signals) -> None:
-    before = signal.getsignal(number)
-    with StopSignal() as stop:
-        assert not stop()
-        signal.raise_signal(number)
-        signal.raise_signal(signal.SIGTERM)  # a scheduler repeats itself
-        signal.raise_signal(signal.SIGTERM)
-        assert stop()
-        assert stop.received == number
-    assert signal.getsignal(number) == before
+    def handler(_number: int, _frame: object) -> None:
+        """Of a caller; the test itself may run under nohup, which ignores SIGHUP."""
+
+    before = signal.signal(number, handler)
+    try:
+        with StopSignal() as stop:
+            assert not stop()
+            signal.raise_signal(number)
+            signal.raise_signal(signal.SIGTERM)  # a scheduler repeats itself
+            signal.raise_signal(signal.SIGTERM)
+            assert stop()
+            assert stop.received == number
+        assert signal.getsignal(number) is handler
+    finally:
+        signal.signal(number, before)
 
 
 def test_the_third_ctrl_c_does_not_wait() -> None:
