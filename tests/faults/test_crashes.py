@@ -53,7 +53,7 @@ def test_a_power_cut_before_each_operation(
     go_on(cuts.trees, tally, whole, capfd, place)
 
 
-@pytest.mark.parametrize("kind", ["write", "rename", "fsync", "mkdir"])
+@pytest.mark.parametrize("kind", ["write", "append", "rename", "fsync", "mkdir"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO], ids=["full", "broken"])
 def test_each_operation_fails_once(
     kind: str, number: int, place: Path, whole: Outcome, tally: Tally, capfd

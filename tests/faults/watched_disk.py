@@ -36,7 +36,7 @@ def _audit(event: str, arguments: tuple) -> None:
     if event == "open":
         if not isinstance(path, str | bytes | os.PathLike) or not arguments[2] & _WRITES:
             return
-        kind = "write"
+        kind = "append" if arguments[2] & os.O_APPEND else "write"
     else:
         kind = _KINDS[event]
     _report(kind, Path(os.fsdecode(path)), arguments)
@@ -115,7 +115,7 @@ def digest(tree: Tree) -> str:
 class Crashes:
     """What a process that is killed before each operation leaves below ``root``.
 
-    A file that was being written is also left with half of its bytes.
+    A file that was being written is also left with half of its new bytes.
     """
 
     root: Path
@@ -123,6 +123,7 @@ class Crashes:
         default_factory=dict
     )  # by digest; at which operation
     writing: Path | None = None
+    written: int = 0  # bytes of `writing` that were there before
 
     def __call__(self, operation: Operation) -> None:
         kind, path = operation
@@ -130,9 +131,10 @@ class Crashes:
         self._add(operation, tree)
         if self.writing is not None and self.writing.is_file():
             name = self.writing.relative_to(self.root).as_posix()
-            half = tree[name][: len(tree[name]) // 2]
+            half = tree[name][: (self.written + len(tree[name])) // 2]
             self._add(operation, {**tree, name: half})
-        self.writing = path if kind == "write" else None
+        self.writing = path if kind in ("write", "append") else None
+        self.written = path.stat().st_size if kind == "append" and path.is_file() else 0
 
     def _add(self, operation: Operation, tree: Tree) -> None:
         where = f"{operation[0]} {operation[1].relative_to(self.root)}"
