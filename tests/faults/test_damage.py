@@ -38,7 +38,8 @@ def stopped(place: Path, capfd: pytest.CaptureFixture[str]) -> Tree:
     trees = [tree for _, tree in crashes.trees.values()]
     whole = [t for t in trees if f"{RUN}/record.json" not in t]
     pointed = [t for t in whole if b"step-00000006" in t.get(f"{RUN}/checkpoints/last.json", b"")]
-    return pointed[0]
+    # Its lock names this process, which lives; tests/artifacts/test_lock.py has damaged locks.
+    return {name: each for name, each in pointed[0].items() if name != f"{RUN}/run.lock"}
 
 
 def test_a_damaged_file_of_a_stopped_run(
