@@ -149,14 +149,13 @@ def make_folder(path: Path) -> None:
 
 def create_folder(path: Path) -> Path:
     """Create ``path``, or PATH-2, PATH-3, ... if runs of the same second have taken it."""
-    for number in itertools.count(1):
-        folder = path if number == 1 else path.with_name(f"{path.name}-{number}")
+    folder, numbers = path, itertools.count(2)
+    while True:
         try:
             folder.mkdir(parents=True)
+            return folder
         except FileExistsError:
-            continue
-        return folder
-    raise AssertionError
+            folder = path.with_name(f"{path.name}-{next(numbers)}")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -75,7 +75,7 @@ def read_config(file: Path) -> SavedConfig:
         raise UnreadableFile(f"{file} has ${{...}} in a value, which no run saves")
     try:
         return SavedConfig(file, upgrade(content))
-    except (TypeError, AttributeError) as error:  # a group is not a mapping
+    except (TypeError, AttributeError) as error:  # below a group, a key has another shape
         raise UnreadableFile(f"{file} is not the config of a run: {error}") from error
 
 

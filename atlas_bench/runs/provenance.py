@@ -11,6 +11,7 @@ import shlex
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,7 @@ def cpu_name() -> str:
     return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
 
 
+@cache  # the same for each of a run's evaluations
 def code_hash() -> str:
     """SHA-256 of the package's files and of the lm-eval tasks: unlike a commit, it tells changed
     files apart."""

@@ -6,12 +6,13 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from tally import Tally
-from tiny_run import PLACE, RUN, WORDS, Attempt, Outcome, attempt, finish, judge
-from watched_disk import Crashes, Operation, PowerCuts, Tree, watching, write_tree
+from tiny_run import PLACE, RUN, WORDS, Attempt, Outcome, attempt, finish, judge, judge_failure
+from watched_disk import Crashes, Operation, PowerCuts, watching, write_tree
 
 pytestmark = pytest.mark.faults
 
@@ -24,10 +25,13 @@ def bury_the_owner(lock: Path) -> None:
         os.utime(lock, (0, 0))
 
 
-def go_on(
-    trees: dict[str, tuple[str, Tree]], tally: Tally, whole: Outcome, capfd, place: Path
+def go_on_from_each(
+    states: Crashes | PowerCuts, tally: Tally, whole: Outcome, capfd, place: Path
 ) -> None:
-    for where, tree in trees.values():
+    """Run once while ``states`` are gathered, and go on from each of them."""
+    with watching(place, states):
+        assert attempt(capfd, *WORDS, PLACE).code == 0
+    for where, tree in states.trees.values():
         shutil.rmtree(place / RUN, ignore_errors=True)
         write_tree(tree, place)
         bury_the_owner(place / RUN / "run.lock")
@@ -37,20 +41,14 @@ def go_on(
 def test_a_kill_before_each_operation(
     place: Path, whole: Outcome, tally: Tally, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    crashes = Crashes(place)
-    with watching(place, crashes):
-        assert attempt(capfd, *WORDS, PLACE).code == 0
-    go_on(crashes.trees, tally, whole, capfd, place)
+    go_on_from_each(Crashes(place), tally, whole, capfd, place)
 
 
 def test_a_power_cut_before_each_operation(
     place: Path, whole: Outcome, tally: Tally, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    cuts = PowerCuts(place)
-    with watching(place, cuts):
-        assert attempt(capfd, *WORDS, PLACE).code == 0
-    cuts.close()
-    go_on(cuts.trees, tally, whole, capfd, place)
+    with closing(PowerCuts(place)) as cuts:
+        go_on_from_each(cuts, tally, whole, capfd, place)
 
 
 @pytest.mark.parametrize("kind", ["write", "append", "rename", "fsync", "mkdir"])
@@ -75,12 +73,6 @@ def test_each_operation_fails_once(
     turn = 1
     while (found := failing_at(turn)) is not None:
         where = f"{kind} {turn}"
-        if found.code == 0:  # it could do without
-            judge(tally, where, found, whole)
-        elif not found.in_one_sentence:
-            tally.tried(where)
-            tally.traceback(where, found.said)
-        else:
-            judge(tally, where, finish(capfd), whole)
+        judge_failure(tally, where, found, whole, capfd)
         shutil.rmtree(place / RUN, ignore_errors=True)
         turn += 1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tally import Tally
-from tiny_run import PLACE, RUN, WORDS, Outcome, attempt, finish, judge
+from tiny_run import PLACE, RUN, WORDS, Outcome, attempt, judge_failure
 
 pytestmark = pytest.mark.faults
 
@@ -46,10 +46,4 @@ def test_a_disk_that_fills_up(
         found = attempt(capfd, *WORDS, PLACE)
         where = f"{kibibytes} KiB"
         resize(small_disk, "64m")
-        if found.code == 0:
-            judge(tally, where, found, whole)
-        elif not found.in_one_sentence:
-            tally.tried(where)
-            tally.traceback(where, found.said)
-        else:
-            judge(tally, where, finish(capfd), whole)
+        judge_failure(tally, where, found, whole, capfd)

@@ -96,6 +96,19 @@ def judge(tally: Tally, where: str, found: Attempt, whole: Outcome) -> None:
         tally.wrong(where)
 
 
+def judge_failure(
+    tally: Tally, where: str, found: Attempt, whole: Outcome, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Count a fault that the run may do without; else it is one sentence, and the run goes on."""
+    if found.code == 0:
+        judge(tally, where, found, whole)
+    elif not found.in_one_sentence:
+        tally.tried(where)
+        tally.traceback(where, found.said)
+    else:
+        judge(tally, where, finish(capfd), whole)
+
+
 def has_checkpoint(run: Path) -> bool:
     """Whether a checkpoint was written whole."""
     return any(run.glob("checkpoints/step-*/sha256.json"))
