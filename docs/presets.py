@@ -1,6 +1,6 @@
-"""The table of presets in docs/models.md: every setting in use beside what its paper says.
+"""The page docs/fidelity.md: every setting of every preset beside what its paper says.
 
-`python docs/presets.py` writes it into the page, from docs/presets.yaml and conf/model.
+`python docs/presets.py` writes it from docs/presets.yaml, conf/model and conf/tuned.
 tests/models/test_presets_of_papers.py fails where a preset, the table and the page differ.
 """
 
@@ -16,8 +16,25 @@ from omegaconf import OmegaConf
 from atlas_bench.config.locations import folder_of
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
 
-PAGE = Path(__file__).with_name("models.md")
-MARKS = ("<!-- presets -->\n", "<!-- end of presets: python docs/presets.py -->\n")
+PAGE = Path(__file__).with_name("fidelity.md")
+PRESETS = """\
+# Beside the papers
+
+Every setting of every preset beside what its paper says. A setting is the paper's, with the place
+where it stands; or the paper is silent and the reason of our choice follows; or the preset
+**departs**, with the paper's value and the reason. A preset that is like another has the other's
+settings but for those listed. Settings that a preset does not use are left out. `match` and the
+sizes are the same for all ([cost](models.md#cost-of-a-model)). `python docs/presets.py` writes this
+page from `docs/presets.yaml`, `conf/model` and `conf/tuned`, and a test compares them.
+
+"""
+TUNED = """
+## Chosen by validation
+
+At these scales, `model=NAME` takes settings that validation chose among the same number of trials
+for every model ([tuning](tuning.md)). `tuned=none` leaves them out.
+
+"""
 NO_PAPER = ("hf", "none")  # choices of model= that are no preset
 
 
@@ -114,17 +131,26 @@ def _yaml(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
 
 
-def table() -> str:
-    lines = ["| preset | setting | here | the paper |", "|---|---|---|---|"]
-    lines += [f"| {' | '.join(row)} |" for row in rows()]
-    return "\n".join(lines) + "\n"
+def tuned() -> Iterator[tuple[str, str, str, str]]:
+    """Model and scale, what was chosen, among how many trials, and how."""
+    for path in sorted((folder_of("conf") / "tuned").glob("*_*.yaml")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        training = OmegaConf.load(path).training
+        chosen = ", ".join(f"`{key}={value}`" for key, value in training.chosen.items())
+        how = " ".join(line[2:] for line in lines[1:] if line.startswith("# "))
+        yield f"`{path.stem}`", chosen, str(training.trials), how
 
 
 def page() -> str:
-    """docs/models.md with the table as it is now."""
-    before, rest = PAGE.read_text(encoding="utf-8").split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    return before + MARKS[0] + "\n" + table() + "\n" + MARKS[1] + after
+    """docs/fidelity.md as it should be now."""
+    presets_table = _table(("preset", "setting", "here", "the paper"), rows())
+    tuned_table = _table(("model and scale", "chosen", "trials", "how"), tuned())
+    return PRESETS + presets_table + TUNED + tuned_table
+
+
+def _table(headings: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 if __name__ == "__main__":

@@ -27,11 +27,14 @@ from atlas_bench.artifacts.folder import (
 )
 from atlas_bench.artifacts.metrics import Metric, metric_of_format_1
 from atlas_bench.artifacts.saved_config import upgrade as upgrade_config
-from atlas_bench.artifacts.schema import RECORD_FORMAT, DepthScore, Record, Score
+from atlas_bench.artifacts.schema import RECORD_FORMAT, DepthScore, Record, Score, StageEnd
 from atlas_bench.config.errors import ConfigError
 from atlas_bench.naming import one_line, printable
 
-LISTS = {"scores": Score, "depths": DepthScore, "validation": Score, "metrics": Metric}
+LISTS = {
+    "scores": Score, "depths": DepthScore, "validation": Score, "metrics": Metric,
+    "stages": StageEnd,
+}  # fmt: skip
 SIGNED = ("seed", "value", "ci_low", "ci_high")  # all other numbers are at least 0
 TASK_NAME = re.compile(r"\w[\w .()-]{0,99}")  # a report makes folders of these
 ROUNDING = 1e-6  # by which the mean of shares may exceed 1
@@ -94,10 +97,11 @@ def read_record(path: Path) -> Record:
         content = _presentable(content)
         values = _values_of(Record, content, "the record")
         for name, kind in LISTS.items():
-            values[name] = [
-                kind(**_values_of(kind, item, f"{name}[{index}]"))
-                for index, item in enumerate(values.get(name, []))
-            ]
+            if values.get(name) is not None:
+                values[name] = [
+                    kind(**_values_of(kind, item, f"{name}[{index}]"))
+                    for index, item in enumerate(values[name])
+                ]
         record = _upgrade(Record(**values, path=path), content.get("format", 1))
         _check(record)
         return record

@@ -44,6 +44,15 @@ class DepthScore:
 
 
 @dataclass
+class StageEnd:
+    """How a stage of the training curriculum ended, after so many tokens of the whole training."""
+
+    stage: int
+    tokens: int
+    passed: bool  # whether the answers were right; False: its share of the budget was spent
+
+
+@dataclass
 class Record:
     """One run. ``protocol`` says how it was measured and has no fixed keys; runs with different
     protocols are never averaged. ``path`` is the file it was read from and is not written."""
@@ -73,6 +82,8 @@ class Record:
     # The processes that worked on the run, in turn, a resumed one last: when, where, from which
     # code; see runs/provenance.py.
     sessions: list[dict[str, Any]] = field(default_factory=list)
+    # The stages of the curriculum that ended; None if training had one stage, or is not known.
+    stages: list[StageEnd] | None = None
     format: int = RECORD_FORMAT
     path: Path | None = field(default=None, compare=False)
 
@@ -80,6 +91,16 @@ class Record:
         """The metric called ``name``; one that is not declared is read as in format 1."""
         declared = {metric.name: metric for metric in self.metrics}
         return declared.get(name) or metric_of_format_1(name)
+
+    @property
+    def learnt_at(self) -> int | None:
+        """Training tokens after which the model first passed a stage; None if it passed none."""
+        return next((end.tokens for end in self.stages or () if end.passed), None)
+
+    @property
+    def not_learnt(self) -> bool:
+        """Whether training had stages and the model passed none of them."""
+        return self.stages is not None and self.learnt_at is None
 
     @property
     def validation_score(self) -> float | None:

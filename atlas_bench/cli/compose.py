@@ -40,6 +40,9 @@ COMPOSE_ERRORS = (
 )  # fmt: skip
 
 
+TUNED = "tuned"  # the group of what validation chose for a model and scale
+
+
 def register_schema() -> None:
     """Make the schema known to Hydra: ``schema``, and ``NAME_schema`` for each task.
 
@@ -140,6 +143,10 @@ def compose(overrides: Sequence[str]) -> tuple[DictConfig, DictConfig]:
 
     Raises ConfigError, one sentence that names the key, what is wrong and what would be right.
     """
+    for word in overrides:  # optional in conf/config.yaml, where Hydra passes over unknown ones
+        group, _, choice = word.partition("=")
+        if group == TUNED and choice not in choices_of(TUNED):
+            raise ConfigError(unknown_choice(TUNED, choice))
     try:
         with _hydra():
             config = hydra.compose("config", list(overrides), return_hydra_config=True)

@@ -13,9 +13,11 @@ from atlas_bench.artifacts.folder import RECORD_NAME, SWEEP_NAME
 from atlas_bench.artifacts.records import RecordError, read_record
 from atlas_bench.artifacts.schema import Record
 from atlas_bench.cli.entry import exit_code
+from atlas_bench.config.errors import ConfigError
 from atlas_bench.console import plain_console
 from atlas_bench.naming import printable
 from atlas_bench.report.selection import SettingsGrid, best_settings
+from atlas_bench.report.tuned import write_tuned
 from atlas_bench.sweeps.index import DONE, Index, read_index
 
 WIDTH_OF_FILES = 160  # columns, if the output is not a terminal
@@ -36,11 +38,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("directory", metavar="DIR", type=Path, help="a sweep's folder")
-    folder = parser.parse_args(argv).directory
-    return exit_code("atlas-bench-sweep", lambda: _show(folder))
+    parser.add_argument(
+        "--write",
+        metavar="FOLDER",
+        type=Path,
+        help="write what validation chose for each model to FOLDER, usually conf/tuned",
+    )
+    given = parser.parse_args(argv)
+    return exit_code("atlas-bench-sweep", lambda: _show(given.directory, given.write))
 
 
-def _show(folder: Path) -> None:
+def _show(folder: Path, write_to: Path | None) -> None:
     index = read_index(folder)  # and not written: the folder may be read-only
     if index is None:
         raise RecordError(f"{folder} is not a sweep's folder: it has no {SWEEP_NAME}")
@@ -49,8 +57,17 @@ def _show(folder: Path) -> None:
     if not console.is_terminal:
         console.width = WIDTH_OF_FILES
     console.print(_table_of_jobs(index, records))
-    for grid in best_settings(records.values()):
+    grids = best_settings(records.values())
+    for grid in grids:
         console.print(_sentence_on(grid), soft_wrap=True, highlight=False)
+    if write_to is None:
+        return
+    if not write_to.is_dir():
+        raise ConfigError(f"--write {write_to} is not a folder")
+    words = [word for job in index.jobs for word in job.overrides or []]
+    given = {word.partition("=")[0].lstrip("+") for word in words}
+    for grid in grids:
+        console.print(str(write_tuned(grid, given, write_to)), soft_wrap=True, highlight=False)
 
 
 def _table_of_jobs(index: Index, records: dict[int, Record]) -> Table:

@@ -23,6 +23,7 @@ from atlas_bench.artifacts.schema import Record
 from atlas_bench.naming import nearest
 from atlas_bench.report.comparison import compare
 from atlas_bench.report.comparison_tables import comparison_csv, comparison_tables
+from atlas_bench.report.learning import learning_tables
 from atlas_bench.report.plots.figures import Plot, plots_of
 from atlas_bench.report.plots.style import page_svg, save
 from atlas_bench.report.published import published_names, published_table
@@ -113,12 +114,14 @@ def comparing_runs(
         chosen = [grid for grid in grids if grid.records[0].task == task]
         results[-1].tables[-1].notes += describe_grids(chosen)
     shown = [table for each in results for table in each.tables]
+    learning = learning_tables(records)
     comparisons = [compare(published_table(name), all_records) for name in published_names()]
     beside = [table for each in comparisons if each.measured for table in comparison_tables(each)]
     texts = {
         "report.html": render(
             "page.html",
             results=results,
+            learning=learning,
             beside_papers=beside,
             records=records,
             runs=_runs(records),
@@ -127,7 +130,7 @@ def comparing_runs(
             svg=page_svg,
             links=partial(_links, folder=folder),
         ),
-        "table.md": render("tables.md", tables=shown, runs=records),
+        "table.md": render("tables.md", tables=[*shown, *learning], runs=records),
         "table.tex": render("tables.tex", tables=shown),
         "scores.csv": scores_csv(records),
     }
@@ -137,7 +140,7 @@ def comparing_runs(
         for plot in each.plots
         for suffix in ("png", "svg")
     }
-    return Report(shown, texts, figures)
+    return Report([*shown, *learning], texts, figures)
 
 
 def _results(task: str, records: Sequence[Record], metric: str | None) -> TaskResults:

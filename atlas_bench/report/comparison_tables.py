@@ -15,14 +15,16 @@ from atlas_bench.report.comparison import (
     order_kept,
 )
 from atlas_bench.report.published import Column, PublishedRow
+from atlas_bench.report.row_groups import tuning_notes
 from atlas_bench.report.tables import (
+    NOT_LEARNT_LEGEND,
     NOTHING,
     Table,
     TableEntry,
     csv_text,
     estimate_entry,
+    model_entry,
     number_entry,
-    seeds_entry,
 )
 
 LEGEND = {
@@ -33,7 +35,7 @@ LEGEND = {
 }
 CSV_COLUMNS = (
     *("table", "column", "model", "preset", "source", "paper", "scale", "seeds", "samples"),
-    *("ours", "low", "high", "difference", "marks", "differs"),
+    *("ours", "low", "high", "difference", "marks", "learnt", "differs"),
 )
 
 
@@ -93,17 +95,19 @@ def _paper_entries(published: PublishedRow, columns: Sequence[Column]) -> list[T
 
 
 def _our_entries(row: OurRow, columns: Sequence[Column]) -> list[TableEntry]:
-    seeds = max(score.estimate.seeds for score in row.scores.values())
-    entries = [seeds_entry(f"{row.group.name}, ours", seeds)]
+    entries = [model_entry(f"{row.group.name}, ours", row.group)]
     for column in columns:
         score, digits = row.scores.get(column.name), max(1, column.decimals)
-        estimate, marks = (score.estimate, score.marks) if score else (None, "")
+        shown = score is not None and row.group.learnt != 0
+        estimate, marks = (score.estimate, score.marks) if shown else (None, "")
         entries.append(estimate_entry(estimate, "{:.{}f}".format, digits, marks=marks))
     return entries
 
 
 def _difference_rows(row: OurRow, columns: Sequence[Column]) -> list[list[TableEntry]]:
     """One row, or none if no score has a difference."""
+    if row.group.learnt == 0:
+        return []
     entries = []
     for column in columns:
         score, sign = row.scores.get(column.name), f"{{:+.{max(1, column.decimals)}f}}"
@@ -131,6 +135,8 @@ def _notes(comparison: Comparison) -> list[str]:
     notes = [table.note] if table.note else []
     stand_ins = [measure for column in table.columns for measure in column.stand_in]
     named = ", ".join(f"{each.tasks[0]} {each.subtasks[0]} {each.metric}" for each in stand_ins)
+    if any(row.group.learnt == 0 for row in comparison.rows):
+        notes.append(NOT_LEARNT_LEGEND)
     for mark, meaning in LEGEND.items():
         if any(mark in score.marks for score in comparison.scores):
             notes.append(f"{mark}: {meaning.format(named)}")
@@ -142,6 +148,7 @@ def _notes(comparison: Comparison) -> list[str]:
     for difference, names in names_by_difference.items():
         rows = "all of ours" if len(names_by_difference) == 1 else ", ".join(dict.fromkeys(names))
         notes.append(f"{rows}: {difference or 'as in the paper, as far as the record says'}")
+    notes += tuning_notes([row.group for row in comparison.rows])
     notes += [row.group.note for row in comparison.rows if row.group.note]
     notes += comparison.grid_notes
     return notes + [f"{row.model}, paper: {row.note}" for row in table.rows if row.note]
@@ -172,7 +179,12 @@ def _pair(published: PublishedRow | None, row: OurRow | None, column: Column) ->
     if score is not None:
         ours = score.estimate
         line |= {"preset": row.preset, "scale": row.group.first.scale, "marks": score.marks}
-        line |= {"seeds": ours.seeds, "samples": ours.samples, "ours": ours.value}
+        line |= {
+            "learnt": row.group.learnt,
+            "seeds": ours.seeds,
+            "samples": ours.samples,
+            "ours": ours.value,
+        }
         line |= {"low": ours.low, "high": ours.high, "difference": score.difference}
         line |= {"differs": "; ".join([*row.differs, *score.reasons])}
     return {key: round(each, 4) if isinstance(each, float) else each for key, each in line.items()}

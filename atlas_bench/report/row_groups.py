@@ -25,6 +25,7 @@ NOT_COMPARED = (
 )  # fmt: skip
 # What was asked of a run, and what follows from it: MAD's cases have different vocabularies.
 SUBTASK_KEYS = ("task.subtask", "task.subtasks", "task.change", "task.target", "parameters")
+NOT_LEARNT = "not learnt"  # stands for the scores of runs that passed no stage of their training
 TOKENS_TOLERANCE = 0.01  # the last training step may exceed the token budget by this share
 MOST_DIFFERENCES = 5  # named in one note
 
@@ -86,8 +87,29 @@ class RunGroup:
     @property
     def label(self) -> str:
         """The name, and the number of seeds if there are several."""
-        seeds = len(self.records)
-        return self.name if seeds == 1 else f"{self.name} ({seeds} seeds)"
+        return f"{self.name} ({self.seeds})" if self.seeds else self.name
+
+    @property
+    def seeds(self) -> str:
+        """How many seeds there are and how many of them learnt, where that is not self-evident."""
+        seeds, learnt = len({record.seed for record in self.records}), self.learnt
+        if learnt is None or learnt == seeds:
+            return "" if seeds == 1 else f"{seeds} seeds"
+        several = "" if seeds == 1 else f"{seeds} seeds, "
+        return several + (f"{learnt} learnt" if learnt else NOT_LEARNT)
+
+    @property
+    def learnt(self) -> int | None:
+        """The seeds whose every run passed a stage of its training; None if it is not known."""
+        if any(record.stages is None for record in self.records):
+            return None
+        failed = {record.seed for record in self.records if record.not_learnt}
+        return len({record.seed for record in self.records} - failed)
+
+    @property
+    def trials(self) -> int:
+        """How many settings were tried before these were chosen."""
+        return (self.first.config.get("training") or {}).get("trials") or 0
 
     @cached_property
     def estimates(self) -> dict[Cell, Estimate]:
@@ -198,6 +220,17 @@ def number_twins(groups: Sequence[RunGroup], *, seeds: bool = False) -> None:
         group.mark = number
         group.note = f"[{number}] {', '.join(said) or 'the same config run again'}"
         group.note += f" ({', '.join(origin)})" if origin else ""
+
+
+def tuning_notes(groups: Sequence[RunGroup]) -> list[str]:
+    """A sentence that names who had how many trials, if rows were tuned unequally."""
+    names: dict[int, dict[str, None]] = {}
+    for group in groups:
+        names.setdefault(group.trials, {})[group.name] = None
+    if len(names) < 2:
+        return []
+    said = (f"{trials or 'no'} trials: {', '.join(names[trials])}" for trials in sorted(names))
+    return [f"Tuned unequally, so compare with care: {'; '.join(said)}."]
 
 
 # facts -------------------------------------------------------------------------------------

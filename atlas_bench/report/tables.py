@@ -22,18 +22,23 @@ from atlas_bench.artifacts.metrics import Metric
 from atlas_bench.artifacts.schema import Record, Score
 from atlas_bench.naming import printable
 from atlas_bench.report.row_groups import (
+    NOT_LEARNT,
     Estimate,
     RunGroup,
     differing,
     flatten,
     merge_seeds,
     natural,
+    tuning_notes,
 )
 from atlas_bench.report.selection import find_grids
 
 NOTHING = "\N{EN DASH}"  # where a cell has no number
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 WILSON_LEGEND = "One seed: value and 95% Wilson interval over the samples."
+NOT_LEARNT_LEGEND = (
+    f"{NOT_LEARNT.capitalize()}: no stage of the training was passed, so the scores say nothing."
+)
 SEEDS_LEGEND = f"Several seeds: mean {PLUS_MINUS} standard deviation over the seeds."
 
 
@@ -150,8 +155,9 @@ def _table(groups: Sequence[RunGroup], metric: Metric) -> Table:
         rows = []
         for at, group in enumerate(groups):
             if subtask in group.subtasks(metric.name):
-                found = [scored.get((at, subtask, length)) for length in lengths]
-                model = seeds_entry(group.name, len(group.records))
+                shown = group.learnt != 0 or len(groups) == 1
+                found = [scored.get((at, subtask, length)) if shown else None for length in lengths]
+                model = model_entry(group.name, group)
                 size = number_entry(group.first.parameters, short_count)
                 entries = [_score_entry(group, each, metric, samples) for each in found]
                 rows.append([TableEntry(subtask), model, size, *entries])
@@ -171,6 +177,8 @@ def _notes(groups: Sequence[RunGroup], estimates: Collection[Estimate]) -> list[
     if any(each.seeds > 1 for each in estimates):
         legend.append(SEEDS_LEGEND)
     notes = [" ".join(legend)] if legend else []
+    if any(group.learnt == 0 for group in groups):
+        notes.append(NOT_LEARNT_LEGEND)
     if differing([group.protocol for group in groups]):
         notes.append("Not measured alike, so compare with care: see the numbered notes.")
     if grids := find_grids([record for group in groups for record in group.records]):
@@ -180,16 +188,17 @@ def _notes(groups: Sequence[RunGroup], estimates: Collection[Estimate]) -> list[
             f"Rows of {models} are points of a grid of {varied}. Of grids with validation scores "
             f"--best shows the best point alone; atlas-bench-sweep DIR names it."
         )
+    notes += tuning_notes(groups)
     return [*notes, *(group.note for group in groups if group.note)]
 
 
 # entries -----------------------------------------------------------------------------------
 
 
-def seeds_entry(name: str, seeds: int) -> TableEntry:
-    if seeds == 1:
-        return TableEntry(name)
-    return TableEntry(name, below=f"{seeds} seeds", beside=f"({seeds} seeds)")
+def model_entry(name: str, group: RunGroup) -> TableEntry:
+    """A row's ``name`` with the number of its seeds."""
+    seeds = group.seeds
+    return TableEntry(name, below=seeds, beside=f"({seeds})" if seeds else "")
 
 
 def _score_entry(
@@ -262,9 +271,10 @@ def scores_csv(records: Iterable[Record]) -> str:
     rows = []
     for record in records:
         facts = asdict(record)
-        for name in ("scores", "depths", "metrics", "sessions", "format", "path"):
+        for name in ("scores", "depths", "metrics", "sessions", "stages", "format", "path"):
             del facts[name]
         run = {"run": "" if record.path is None else str(record.path.parent)}
+        run |= {} if record.stages is None else {"learnt_at": record.learnt_at}
         for score in record.scores:
             metric = record.metric(score.metric)
             unit = {"unit": metric.unit, "higher_is_better": metric.higher_is_better}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.util import find_spec
+from operator import attrgetter
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -35,7 +36,7 @@ def to_settings(config: DictConfig) -> RunSettings:
     """
     try:
         settings = OmegaConf.to_object(config)
-        settings.training = with_stages(settings.training, settings.task)
+        settings.training = with_stages(_with_trials(settings), settings.task)
         check(settings)
     except ConfigError:
         raise
@@ -45,6 +46,14 @@ def to_settings(config: DictConfig) -> RunSettings:
             message = "model." + message
         raise ConfigError(message.replace(" memory.", " model.memory.")) from error
     return settings
+
+
+def _with_trials(settings: RunSettings) -> TrainingSettings:
+    """The training settings, without trials if the run departs from what they chose."""
+    training = settings.training
+    if all(attrgetter(key)(settings) == value for key, value in training.chosen.items()):
+        return training
+    return replace(training, trials=0, chosen={})
 
 
 def check(settings: RunSettings) -> None:

@@ -74,6 +74,7 @@ def make_record(
         config=config,
         notes=[*context.notes, *changes],
         sessions=read_lines(context.folder.sessions),
+        stages=progress.ends,
         state_bytes=learner.state_bytes(longest),
         **provenance,
     )

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from atlas_bench.artifacts import checkpoint
 from atlas_bench.artifacts.folder import RunFolder
+from atlas_bench.artifacts.schema import StageEnd
 from atlas_bench.models.language_model import LanguageModel
 from atlas_bench.models.packing import packed_forward
 from atlas_bench.tasks.stages import Stage
@@ -66,9 +67,9 @@ class Trainer:
         self.device, self.precision = device, precision
         self.forward = forward or model  # a compiled model shares its parameters with `model`
         self.optimizer = build_optimizer(model, settings)
-        self.progress = Progress()
         self.saved_step: int | None = None  # of the last checkpoint
         self.stages = settings.curriculum.stages
+        self.progress = Progress(ends=[] if len(self.stages) > 1 else None)
         validation = [] if validate is None else [Validation(validate)]
         self.callbacks = [*validation, MetricsFile(), *callbacks, Checkpoints(should_stop)]
 
@@ -233,7 +234,15 @@ class Trainer:
         longest = self.stages[progress.stage].longest
         share = curriculum.longest if longest is None else longest
         spent = progress.stage_tokens >= share * self.settings.tokens
-        if (passed or spent) and progress.stage + 1 < len(self.stages):
+        is_last = progress.stage + 1 == len(self.stages)
+        ended = passed if is_last else passed or spent
+        if (
+            ended
+            and progress.ends is not None
+            and all(end.stage != progress.stage for end in progress.ends)
+        ):
+            progress.ends.append(StageEnd(progress.stage, progress.tokens, passed))
+        if ended and not is_last:
             progress.stage += 1
             progress.passed = passed
             progress.stage_steps = progress.stage_tokens = 0

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atlas_bench.artifacts.checkpoint import PROGRESS_NAME, read_progress
+from atlas_bench.artifacts.schema import StageEnd
 from atlas_bench.config.typed import from_dict
 
 
@@ -27,6 +28,9 @@ class Progress:
     seconds: float = 0.0
     last_loss: float = math.nan
     valid_accuracy: float | None = None
+    # Each stage that ended, and the last one, which does not, when it is first passed. None for a
+    # curriculum of one stage, and for checkpoints of versions that did not keep it.
+    ends: list[StageEnd] | None = None
     ended: bool = False  # whether training.stop_at was reached before the budget was spent
 
 

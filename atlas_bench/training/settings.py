@@ -64,6 +64,10 @@ class TrainingSettings:
     # Accuracy on the validation examples that ends training.
     stop_at: float | None = bounded(None, above=0)
     curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
+    # How many settings of this model and scale were tried before validation chose `chosen`, and
+    # what it chose, by dotted key: conf/tuned has both. 0 for settings that were not tuned.
+    trials: int = bounded(0, at_least=0)
+    chosen: dict[str, Any] = field(default_factory=dict)
 
     def step_sequences(self, stage: Stage) -> int:
         """The number of sequences of one step in a stage."""

@@ -31,8 +31,11 @@ DIFFERENCES_SHOWN = 10
 
 
 def comparable_config(config: dict[str, Any]) -> dict[str, Any]:
-    """A config, frozen or new, with the keys of the present format."""
-    return upgrade(config)
+    """A config, frozen or new, with the keys of the present format; no golden is tuned."""
+    config = upgrade(config)
+    for key in ("trials", "chosen"):  # which configs did not have at the freeze
+        assert not config.get("training", {}).pop(key, None)
+    return config
 
 
 def comparable_protocol(protocol: dict[str, Any]) -> dict[str, Any]:
@@ -54,6 +57,7 @@ def comparable_index(index: dict[str, Any]) -> dict[str, Any]:
     """A sweep's index with the present keys, and without its hashes, which change with them."""
 
     def words(given: list[str]) -> list[str]:
+        given = [word for word in given if word != "tuned=none"]  # there was no such choice
         return [word.replace("training.min_streams=", "training.min_sequences=") for word in given]
 
     jobs = [
@@ -132,7 +136,7 @@ def _comparable(name: str, text: str, resumed: bool) -> list[Any]:
     record = parsed[0]
     record["config"] = comparable_config(record["config"])
     record["protocol"] = comparable_protocol(record["protocol"])
-    for key in ("format", "metrics"):  # which records did not have at the freeze
+    for key in ("format", "metrics", "stages"):  # which records did not have at the freeze
         record.pop(key, None)
     if resumed:
         record["config"].pop("resume")

@@ -19,7 +19,7 @@ from tiny_llama import save_tiny_llama
 
 # What the presets of ATLAS had when the goldens were frozen.
 NS1 = ["model.memory.newton_schulz_steps=1"]
-CPU = ["logger=none", "hardware.device=cpu", "hardware.threads=1"]
+CPU = ["logger=none", "hardware.device=cpu", "hardware.threads=1", "tuned=none"]
 BABILONG = [
     "task=babilong", "task.lengths=[0k,1k]", "task.samples=3", "training.tokens=1536",
     "training.batch_tokens=256", "training.warmup_steps=2", "training.checkpoint_every=2",

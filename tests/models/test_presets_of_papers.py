@@ -1,4 +1,4 @@
-"""Presets beside what their papers say: docs/presets.yaml, conf/model and docs/models.md agree."""
+"""Presets beside what their papers say: docs/presets.yaml, conf/ and docs/fidelity.md agree."""
 
 from __future__ import annotations
 

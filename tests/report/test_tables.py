@@ -7,13 +7,16 @@ import io
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
+from made_records import LENGTHS
 from rich.console import Console
 
-from atlas_bench.artifacts.schema import Record, Score
+from atlas_bench.artifacts.schema import Record, Score, StageEnd
+from atlas_bench.report.learning import learning_tables
 from atlas_bench.report.render import render
 from atlas_bench.report.row_groups import flatten, merge_seeds, natural, order_of
 from atlas_bench.report.tables import (
@@ -270,3 +273,47 @@ def test_what_is_no_share_is_shown_as_it_is(make_record: MakeRecord) -> None:
     assert "word perplexity, 62 samples" in text
     assert "| 23.46 |" in text
     assert "Wilson" not in text
+
+
+# tuning ---------------------------------------------------------------------------------------
+
+
+def test_a_row_that_passed_no_stage_has_no_score_beside_others(make_record: MakeRecord) -> None:
+    """Issue 18.1."""
+    made = {
+        model: [replace(make_record(model, seed), stages=ends) for seed, ends in enumerate(of)]
+        for model, of in {
+            "atlas": [[StageEnd(0, 100_000, True)], [StageEnd(0, 50_000, False)]],
+            "titans": [[StageEnd(0, 50_000, False)], []],
+        }.items()
+    }
+    text = markdown([*made["atlas"], *made["titans"]])
+    titans = next(line for line in text.splitlines() if "titans tiny" in line)
+    assert "not learnt" in titans
+    assert titans.count(" – ") == len(LENGTHS)
+    assert "2 seeds, 1 learnt" in text
+    alone = terminal(made["titans"])
+    assert "not learnt" in alone
+    assert "100.0" in alone, "a model alone shows its scores"
+    (table,) = learning_tables([*made["atlas"], *made["titans"]])
+    shown = [[entry.text for entry in row] for row in table.rows]
+    assert shown == [
+        ["atlas tiny", "1.2M", "0", "2", "1", "100k", "2.0M", "–"],
+        ["titans tiny", "1.2M", "0", "2", "0", "–", "2.0M", "–"],
+    ]
+
+
+def test_rows_that_were_tuned_unequally_are_named(make_record: MakeRecord) -> None:
+    """Issue 18.1."""
+    tuned = {"trials": 6, "chosen": {"training.learning_rate": 2e-3}}
+    records = [
+        make_record("atlas", config={"training": tuned}),
+        make_record("titans", config={"training": {}}),
+    ]
+    note = "Tuned unequally, so compare with care: no trials: titans tiny"
+    assert note in markdown(records)
+    (table,) = learning_tables(records)
+    assert [entry.text for entry in table.rows[0]][2:] == [
+        "6", "1", "–", "–", "2.0M", "learning_rate 0.002",
+    ]  # fmt: skip
+    assert note not in markdown(records[:1])

@@ -84,6 +84,11 @@ def test_learns_and_walks_through_the_curriculum(tmp_path: Path) -> None:
     stages = [(line["length_tokens"], line["noise_share"]) for line in lines]
     assert list(dict.fromkeys(stages)) == [(64, 0.0), (64, 0.5), (128, 0.5)]
     assert progress.tokens >= SETTINGS.tokens
+    first_of_later = [next(at for at, each in enumerate(stages) if each == stage)
+                      for stage in list(dict.fromkeys(stages))[1:]]  # fmt: skip
+    assert [(end.stage, end.tokens) for end in progress.ends[:2]] == [
+        (stage, lines[at - 1]["tokens"]) for stage, at in enumerate(first_of_later)
+    ]
 
 
 def test_a_stage_ends_when_it_had_its_share(tmp_path: Path) -> None:
@@ -96,6 +101,7 @@ def test_a_stage_ends_when_it_had_its_share(tmp_path: Path) -> None:
     stages = [(line["length_tokens"], line["noise_share"]) for line in lines]
     assert [stages.count(stage) for stage in dict.fromkeys(stages)] == [3, 6, 3]
     assert not run.progress.passed
+    assert [(end.stage, end.passed) for end in run.progress.ends] == [(0, False), (1, False)]
     penalties = [line["loss"] - line["answer_loss"] for line in lines]
     assert min(penalties[:3]) > 0.3
     assert max(penalties[3:]) < 0.2, "a model that did not pass the stage before is not penalised"
@@ -428,5 +434,5 @@ def test_a_checkpoint_with_the_former_key_of_sequences_is_resumed(tmp_path: Path
     resumed = trainer(tmp_path)
     resumed.resume(folder)
     assert resumed.progress == Progress(
-        sequences=7, best_stage=0, last_loss=resumed.progress.last_loss
+        sequences=7, best_stage=0, ends=[], last_loss=resumed.progress.last_loss
     )
