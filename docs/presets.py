@@ -64,6 +64,8 @@ def settings_in_use(model: ModelSettings) -> dict[str, Any]:
     if model.mixers != ["neural_memory"]:
         used["model.attention.window"] = model.attention.window
         used["model.attention.persistent_tokens"] = model.attention.persistent_tokens
+        if model.attention.convolution is not None:  # else the scale's
+            used["model.attention.convolution"] = model.attention.convolution
     if not any("memory" in mixer for mixer in model.mixers):
         library = not any(mixer == "attention" for mixer in model.mixers)
         return {"model.mixers": model.mixers} if library else used
