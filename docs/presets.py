@@ -61,6 +61,9 @@ def settings_in_use(model: ModelSettings) -> dict[str, Any]:
     used = {"model.mixers": model.mixers}
     if "memory_as_context" in model.mixers:
         used["model.segment"] = model.segment
+        used["model.query_convolution"] = model.query_convolution
+    if "memory_as_gate" in model.mixers:
+        used["model.attention.norm"] = model.attention.norm
     if model.mixers != ["neural_memory"]:
         used["model.attention.window"] = model.attention.window
         used["model.attention.persistent_tokens"] = model.attention.persistent_tokens

@@ -14,9 +14,11 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from atlas_bench.memory.chunkwise.held import hold_gradient
 from atlas_bench.models.attention import Attention, AttentionState, attend_where, rotate
+from atlas_bench.models.convolution import CONVOLUTION, convolve
 from atlas_bench.models.mixer import Mixer
 from atlas_bench.models.neural_memory import NeuralMemory, NeuralMemoryState
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
@@ -53,14 +55,23 @@ class _Hybrid(Mixer):
 
 
 class MemoryAsGate(_Hybrid):
-    """MAG (Titans Eq 26-28): y sigmoid(norm(M(x))), y the sliding-window attention of x.
+    """MAG (Titans Eq 26-28): norm(y) sigmoid(norm(M(x))), y the sliding-window attention of x.
 
-    The paper normalises both and leaves the non-linearity open. Here the memory's output, which is
-    already normalised, gates through a sigmoid.
+    The paper leaves the non-linearity open. The memory normalises its output itself, per head with
+    a learnt gain; with ``model.attention.norm`` attention has the same.
     """
+
+    def __init__(self, model: ModelSettings, scale: ScaleSettings) -> None:
+        super().__init__(model, scale)
+        shape = (scale.heads, scale.width // scale.heads)
+        self.norm = nn.Parameter(torch.ones(shape)) if model.attention.norm else None
 
     def forward(self, x: Tensor, state: HybridState) -> tuple[Tensor, HybridState]:
         attended, attention = self.attention(x, state.attention)
+        if self.norm is not None:
+            attended = attended.unflatten(-1, self.norm.shape)
+            attended = F.rms_norm(attended, self.norm.shape[1:], eps=1e-6) * self.norm
+            attended = attended.flatten(2)
         read, memory = self.memory(x, state.memory)
         return self.out(attended * torch.sigmoid(read)), HybridState(attention, memory)
 
@@ -79,12 +90,14 @@ class MemoryAsContextState:
     """The memory, and the segment so far.
 
     ``segment_start_weights`` are the memory's weights where the segment began, {} for the initial
-    ones. ``cache``: keys and values of the retrieved tokens, then of the segment's own, each
-    (B, H, C, E); empty before a segment.
+    ones. ``query_tail``: the last inputs (B, CONVOLUTION - 1, H K) of the queries' convolution, if
+    they have one. ``cache``: keys and values of the retrieved tokens, then of the segment's own,
+    each (B, H, C, E); empty before a segment.
     """
 
     memory: NeuralMemoryState
     segment_start_weights: dict[str, Tensor]
+    query_tail: Tensor | None = None
     cache: tuple[Tensor, ...] = ()
 
 
@@ -116,14 +129,29 @@ class MemoryAsContext(_Hybrid):
         super().__init__(replace(model, attention=attention), scale)
         self.segment = model.segment
         self.memory.longest_chunk = model.segment
-        self.query = nn.Linear(scale.width, self.memory.heads * self.memory.key_dim, bias=False)
+        keys = self.memory.heads * self.memory.key_dim
+        self.query, self.query_convolution = nn.Linear(scale.width, keys, bias=False), None
+        if model.query_convolution:
+            self.query_convolution = nn.Parameter(torch.full((keys, CONVOLUTION), 0.5))
+
+    def initialise(self) -> None:
+        """Queries start as the memory's keys, which needs the convolution of these."""
+        if self.query_convolution is not None:
+            with torch.no_grad():
+                _, keys, *_ = self.memory.projections.weight.split(self.memory.splits)
+                self.query.weight.copy_(keys)
 
     def init_state(self, batch: int) -> MemoryAsContextState:
-        return MemoryAsContextState(self.memory.init_state(batch), {})
+        tail = None
+        if self.query_convolution is not None:
+            tail = self.query.weight.new_zeros(batch, CONVOLUTION - 1, len(self.query.weight))
+        return MemoryAsContextState(self.memory.init_state(batch), {}, tail)
 
     def state_bytes(self, batch: int, length: int) -> int:
         """Two keys and values per token of a segment, the memory, and its weights at the start."""
         cache = 2 * self.attention.state_bytes(batch, min(length, self.segment))
+        if self.query_convolution is not None:
+            cache += 4 * batch * (CONVOLUTION - 1) * len(self.query.weight)
         return cache + self.memory.state_bytes(batch, length, copies=1)
 
     def forward(
@@ -151,9 +179,13 @@ class MemoryAsContext(_Hybrid):
                 # Here, because what is retrieved goes around the chunks and their held gradients.
                 weights = {name: hold_gradient(w) for name, w in memory.weights.items()}
                 memory = replace(memory, weights=weights)
-            state = MemoryAsContextState(replace(state.memory, memory=memory), weights)
+            started = replace(state.memory, memory=memory)
+            state = replace(state, memory=started, segment_start_weights=weights, cache=())
         attention, length = self.attention, x.shape[1]
-        retrieved = self.memory.retrieve(self.query(x), state.segment_start_weights)
+        queries, tail = self.query(x), None
+        if self.query_convolution is not None:
+            queries, tail = convolve(self.query_convolution, queries, state.query_tail)
+        retrieved = self.memory.retrieve(queries, state.segment_start_weights)
         _, h_k, h_v = attention.heads_of(attention.qkv(retrieved))
         q, k, v = attention.heads_of(attention.qkv(x))
         at = torch.arange(place, place + length, device=x.device)
@@ -169,4 +201,5 @@ class MemoryAsContext(_Hybrid):
         y = attend_where(torch.cat([seen, seen], 1), q, keys, values, always)
         y = y.transpose(1, 2).flatten(2)
         read, memory = self.memory(y, state.memory)
-        return y * torch.sigmoid(read), replace(state, memory=memory, cache=cache)
+        state = replace(state, memory=memory, query_tail=tail, cache=cache)
+        return y * torch.sigmoid(read), state

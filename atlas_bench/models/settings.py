@@ -37,6 +37,7 @@ class AttentionSettings:
     convolution: bool | None = None
     # Learnt keys and values that every query sees (Titans section 3.3).
     persistent_tokens: int = bounded(0, at_least=0)
+    norm: bool = False  # memory_as_gate: whether the output is normalised per head (Titans Eq 28)
 
 
 @dataclass
@@ -69,6 +70,9 @@ class ModelSettings:
     # Factor on the memory's chunk in coarse stages of training.
     coarse_factor: int = bounded(1, at_least=1)
     segment: int = 64  # tokens per segment of memory_as_context
+    # memory_as_context: whether the queries to the memory have the convolution of its keys, and
+    # start as these.
+    query_convolution: bool = False
     # parameters: narrow the feed-forward to the Transformer's parameter count. state: size the
     # memory (or the attention's window) to width^2 numbers a layer, those of a full matrix.
     match: str = bounded("parameters", one_of=("none", "parameters", "state"))

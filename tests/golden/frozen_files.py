@@ -27,14 +27,22 @@ NOT_NUMBERS_OF_A_RUN = {
     "seconds", "wall_seconds", "train_seconds", "tokens_per_second", "peak_memory_bytes",
     "started", "started_at", "versions", "git_commit", "device", "sessions", "checkpoint_minutes",
 }  # fmt: skip
+NEW_KEYS = (
+    "training.trials", "training.chosen", "model.query_convolution", "model.attention.norm",
+)  # fmt: skip
 DIFFERENCES_SHOWN = 10
 
 
 def comparable_config(config: dict[str, Any]) -> dict[str, Any]:
-    """A config, frozen or new, with the keys of the present format; no golden is tuned."""
+    """A config, frozen or new, with the keys of the present format, without those that configs did
+    not have at the freeze and that have no effect in a golden."""
     config = upgrade(config)
-    for key in ("trials", "chosen"):  # which configs did not have at the freeze
-        assert not config.get("training", {}).pop(key, None)
+    for key in NEW_KEYS:
+        *path, name = key.split(".")
+        parent = config
+        for part in path:
+            parent = (parent or {}).get(part)
+        assert not (parent or {}).pop(name, None), key
     return config
 
 

@@ -97,9 +97,10 @@ GOLDENS = {
     "mqar_resumed": Golden(["model=deltanet", *MQAR], stop_at_step=4, equals="mqar_deltanet"),
     "mad_transformer": Golden(["model=transformer", *MAD, "task.subtask=fuzzy_recall"]),
     "mad_compression_mal": Golden(["model=titans_mal", *MAD, "task.subtask=compression"]),
-    "lm_atlas_mac": Golden(["model=atlas_mac", *NS1, *LM]),
+    "lm_atlas_mac": Golden(["model=atlas_mac", "model.query_convolution=false", *NS1, *LM]),
     "lm_suites_titans_mag": Golden(
-        ["model=titans_mag", *LM, "task.reset_at_documents=false", *SUITES]
+        ["model=titans_mag", "model.attention.norm=false", *LM, "task.reset_at_documents=false",
+         *SUITES]
     ),
     "hub_babilong": Golden([*HUB, "task=babilong", "task.lengths=[0k,1k,2k]", "task.samples=2"]),
     "hub_suites": Golden(
