@@ -177,6 +177,8 @@ def test_a_service_that_hangs_costs_the_time_limit(
     caplog: pytest.LogCaptureFixture,
     hanging: str,
 ) -> None:
+    """Trust B15."""
+
     class HangingWandb(FakeWandb):
         """Each call of ``hanging`` waits for a process until somebody ends that."""
 

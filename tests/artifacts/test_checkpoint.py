@@ -58,6 +58,7 @@ def test_keeps_the_two_newest_and_the_best_and_nothing_that_is_not_its_own(tmp_p
 
 
 def test_a_kill_while_writing_leaves_the_last_checkpoint(tmp_path, monkeypatch) -> None:
+    """Trust B10."""
     model, optimizer = small()
     checkpoint.save_checkpoint(tmp_path, model, optimizer, {"step": 1}, best=True)
 

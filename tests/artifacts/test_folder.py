@@ -31,7 +31,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary_file(tmp_path: Path
 
 
 def test_bytes_and_name_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file before the rename, its folder after: a crash leaves the old or the new content."""
+    """Trust B9: the file before the rename, its folder after, so that a crash leaves old or new."""
     synced, fsync = [], os.fsync
 
     def remember(descriptor: int) -> None:

@@ -256,6 +256,7 @@ FOREIGN = [
 def test_the_config_of_a_foreign_checkpoint_is_data_alone(
     change: dict, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Trust B16."""
     config = {"model": {"name": "atlas"}, "scale": {"name": "tiny"}} | change
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert atlas_bench("mode=eval", f"checkpoint={tmp_path}") == 2
@@ -268,6 +269,7 @@ def test_the_config_of_a_foreign_checkpoint_is_data_alone(
 def test_a_folder_of_the_hub_is_not_a_checkpoint_of_ours(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Trust C19."""
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     (tmp_path / "model.safetensors").touch()
     assert atlas_bench("mode=eval", f"checkpoint={tmp_path}") == 2

@@ -155,6 +155,7 @@ def test_every_model_is_as_large_as_the_papers(
 def test_a_dry_run_says_what_every_job_costs_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
+    """Trust C20."""
     monkeypatch.chdir(tmp_path)
     words = ["+experiment=table5_recall", "budget=paper", "model=transformer,deltanet"]
     monkeypatch.setattr(sys, "argv", ["atlas-bench", "-m", "--dry-run", *words, "scale=tiny"])

@@ -41,12 +41,14 @@ def go_on_from_each(
 def test_a_kill_before_each_operation(
     place: Path, whole: Outcome, tally: Tally, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """Trust B10."""
     go_on_from_each(Crashes(place), tally, whole, capfd, place)
 
 
 def test_a_power_cut_before_each_operation(
     place: Path, whole: Outcome, tally: Tally, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """Trust B9."""
     with closing(PowerCuts(place)) as cuts:
         go_on_from_each(cuts, tally, whole, capfd, place)
 

@@ -152,7 +152,7 @@ def test_every_registered_mixer_is_a_mixer() -> None:
 
 
 def test_no_gradient_goes_around_the_hold_of_memory_as_context() -> None:
-    """A17.7: what is retrieved went around it, and 7,168 tokens had an infinite gradient."""
+    """Trust A7: what is retrieved went around it, and 7,168 tokens had an infinite gradient."""
     memory = MemorySettings(chunk=8, bounded_step=True)
     settings = ModelSettings(mixers=["memory_as_context"], segment=16, memory=memory, match="none")
     mixer, *_ = build_model(settings, SCALE, vocab_size=32, seed=0).mixers

@@ -48,7 +48,7 @@ def test_a_presets_name_is_in_its_settings() -> None:
 
 
 def test_atlas_takes_the_papers_newton_schulz_steps() -> None:
-    """A17.2: it was 1, and no page said so."""
+    """Trust A2: it was 1, and no page said so."""
     assert docs.preset("atlas").memory.newton_schulz_steps == 5
 
 

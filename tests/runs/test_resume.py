@@ -271,6 +271,7 @@ def test_an_evaluation_without_a_checkpoint_does_not_train(
 def test_runs_of_one_second_have_folders_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Trust B13."""
     monkeypatch.chdir(tmp_path)
     words = [*TINY, "mode=train", "training.tokens=128"]
     same = "hydra.job.name=atlas-bench"  # an override that is not hydra.run.dir

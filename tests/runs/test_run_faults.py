@@ -63,6 +63,7 @@ SIGNALS = ["SIGTERM SIGTERM", "SIGINT SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "
 def test_no_signal_loses_a_step_or_changes_a_number(
     signals: str, tmp_path: Path, whole: list[list[float]]
 ) -> None:
+    """Trust B14."""
     run, metrics = tmp_path / "run", tmp_path / "run/metrics.jsonl"
     process = start(*LONG, "hydra.run.dir=run", folder=tmp_path)
     wait_for(lambda: metrics.is_file() and len(metrics.read_bytes().splitlines()) > 10, process)
@@ -96,7 +97,7 @@ def test_a_lost_reader_ends_no_run(stream: str, tmp_path: Path, whole: list[list
 
 
 def test_eight_runs_of_one_second_are_eight_runs(tmp_path: Path) -> None:
-    """In folders of their own; in one folder, seven are refused and change nothing."""
+    """Trust B13: In folders of their own; in one folder, seven are refused and change nothing."""
     words = [*TINY, "mode=train"]
     for given in ((), ("hydra.run.dir=outputs/day/mine",)):
         processes = [start(*words, f"seed={seed}", *given, folder=tmp_path) for seed in range(8)]

@@ -64,6 +64,7 @@ def test_a_checkpoint_brings_its_own_model_and_scale(tmp_path: Path) -> None:
 def test_a_checkpoint_brings_its_task_and_text_and_a_difference_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Trust A3."""
     trained = settings(
         "model=deltanet", "task.samples=2", "task.lengths=[1k]", "text.vocab_size=1000",
         "training.tokens=512", "training.batch_tokens=128", "training.warmup_steps=0",

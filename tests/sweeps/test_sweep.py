@@ -331,6 +331,7 @@ def test_a_folder_gets_one_index(
 
 
 def test_a_damaged_record_is_not_done(tmp_path: Path) -> None:
+    """Trust B12."""
     start_sweep(tmp_path, [["seed=0"]])
     job = job_start(tmp_path)
     for damage in ("", "{", "{}", "[" * 100_000):

@@ -1,4 +1,4 @@
-"""A6: needles and facts lie at every depth, whatever the script of the text around them."""
+"""Trust A6: needles and facts lie at every depth, whatever the script of the text around them."""
 
 from __future__ import annotations
 

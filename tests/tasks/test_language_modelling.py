@@ -217,7 +217,7 @@ def judged(task: LanguageModellingTask, loss: float) -> dict[str, float]:
 
 
 def test_a_text_without_spaces_has_no_word_perplexity(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    """A6: it was e to the power of a paragraph's loss, which ended in OverflowError."""
+    """Trust A6: it was e to the power of a paragraph's loss, which ended in OverflowError."""
     (tmp_path / "a.txt").write_text("日月山水火木金土。" * 300)
     task = make(tmp_path, tokenizer, lengths=["8k"])
     assert set(judged(task, 7.0)) == {"perplexity", "bits_per_byte"}
@@ -239,7 +239,7 @@ def test_a_text_without_spaces_and_marks_has_a_held_out_part(
 
 
 def test_a_diverged_model_has_an_infinite_perplexity(folder: Path, tokenizer: Tokenizer) -> None:
-    """A6: not an OverflowError after training; the record makes it a note."""
+    """Trust A6: not an OverflowError after training; the record makes it a note."""
     scores = judged(make(folder, tokenizer, lengths=["1k"]), 1e4)
     assert scores["perplexity"] == scores["word_perplexity"] == math.inf
     assert math.isfinite(scores["bits_per_byte"])

@@ -48,7 +48,7 @@ def test_every_document_stands_behind_an_end_token(tokenizer: Tokenizer) -> None
 def test_a_long_text_is_tokenised_in_parts(
     tokenizer: Tokenizer, length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """C17: tokenising 1 GB at once took 100 GB."""
+    """Trust C17: tokenising 1 GB at once took 100 GB."""
     texts = [" ".join(TEXTS), "No seam:  " + "日本語" * 300]
     whole = [document_tokens(tokenizer, [text]) for text in texts]
     monkeypatch.setattr(documents, "_LONGEST_PART", length)
@@ -138,7 +138,7 @@ def test_a_set_of_held_out_documents_alone_is_refused(tokenizer: Tokenizer, tmp_
 
 
 def test_changed_tokens_in_the_cache_are_read_again(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    """A5: a resumed run reads the tokens that it would have read."""
+    """Trust A5: a resumed run reads the tokens that it would have read."""
     right = streamed(Source(TEXTS), tokenizer, tmp_path).take(0, 30)
     (file,) = tmp_path.iterdir()
     np.save(file, np.load(file)[::-1])

@@ -90,7 +90,7 @@ def test_a_long_sentence_with_a_mark_stays_whole() -> None:
 
 @pytest.mark.parametrize("unit", ["!", "x!", "。", ".”", "字", "\u0301", " \n", "．3"])
 def test_splitting_takes_linear_time(unit: str) -> None:
-    """C17: a line of 2 MB of ``!`` took the square of its length."""
+    """Trust C17: a line of 2 MB of ``!`` took the square of its length."""
     started = time.process_time()
     split_sentences(unit * 100_000)
     assert time.process_time() - started < 5

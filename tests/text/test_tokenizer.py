@@ -133,7 +133,7 @@ def test_second_call_reads_the_cache(
 def test_a_cache_with_shuffled_ids_is_trained_again(
     trained: Tokenizer, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A5: such a file is a valid tokenizer."""
+    """Trust A5: such a file is a valid tokenizer."""
     (file,) = (cache / "tokenizers").iterdir()
     content = json.loads(file.read_text(encoding="utf-8"))
     vocab = content["model"]["vocab"]
@@ -240,7 +240,7 @@ def sentencepiece(form: str) -> Backend:
 
 @pytest.mark.parametrize("form", ["normalizer", "always", "first"])
 def test_pieces_have_no_space_between_them_that_no_one_wrote(form: str, tmp_path: Path) -> None:
-    """A6: a Llama-2 tokenizer doubled the space before every sentence."""
+    """Trust A6: a Llama-2 tokenizer doubled the space before every sentence."""
     backend = sentencepiece(form)
     assert backend.decode(backend.encode("He").ids) == "He"
     assert backend.encode("He").tokens[0] == SPACE
@@ -292,7 +292,7 @@ LOSSY = {
 
 @pytest.mark.parametrize("name", LOSSY)
 def test_a_lossy_tokenizer_is_refused(name: str, tmp_path: Path) -> None:
-    """A6: with a tokenizer of one token every text had a perplexity of 1."""
+    """Trust A6: with a tokenizer of one token every text had a perplexity of 1."""
     LOSSY[name].save(str(tmp_path / "tokenizer.json"))
     loaded = load_tokenizer(tmp_path)
     with pytest.raises(

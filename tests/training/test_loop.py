@@ -266,7 +266,7 @@ def test_a_later_step_that_is_not_finite_advises_a_lower_rate(tmp_path: Path) ->
 
 
 def test_gradients_whose_squares_overflow_are_clipped() -> None:
-    """A17.7: the sum of finite norms was infinite, and the logits were blamed."""
+    """Trust A7: the sum of finite norms was infinite, and the logits were blamed."""
     network = torch.nn.Linear(4, 4, bias=False)
     network.weight.grad = torch.full((4, 4), 3e30)
     assert clip_gradients(network, 1.0) == pytest.approx(1.2e31)

@@ -116,7 +116,7 @@ def test_likelihoods_are_a_forward_passs(name: str, options: dict) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_likelihoods_in_float32_differ_by_rounding(name: str) -> None:
-    """The error against float64 is at most a few times that of a plain float32 forward pass."""
+    """Trust A1: the error against float64 is a few times that of a plain float32 forward pass."""
     found = score(reader(name, torch.float32), questions())
     exact = np.array([value for value, _ in direct(name)])
     plain = np.array([value for value, _ in direct(name, torch.float32)])

@@ -93,6 +93,7 @@ def test_a_document_is_scored_whole_or_in_windows(lm: AtlasBenchLM, run_folder: 
 def test_wrong_arguments_of_lm_evals_command_are_one_sentence(
     arguments: dict, options: dict, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Trust C19."""
     with pytest.raises(SystemExit) as stopped:
         AtlasBenchLM.create_from_arg_obj(arguments, options)
     assert stopped.value.code == 2

@@ -51,7 +51,7 @@ def test_the_test_part_is_taken_before_the_training_part(tmp_path: Path) -> None
 
 
 def test_a_pipe_and_a_folder_are_no_files_of_questions(tmp_path: Path) -> None:
-    """C17: reading a pipe never ends."""
+    """Trust C17: reading a pipe never ends."""
     os.mkfifo(tmp_path / "qa1_single_test.txt")
     (tmp_path / "qa1_train.txt").mkdir()
     with pytest.raises(ValueError, match=r"^task\.questions_folder: .* has no questions of qa1"):
