@@ -1,4 +1,4 @@
-"""Trust D21: benchmarks/gpu_check.py on a CPU: its steps at reduced size, its JSON and its tables."""
+"""Trust D21: benchmarks/gpu_check.py on a CPU: its steps at reduced size, JSON and tables."""
 
 from __future__ import annotations
 
