@@ -82,7 +82,17 @@ def settings_in_use(model: ModelSettings) -> dict[str, Any]:
     if model.write_gate or memory.retain in ("scalar", "channel"):
         names.append("gate")
     if memory.network != "matrix":
-        names += ["expansion", "branch_norm"]
+        names.append("expansion")
+    if memory.network != "matrix" or memory.branch_norm:
+        names.append("branch_norm")
+    if memory.branch_norm:
+        names.append("branch_norm_affine")
+    if memory.objective == "lp":
+        names.append("loss_power")
+    if memory.retention != "l2":
+        names.append("retention")
+    if memory.retention == "lq":
+        names.append("retention_power")
     if memory.features != "identity":
         names += ["degree", "constant_feature"]
     if memory.features == "sketch":

@@ -37,5 +37,5 @@ def _read_weight(spec: MemorySpec, a_HOI: Tensor) -> Tensor:
     if spec.retention == "kl":
         return a_HOI.softmax(-1) * a_HOI.shape[-1]
     q = spec.retention_power
-    power = a_HOI.abs().pow(q).sum((-2, -1), keepdim=True) + SMALLEST_POWER
+    power = a_HOI.square().pow(q / 2).sum((-2, -1), keepdim=True) + SMALLEST_POWER
     return a_HOI / power.pow((q - 2) / q)
