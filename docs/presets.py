@@ -69,6 +69,9 @@ def settings_in_use(model: ModelSettings) -> dict[str, Any]:
         used["model.attention.persistent_tokens"] = model.attention.persistent_tokens
         if model.attention.convolution is not None:  # else the scale's
             used["model.attention.convolution"] = model.attention.convolution
+    if model.mixers == ["lact"]:
+        names = ["chunk", "expansion", "newton_schulz_steps", "newton_schulz_coefficients"]
+        return used | {name: getattr(model.memory, name) for name in names}
     if not any("memory" in mixer for mixer in model.mixers):
         library = not any(mixer == "attention" for mixer in model.mixers)
         return {"model.mixers": model.mixers} if library else used

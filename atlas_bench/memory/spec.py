@@ -23,7 +23,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "retention": ("l2", "lq", "kl"),
     "gate": ("sigmoid", "hard_sigmoid"),
     "bounded_by": ("keys", "network"),
-    "newton_schulz_coefficients": ("jordan", "polar_express"),
+    "newton_schulz_coefficients": ("jordan", "polar_express", "lact"),
 }
 
 
