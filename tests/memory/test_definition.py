@@ -354,6 +354,9 @@ def test_newton_schulz_of_zero_and_its_gradient() -> None:
         ("update_every", 5, "memory.window=1 is smaller than memory.update_every=5"),
         ("newton_schulz_steps", -1, "must not be negative"),
         ("retain", "channel", "is defined for memory.network=matrix"),
+        ("loss_power", 0.5, "memory.loss_power=0.5 must be at least 1"),
+        ("retention_power", 1.5, "memory.retention_power=1.5 must be at least 2"),
+        ("branch_norm_affine", True, "set memory.branch_norm=true"),
     ],
 )
 def test_impossible_specs_name_the_field(field: str, value: object, message: str) -> None:
@@ -361,6 +364,15 @@ def test_impossible_specs_name_the_field(field: str, value: object, message: str
         MemorySpec(**{field: value})
     with pytest.raises(ValueError, match="memory.chunk=16 is not a multiple"):
         MemorySpec(window=5, update_every=5)
+
+
+@pytest.mark.parametrize("other", [{"objective": "huber"}, {"retention": "kl"}])
+def test_mirass_losses_and_retentions_need_plain_steps(other: dict[str, str]) -> None:
+    (name, value), *_ = other.items()
+    with pytest.raises(ValueError, match=f"memory.{name}={value} is defined for memory.optimizer"):
+        MemorySpec(optimizer="muon", **other)
+    with pytest.raises(ValueError, match="memory.retention=lq bounds the weights itself"):
+        MemorySpec(retention="lq", bounded_step=True)
 
 
 def test_a_shape_that_does_not_fit_is_refused() -> None:
