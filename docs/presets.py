@@ -69,6 +69,9 @@ def settings_in_use(model: ModelSettings) -> dict[str, Any]:
         used["model.attention.persistent_tokens"] = model.attention.persistent_tokens
         if model.attention.convolution is not None:  # else the scale's
             used["model.attention.convolution"] = model.attention.convolution
+    if model.mixers == ["lact"]:
+        names = ["chunk", "expansion", "newton_schulz_steps", "newton_schulz_coefficients"]
+        return used | {name: getattr(model.memory, name) for name in names}
     if not any("memory" in mixer for mixer in model.mixers):
         library = not any(mixer == "attention" for mixer in model.mixers)
         return {"model.mixers": model.mixers} if library else used
@@ -82,7 +85,17 @@ def settings_in_use(model: ModelSettings) -> dict[str, Any]:
     if model.write_gate or memory.retain in ("scalar", "channel"):
         names.append("gate")
     if memory.network != "matrix":
-        names += ["expansion", "branch_norm"]
+        names.append("expansion")
+    if memory.network != "matrix" or memory.branch_norm:
+        names.append("branch_norm")
+    if memory.branch_norm:
+        names.append("branch_norm_affine")
+    if memory.objective == "lp":
+        names.append("loss_power")
+    if memory.retention != "l2":
+        names.append("retention")
+    if memory.retention == "lq":
+        names.append("retention_power")
     if memory.features != "identity":
         names += ["degree", "constant_feature"]
     if memory.features == "sketch":

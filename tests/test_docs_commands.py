@@ -289,7 +289,7 @@ def test_one_command_of_each_kind_runs(
     assert scores[0][0]["value"] == scores[1][0]["value"]
 
     capsys.readouterr()
-    assert atlas_bench(*documented("atlas-bench mode=describe model=ttt_mlp")) == 0
+    assert atlas_bench(*documented("atlas-bench mode=describe model=titans_norm")) == 0
     assert "parameters" in capsys.readouterr().out
 
     sweep = documented(

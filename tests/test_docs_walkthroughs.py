@@ -27,7 +27,7 @@ SMALL = [
 
 
 def test_the_pages_name_what_they_write() -> None:
-    assert [name for name, _ in files_of("adding_a_model.md")] == ["conf/model/ttt_mlp.yaml"]
+    assert [name for name, _ in files_of("adding_a_model.md")] == ["conf/model/titans_norm.yaml"]
     assert [name for name, _ in files_of("adding_a_task.md")] == [
         "atlas_bench/tasks/parity.py",
         "atlas_bench/tasks/registry.py",
@@ -40,7 +40,7 @@ def test_the_added_model_is_one_function_and_trains(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings = compose_settings(["model=ttt_mlp", *SMALL, "mode=train"])
+    settings = compose_settings(["model=titans_norm", *SMALL, "mode=train"])
     assert settings.model.memory.spec().branch_norm
     model = build_model(settings.model, settings.scale, vocab_size=1024, seed=0).double().eval()
     transformer = compose_settings(["model=transformer"])
@@ -54,7 +54,7 @@ def test_the_added_model_is_one_function_and_trains(
     torch.testing.assert_close(torch.cat([first, rest], 1), whole, rtol=1e-7, atol=1e-8)
     monkeypatch.setattr(atlas_bench.runs.show, "draw_plots", lambda *arguments, **options: {})
     record = json.loads(atlas_bench.runs.execute.execute(settings, tmp_path).read_text())
-    assert (record["model"], record["train_tokens"]) == ("ttt_mlp", 256)
+    assert (record["model"], record["train_tokens"]) == ("titans_norm", 256)
 
 
 def test_the_added_task_is_right_and_runs(

@@ -31,7 +31,8 @@ def step_overlap(spec: MemorySpec, phi: Tensor, factors: Factors, error: Tensor)
     the way (exactly, in the direction of the token's own error). For a matrix the gain is 1, and
     the overlap is |phi(k_i).phi(k_j)|.
     """
-    if spec.bounded_by == "keys" or spec.network == "matrix":
+    plain = spec.network == "matrix" and not spec.branch_norm
+    if spec.bounded_by == "keys" or plain:
         return (phi @ phi.mT).abs()
     size = torch.linalg.vector_norm(error, dim=-1, keepdim=True).clamp_min(SMALLEST_ERROR)
     total = None

@@ -75,7 +75,8 @@ def call(name: str, **arguments: object) -> tuple:
 def operation(spec: MemorySpec) -> str | None:
     """The kernel that computes this member of the family exactly, or None."""
     plain = spec.network == "matrix" and spec.optimizer == "gd"
-    if not plain or spec.window > 1 or spec.update_every > 1:
+    other = spec.branch_norm or spec.retention != "l2"
+    if not plain or other or spec.window > 1 or spec.update_every > 1:
         return None
     if spec.retain in ("scalar", "channel") and spec.gate != "sigmoid":
         return None

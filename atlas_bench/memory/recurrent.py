@@ -13,10 +13,11 @@ from torch import Tensor
 
 from atlas_bench.memory.bounded import step_overlap
 from atlas_bench.memory.features import apply_features
-from atlas_bench.memory.networks import forward, gradient_factors
+from atlas_bench.memory.networks import Factors, forward, gradient_factors
 from atlas_bench.memory.newton_schulz import newton_schulz
+from atlas_bench.memory.retention import read_weights
 from atlas_bench.memory.spec import Gates, MemoryParameters, MemorySpec, MemoryState
-from atlas_bench.memory.state import checked_inputs, initial_state
+from atlas_bench.memory.state import checked_inputs, initial_state, with_bias
 
 
 def recurrent_memory(
@@ -32,7 +33,7 @@ def recurrent_memory(
 
     q, k: (B, T, H, K); v: (B, T, H, V); gates: see Gates. Returns y (B, T, H, V) and the state
     after the last token, from which the next call continues. ``state=None`` starts a new sequence.
-    Source: ATLAS Eq 15-16, 32-33; Titans Eq 13-14 with ``rate_inside``.
+    Source: ATLAS Eq 15-16, 32-33; Titans Eq 13-14 with ``rate_inside``; TTT Eq 4-6; Miras Eq 24-27.
     """
     inputs = checked_inputs(spec, params, q, k, v, gates)
     state = initial_state(spec, params, inputs) if state is None else state
@@ -42,16 +43,17 @@ def recurrent_memory(
         state = _write(spec, params, token, state)
         weights, shrink = _bounded_weights(spec, params, state)
         query = inputs["q"][:, :, t : t + 1]
+        read = read_weights(spec, weights)
 
-        def linear(name: str, x: Tensor, weights: dict[str, Tensor] = weights) -> Tensor:
-            return x @ weights[name].to(x.dtype).mT
+        def linear(name: str, x: Tensor, read: dict[str, Tensor] = read) -> Tensor:
+            return x @ read[name].to(x.dtype).mT
 
         features = _features(spec, params, query)
-        outputs.append(forward(spec, linear, features, query, v.shape[-1]))
+        outputs.append(forward(spec, linear, features, query, v.shape[-1], gain=params.norm_gain))
         if state.position % spec.chunk == 0:
             state = _close_chunk(spec, state, weights, shrink)
     y = torch.cat(outputs, 2) if outputs else inputs["v"]
-    return y.transpose(1, 2), state
+    return with_bias(params, y.transpose(1, 2)), state
 
 
 def _features(spec: MemorySpec, params: MemoryParameters, x_BHTK: Tensor) -> Tensor:
@@ -137,14 +139,26 @@ def _window_gradient(
 ) -> dict[str, Tensor]:
     """G_t: the sum of the window's gradients at ``weights``, each formed in full."""
     tokens = gamma_BHJ.shape[2]
-    k, v = recent["k"][:, :, -tokens:], recent["v"][:, :, -tokens:]
-    factors, _ = gradient_factors(spec, weights, _features(spec, params, k), k, v)
+    window = {name: tensor[:, :, -tokens:] for name, tensor in recent.items()}
+    factors, _ = _factors(spec, params, weights, window)
     total = {}
     for name, (left, right) in factors.items():
         outer_BHJOI = left[..., :, None] * right[..., None, :]
         summed = (gamma_BHJ[..., None, None] * outer_BHJOI).sum(2)
         total[name] = summed.to(weights[name].dtype)
     return total
+
+
+def _factors(
+    spec: MemorySpec,
+    params: MemoryParameters,
+    weights: dict[str, Tensor],
+    tokens: dict[str, Tensor],
+) -> tuple[Factors, Tensor]:
+    """`gradient_factors` of some tokens at ``weights``, which are read through the retention."""
+    k, v, threshold = tokens["k"], tokens["v"], tokens.get("threshold")
+    phi, read = _features(spec, params, k), read_weights(spec, weights)
+    return gradient_factors(spec, read, phi, k, v, gain=params.norm_gain, threshold=threshold)
 
 
 def _bounded_weights(
@@ -158,10 +172,9 @@ def _bounded_weights(
     if not spec.is_bounded:
         return state.weights, None
     tokens = state.recent["k"].shape[2] - state.position % spec.update_every
-    k, v = state.recent["k"][:, :, :tokens], state.recent["v"][:, :, :tokens]
-    phi = _features(spec, params, k)
-    factors, error = gradient_factors(spec, state.chunk_start_weights, phi, k, v)
-    overlap = step_overlap(spec, phi, factors, error)
+    known = {name: tensor[:, :, :tokens] for name, tensor in state.recent.items()}
+    factors, error = _factors(spec, params, state.chunk_start_weights, known)
+    overlap = step_overlap(spec, _features(spec, params, known["k"]), factors, error)
     applied = state.applied[:, :, :tokens, None].abs().to(overlap.dtype)
     rho = (overlap @ applied).squeeze(-1)
     shrink = 1 / rho.amax(-1).clamp_min(1) if tokens else torch.ones_like(state.retained)

@@ -25,6 +25,14 @@ COEFFICIENTS: dict[str, tuple[tuple[float, float, float], ...]] = {
         (1.8750014808534479, -1.2500016453999487, 0.3750001645474248),
         (1.875, -1.25, 0.375),
     ),
+    # LaCT's code (2505.23884): five steps, each with its own triple.
+    "lact": (
+        (4.0848, -6.8946, 2.9270),
+        (3.9505, -6.3029, 2.6377),
+        (3.7418, -5.5913, 2.3037),
+        (2.8769, -3.1427, 1.2046),
+        (2.8366, -3.0525, 1.2012),
+    ),
 }
 SMALLEST_NORM = 1e-7  # matrices with a smaller norm are divided by this, not by their norm
 

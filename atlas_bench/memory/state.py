@@ -14,10 +14,12 @@ from atlas_bench.memory.spec import Gates, MemoryParameters, MemorySpec, MemoryS
 def checked_inputs(
     spec: MemorySpec, params: MemoryParameters, q: Tensor, k: Tensor, v: Tensor, gates: Gates
 ) -> dict[str, Tensor]:
-    """A dict of q, k (B, H, T, K), v (B, H, T, V) and the four gates, (B, H, T) or (B, H, T, ...).
+    """A dict of q, k (B, H, T, K), v (B, H, T, V) and the gates, (B, H, T) or (B, H, T, ...).
 
     Gates that the spec does not use get the value that leaves them out: retain 1 for `none`, rate 1
-    for ``rate_inside``, momentum 0 for `gd`. Raises ValueError for shapes that do not fit.
+    for ``rate_inside``, momentum 0 for `gd`. The threshold is there for `huber` only. The bias of a
+    layer norm is taken from v: a loss of M(k) - v depends on their difference alone. Raises
+    ValueError for shapes that do not fit.
     """
     batch, length, heads, _ = q.shape
     shape = (batch, length, heads)
@@ -37,7 +39,11 @@ def checked_inputs(
         "momentum": gates.momentum if spec.has_momentum else torch.zeros_like(one),
         "weight": gates.weight,
     }
+    if spec.objective == "huber":
+        given["threshold"] = gates.threshold
     pair = spec.window_weights == "pair"
+    if params.norm_bias is not None and spec.objective != "dot":
+        v = v - params.norm_bias.transpose(0, 1).to(v.dtype)
     inputs = {"q": q, "k": k, "v": v}
     for name, gate in given.items():
         expected = (*shape, spec.window) if name == "weight" and pair else shape
@@ -55,6 +61,12 @@ def checked_inputs(
             f"{v.shape[-1]}"
         )
     return {name: tensor.transpose(1, 2) for name, tensor in inputs.items()}
+
+
+def with_bias(params: MemoryParameters, y_BTHV: Tensor) -> Tensor:
+    """What was read, plus the bias of the branch's layer norm."""
+    bias = params.norm_bias
+    return y_BTHV if bias is None else y_BTHV + bias.transpose(0, 1).to(y_BTHV.dtype)
 
 
 def initial_state(

@@ -93,12 +93,15 @@ class Attention(Mixer):
         return cache + 4 * batch * (CONVOLUTION - 1) * self.convolution.shape[0]
 
     def forward(self, x: Tensor, state: AttentionState) -> tuple[Tensor, AttentionState]:
-        batch, length, _ = x.shape
-        projected, tail = self.qkv(x), None
+        return self.attended(self.qkv(x), state)
+
+    def attended(self, projected: Tensor, state: AttentionState) -> tuple[Tensor, AttentionState]:
+        """`forward` from queries, keys and values, (B, T, 3 width)."""
+        (batch, length, _), tail = projected.shape, None
         if self.convolution is not None:
             projected, tail = convolve(self.convolution, projected, state.tail)
         q, k, v = self.heads_of(projected)
-        positions = torch.arange(state.position, state.position + length, device=x.device)
+        positions = torch.arange(state.position, state.position + length, device=q.device)
         q, k = rotate(q, positions, self.rope_base), rotate(k, positions, self.rope_base)
         if state.keys is not None:
             k = torch.cat([state.keys, k], 2)

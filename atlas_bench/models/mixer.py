@@ -22,6 +22,7 @@ from atlas_bench.models.settings import ModelSettings, ScaleSettings
 MIXERS = {
     "attention": "atlas_bench.models.attention:Attention",
     "neural_memory": "atlas_bench.models.neural_memory:NeuralMemory",
+    "lact": "atlas_bench.models.lact:LargeChunkMemory",
     "memory_as_context": "atlas_bench.models.hybrids:MemoryAsContext",
     "memory_as_gate": "atlas_bench.models.hybrids:MemoryAsGate",
     "memory_as_layer": "atlas_bench.models.hybrids:MemoryAsLayer",

@@ -29,7 +29,9 @@ from atlas_bench.memory import (
 )
 from atlas_bench.memory.features import feature_dim
 from atlas_bench.memory.networks import forward as read
+from atlas_bench.memory.retention import read_weights
 from atlas_bench.memory.spec import state_dtype
+from atlas_bench.memory.state import with_bias
 from atlas_bench.models.convolution import CONVOLUTION, convolve
 from atlas_bench.models.mixer import Mixer, TrainingStage
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
@@ -37,8 +39,8 @@ from atlas_bench.models.settings import ModelSettings, ScaleSettings
 # The gates' first values before their squashing function: hard_sigmoid then keeps 98 % per token,
 # and half of each token is written. With this start, binding names to places is learnt within 340
 # thousand tokens; a memory that starts by keeping everything (4.0) had not learnt it after 470
-# thousand (BABILong qa1).
-INITIAL = {"retain": 2.9, "rate": 0.0, "momentum": 0.0, "weight": 0.0}
+# thousand (BABILong qa1). A threshold starts at 1, near the norm of a value.
+INITIAL = {"retain": 2.9, "rate": 0.0, "momentum": 0.0, "weight": 0.0, "threshold": 0.54}
 STATE_TOLERANCE = 0.1  # a memory within this share of the target size counts as matched
 
 
@@ -77,7 +79,7 @@ class NeuralMemory(Mixer):
 
     ``inner`` is for hybrids, which gate and project the output themselves. ``observed`` holds the
     gates of the last forward as they opened, in 0..1, (B, T, H) or (B, T, H, ...), before the
-    learnt step scales them.
+    learnt step scales them; the threshold of `huber` is a softplus and above 0.
     """
 
     @classmethod
@@ -131,6 +133,10 @@ class NeuralMemory(Mixer):
         scales = start.feature_scales
         self.feature_scales = None if scales is None else nn.Parameter(scales)
         self.register_buffer("tables", start.tables)
+        self.branch_gain = self.branch_bias = None
+        if spec.branch_norm_affine:
+            self.branch_gain = nn.Parameter(start.norm_gain)
+            self.branch_bias = nn.Parameter(start.norm_bias)
 
     def _gate_sizes(self) -> dict[str, int]:
         """Numbers per head and token of every gate that the spec uses.
@@ -147,6 +153,8 @@ class NeuralMemory(Mixer):
             sizes["rate"] = 1
         if spec.has_momentum:
             sizes["momentum"] = 1
+        if spec.objective == "huber":
+            sizes["threshold"] = 1
         return sizes
 
     def initialise(self) -> None:
@@ -167,8 +175,9 @@ class NeuralMemory(Mixer):
 
     @property
     def parameters_of_memory(self) -> MemoryParameters:
-        """The learnt initial memory and feature scales, and the tables."""
-        return MemoryParameters(dict(self.initial), self.feature_scales, self.tables)
+        """The learnt initial memory, feature scales and layer norm, and the tables."""
+        others = (self.feature_scales, self.tables, self.branch_gain, self.branch_bias)
+        return MemoryParameters(dict(self.initial), *others)
 
     def init_state(self, batch: int) -> NeuralMemoryState:
         shape = (batch, CONVOLUTION - 1, len(self.convolution))
@@ -197,6 +206,7 @@ class NeuralMemory(Mixer):
         copies += 1 + spec.has_momentum + (spec.chunk > 1)
         gates += feature_dim(spec, self.key_dim) if spec.retain == "channel" else 1
         gates += spec.window if spec.window_weights == "pair" else 1
+        gates += spec.objective == "huber"
         recent, whole = spec.window - 1, 0
         if spec.is_bounded:
             recent, gates, whole = recent + spec.chunk - 1, gates + 2, 1
@@ -228,14 +238,15 @@ class NeuralMemory(Mixer):
         ``{}`` stands for the initial weights.
         """
         q = unit(F.silu(queries).unflatten(-1, (self.heads, -1)))
-        frozen = dict(weights or self.initial)
+        frozen = read_weights(self.spec, dict(weights or self.initial))
+        params = self.parameters_of_memory
 
         def linear(name: str, x_BHTI: Tensor) -> Tensor:
             return x_BHTI @ frozen[name].to(x_BHTI.dtype).mT
 
-        phi = apply_features(self.spec, self.parameters_of_memory, q).transpose(1, 2)
-        y = read(self.spec, linear, phi, q.transpose(1, 2), self.value_dim)
-        return self._normalised(y.transpose(1, 2))
+        phi, q = (part.transpose(1, 2) for part in (apply_features(self.spec, params, q), q))
+        y = read(self.spec, linear, phi, q, self.value_dim, gain=params.norm_gain)
+        return self._normalised(with_bias(params, y.transpose(1, 2)))
 
     def _normalised(self, y_BTHV: Tensor) -> Tensor:
         y = F.rms_norm(y_BTHV, (self.value_dim,), eps=1e-6) * self.norm.to(y_BTHV.dtype)
@@ -246,6 +257,8 @@ class NeuralMemory(Mixer):
         sizes = [size * self.heads for size in self.gate_sizes.values()]
         parts = gate_function(self.spec, x).split(sizes, -1)
         gates = dict(zip(self.gate_sizes, parts, strict=True))
+        if "threshold" in gates:
+            gates["threshold"] = F.softplus(x.split(sizes, -1)[-1])  # the last of the gates
         if "weight" in gates and self.spec.window_weights == "pair":
             gates["weight"] = gates["weight"].unflatten(-1, (self.heads, self.spec.window))
         if self.spec.retain == "channel":

@@ -11,12 +11,15 @@ import hashlib
 import json
 import platform
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from atlas_bench.artifacts.saved_config import upgrade
+from atlas_bench.config.typed import from_dict
+from atlas_bench.models.settings import ModelSettings
 
 EXPECTED = Path(__file__).parent / "expected"
 MACHINE = EXPECTED / "machine.json"
@@ -35,7 +38,7 @@ DIFFERENCES_SHOWN = 10
 
 def comparable_config(config: dict[str, Any]) -> dict[str, Any]:
     """A config, frozen or new, with the keys of the present format, without those that configs did
-    not have at the freeze and that have no effect in a golden."""
+    not have at the freeze and that have no effect in a golden; the model's have their defaults."""
     config = upgrade(config)
     for key in NEW_KEYS:
         *path, name = key.split(".")
@@ -43,7 +46,7 @@ def comparable_config(config: dict[str, Any]) -> dict[str, Any]:
         for part in path:
             parent = (parent or {}).get(part)
         assert not (parent or {}).pop(name, None), key
-    return config
+    return config | {"model": asdict(from_dict(ModelSettings, config["model"], "model."))}
 
 
 def comparable_protocol(protocol: dict[str, Any]) -> dict[str, Any]:

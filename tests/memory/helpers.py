@@ -22,20 +22,28 @@ def spec_strategy() -> st.SearchStrategy[MemorySpec]:
         retains = ["none", "scalar", "fixed"]
         if network == "matrix" and optimizer != "muon" and not bounded:
             retains += ["channel", "channel"]
+        retain = draw(st.sampled_from(retains))
+        plain = optimizer == "muon" or retain == "channel"
+        branch_norm = retain != "channel" and draw(st.booleans())
+        objectives = ["l2", "l2", "dot", "lp"] + ["huber"] * (not plain)
+        retentions = ["l2", "l2", "lq", "kl"] if not plain and not bounded else ["l2"]
         return MemorySpec(
             network=network,
             features=draw(st.sampled_from(["identity", "polynomial", "taylor", "sketch"])),
             sketch_size=5,
-            branch_norm=network != "matrix" and draw(st.booleans()),
+            branch_norm=branch_norm,
+            branch_norm_affine=branch_norm and not plain and draw(st.booleans()),
             degree=draw(st.sampled_from([1, 2, 3])),
             constant_feature=draw(st.booleans()),
-            objective=draw(st.sampled_from(["l2", "dot"])),
+            objective=draw(st.sampled_from(objectives)),
+            loss_power=draw(st.sampled_from([1.5, 3.0])),
+            retention=draw(st.sampled_from(retentions)),
             window=every + draw(st.sampled_from([0, 1, 3, 8])),
             window_weights=draw(st.sampled_from(["token", "pair"])),
             optimizer=optimizer,
             update_every=every,
             chunk=every * draw(st.sampled_from([1, 2, 3])),
-            retain=draw(st.sampled_from(retains)),
+            retain=retain,
             # An orthogonalised step of 1 a token is chaos: one such spec is tested by name.
             rate_inside=optimizer != "muon" and draw(st.booleans()),
             gate=draw(st.sampled_from(["sigmoid", "hard_sigmoid"])),
@@ -89,6 +97,7 @@ class Case:
             "retain": 0.5 + 0.5 * gate(*shape, *channels),
             "rate": rate * gate(*shape),
             "momentum": gate(*shape),
+            "threshold": 0.5 + 2 * gate(*shape),
             # Steps that do not diverge: large windows add up, and inside the weight is the step.
             "weight": gate(*shape, *pair)
             * min(1.0, 3 / spec.window)
@@ -100,17 +109,21 @@ class Case:
             self.inputs["rate"][closed] -= 4.0
         self.weights = start.weights
         self.scales, self.tables = start.feature_scales, start.tables
+        self.norm = {}
+        if spec.branch_norm_affine:
+            for name in ("norm_gain", "norm_bias"):
+                self.norm[name] = 0.5 + gate(heads, 1, value_dim)
         for tensor in self.leaves.values():
             tensor.requires_grad_()
 
     @property
     def leaves(self) -> dict[str, Tensor]:
-        named = self.inputs | self.weights
+        named = self.inputs | self.weights | self.norm
         return named if self.scales is None else named | {"feature_scales": self.scales}
 
     @property
     def parameters(self) -> MemoryParameters:
-        return MemoryParameters(self.weights, self.scales, self.tables)
+        return MemoryParameters(self.weights, self.scales, self.tables, **self.norm)
 
     def run(self, form, start: int = 0, end: int | None = None, state=None):
         """``form`` is `recurrent_memory` or `chunk_memory`; tokens start..end of the case."""
@@ -118,7 +131,7 @@ class Case:
         rate = part["rate"]
         if self.spec.gate == "hard_sigmoid":
             rate = ((rate + 3) / 6).clamp(0, 1)  # CUDA's hardsigmoid has 1/6 in float32
-        gates = Gates(part["retain"], rate, part["momentum"], part["weight"])
+        gates = Gates(part["retain"], rate, part["momentum"], part["weight"], part["threshold"])
         return form(self.spec, self.parameters, part["q"], part["k"], part["v"], gates, state)
 
     def gradients(self, y: Tensor) -> dict[str, Tensor]:

@@ -24,30 +24,68 @@ from atlas_bench.memory import (
 from atlas_bench.memory.networks import NORM_EPSILON
 from atlas_bench.memory.newton_schulz import newton_schulz
 
+Norm = dict[str, Tensor]  # gain and bias (H, 1, V), or empty
 
-def network(spec: MemorySpec, weights: dict[str, Tensor], phi: Tensor, x: Tensor) -> Tensor:
+
+def network(
+    spec: MemorySpec, weights: dict[str, Tensor], phi: Tensor, x: Tensor, norm: Norm
+) -> Tensor:
     """M(phi(x)) written once more, on its own: weights (B, H, O, I), phi (B, H, I)."""
     if spec.network == "matrix":
-        return torch.einsum("bhoi,bhi->bho", weights["W1"], phi)
-    hidden = torch.nn.functional.gelu(torch.einsum("bhoi,bhi->bho", weights["W2"], phi))
-    if spec.network == "gated_mlp":
-        hidden = hidden * torch.einsum("bhoi,bhi->bho", weights["W3"], phi)
-    y = torch.einsum("bhoi,bhi->bho", weights["W1"], hidden)
+        y = torch.einsum("bhoi,bhi->bho", weights["W1"], phi)
+        if not spec.branch_norm:
+            return y
+    else:
+        hidden = torch.nn.functional.gelu(torch.einsum("bhoi,bhi->bho", weights["W2"], phi))
+        if spec.network == "gated_mlp":
+            hidden = hidden * torch.einsum("bhoi,bhi->bho", weights["W3"], phi)
+        y = torch.einsum("bhoi,bhi->bho", weights["W1"], hidden)
     if spec.branch_norm:
         y = torch.nn.functional.layer_norm(y, y.shape[-1:], eps=NORM_EPSILON)
+        if norm:
+            y = y * norm["norm_gain"][:, 0] + norm["norm_bias"][:, 0]
     return y + x if x.shape[-1] == y.shape[-1] else y
 
 
-def objective(spec: MemorySpec, weights: dict[str, Tensor], phi: Tensor, k: Tensor, v: Tensor):
-    out = network(spec, weights, phi, k)
+def objective(
+    spec: MemorySpec,
+    weights: dict[str, Tensor],
+    phi: Tensor,
+    k: Tensor,
+    v: Tensor,
+    norm: Norm,
+    threshold: Tensor,
+) -> Tensor:
+    out = network(spec, weights, phi, k, norm)
+    error = out - v
+    if spec.objective == "dot":
+        return -(out * v).sum(-1)
+    if spec.objective == "lp":
+        smooth = torch.sqrt(error**2 + 1e-6)  # |x| of Miras, section 5.2
+        return (smooth**spec.loss_power).sum(-1) / spec.loss_power
+    near = 0.5 * error.square().sum(-1)
     if spec.objective == "l2":
-        return 0.5 * (out - v).square().sum(-1)
-    return -(out * v).sum(-1)
+        return near
+    sharp = (10 * error).abs()
+    log_cosh = sharp + torch.log1p(torch.exp(-2 * sharp))  # plus log 1/2; d/dx = tanh(x)
+    far = threshold * log_cosh.sum(-1) / 10
+    return torch.where(error.norm(dim=-1) <= threshold, near, far)
+
+
+def seen(spec: MemorySpec, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights that are read, W = R(A), (B, H, O, I)."""
+    if spec.retention == "lq":
+        norms = {n: w.flatten(-2).norm(p=4, dim=-1)[..., None, None] for n, w in weights.items()}
+        return {n: w / norms[n] ** 2 for n, w in weights.items()}
+    if spec.retention == "kl":
+        logs = {n: w - w.logsumexp(-1, keepdim=True) for n, w in weights.items()}
+        return {n: w.shape[-1] * w.exp() for n, w in logs.items()}
+    return weights
 
 
 @pytest.mark.parametrize(
     ("network_name", "branch_norm"),
-    [("matrix", False), ("mlp", False), ("mlp", True), ("gated_mlp", False), ("gated_mlp", True)],
+    [(name, norm) for name in ("matrix", "mlp", "gated_mlp") for norm in (False, True)],
 )
 @pytest.mark.parametrize("features", ["identity", "polynomial", "sketch"])
 @pytest.mark.parametrize("loss", ["l2", "dot"])
@@ -73,6 +111,7 @@ def test_reference_is_autograd_for_random_members(spec: MemorySpec, value_dim: i
 def assert_is_autograd(spec: MemorySpec, value_dim: int) -> None:
     """The reference equals the recurrence with autograd instead of the hand-written gradient."""
     case = Case(spec, length=7, value_dim=value_dim)
+    norm = {name: tensor.detach() for name, tensor in case.norm.items()}
     y, state = case.run(recurrent_memory)
     x = {name: tensor.detach() for name, tensor in case.inputs.items()}
     if spec.gate == "hard_sigmoid":
@@ -86,12 +125,13 @@ def assert_is_autograd(spec: MemorySpec, value_dim: int) -> None:
     momentum = {n: torch.zeros_like(w) for n, w in weights.items()}
     how = (spec.newton_schulz_steps, spec.newton_schulz_coefficients)
     for t in range(7):
-        leaves = {n: w.clone().requires_grad_() for n, w in weights.items()}
+        leaves = {n: w.clone().requires_grad_() for n, w in seen(spec, weights).items()}
         total = 0.0
         for i in range(max(0, t - spec.window + 1), t + 1):
             pair = spec.window_weights == "pair"
             weight = x["weight"][:, t, :, t - i] if pair else x["weight"][:, i]
-            error = objective(spec, leaves, phi_k[:, i], x["k"][:, i], x["v"][:, i])
+            token = (phi_k[:, i], x["k"][:, i], x["v"][:, i], norm, x["threshold"][:, i])
+            error = objective(spec, leaves, *token)
             total = total + (weight * error).sum()
         gradient = dict(zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True))
 
@@ -107,7 +147,7 @@ def assert_is_autograd(spec: MemorySpec, value_dim: int) -> None:
         if spec.optimizer == "muon":
             step = {n: newton_schulz(m, *how) for n, m in momentum.items()}
         weights = {n: gate("retain") * weights[n] - gate("rate") * step[n] for n in weights}
-        expected = network(spec, weights, phi_q[:, t], x["q"][:, t])
+        expected = network(spec, seen(spec, weights), phi_q[:, t], x["q"][:, t], norm)
         assert relative_error(y[:, t], expected) < 1e-10
     for name, weight in weights.items():
         assert relative_error(state.weights[name], weight) < 1e-10
@@ -224,7 +264,8 @@ def test_one_update_lowers_the_windows_loss(network_name: str, loss: str, optimi
     def loss_at(weights: dict[str, Tensor]) -> Tensor:
         phi = apply_features(spec, case.parameters, x["k"])
         per_token = [
-            x["weight"][:, i] * objective(spec, weights, phi[:, i], x["k"][:, i], x["v"][:, i])
+            x["weight"][:, i]
+            * objective(spec, weights, phi[:, i], x["k"][:, i], x["v"][:, i], {}, x["weight"])
             for i in range(length)
         ]
         return sum(per_token)
@@ -313,6 +354,9 @@ def test_newton_schulz_of_zero_and_its_gradient() -> None:
         ("update_every", 5, "memory.window=1 is smaller than memory.update_every=5"),
         ("newton_schulz_steps", -1, "must not be negative"),
         ("retain", "channel", "is defined for memory.network=matrix"),
+        ("loss_power", 0.5, "memory.loss_power=0.5 must be at least 1"),
+        ("retention_power", 1.5, "memory.retention_power=1.5 must be at least 2"),
+        ("branch_norm_affine", True, "set memory.branch_norm=true"),
     ],
 )
 def test_impossible_specs_name_the_field(field: str, value: object, message: str) -> None:
@@ -320,6 +364,15 @@ def test_impossible_specs_name_the_field(field: str, value: object, message: str
         MemorySpec(**{field: value})
     with pytest.raises(ValueError, match="memory.chunk=16 is not a multiple"):
         MemorySpec(window=5, update_every=5)
+
+
+@pytest.mark.parametrize("other", [{"objective": "huber"}, {"retention": "kl"}])
+def test_mirass_losses_and_retentions_need_plain_steps(other: dict[str, str]) -> None:
+    (name, value), *_ = other.items()
+    with pytest.raises(ValueError, match=f"memory.{name}={value} is defined for memory.optimizer"):
+        MemorySpec(optimizer="muon", **other)
+    with pytest.raises(ValueError, match="memory.retention=lq bounds the weights itself"):
+        MemorySpec(retention="lq", bounded_step=True)
 
 
 def test_a_shape_that_does_not_fit_is_refused() -> None:

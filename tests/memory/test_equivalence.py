@@ -68,6 +68,29 @@ REPRESENTATIVE = [
     MemorySpec(network="mlp", optimizer="momentum", rate_inside=True, chunk=4, branch_norm=True),
     MemorySpec(network="matrix", optimizer="muon", rate_inside=True, window=2, chunk=2),
     MemorySpec(network="gated_mlp", window=3, chunk=4, features="sketch", sketch_size=8),
+    MemorySpec(  # TTT-Linear
+        network="matrix",
+        retain="none",
+        branch_norm=True,
+        branch_norm_affine=True,
+        chunk=4,
+        bounded_step=True,
+        bounded_by="network",
+    ),
+    MemorySpec(  # Yaad, bounded
+        objective="huber",
+        branch_norm=True,
+        branch_norm_affine=True,
+        chunk=4,
+        bounded_step=True,
+        bounded_by="network",
+    ),
+    MemorySpec(  # Moneta
+        objective="lp", retention="lq", branch_norm=True, branch_norm_affine=True, chunk=4
+    ),
+    MemorySpec(  # Memora, with momentum and intervals
+        retention="kl", branch_norm=True, optimizer="momentum", window=3, update_every=2, chunk=4
+    ),
 ]
 
 
@@ -209,6 +232,7 @@ def test_nothing_sees_the_future_and_everything_matters(spec: MemorySpec, form) 
 def _unused(spec: MemorySpec) -> set[str]:
     unused = {"momentum"} if spec.optimizer == "gd" else set()
     unused |= {"rate"} if spec.rate_inside else set()
+    unused |= set() if spec.objective == "huber" else {"threshold"}
     return unused | ({"retain"} if spec.retain == "none" else set())
 
 
@@ -217,7 +241,8 @@ def assert_nothing_sees_the_future(spec: MemorySpec, form) -> tuple[Case, torch.
     case = Case(spec, length=length)
     y, _ = case.run(form)
     reached = False
-    for name in sorted({"q", "k", "v", "retain", "rate", "momentum", "weight"} - _unused(spec)):
+    names = {"q", "k", "v", "retain", "rate", "momentum", "weight", "threshold"}
+    for name in sorted(names - _unused(spec)):
         changed = Case(spec, length=length)
         with torch.no_grad():
             changed.inputs[name][:, moved] *= 0.5
@@ -336,6 +361,7 @@ def test_a_call_copies_nothing_to_its_device(spec: MemorySpec) -> None:
     case = Case(spec, length=24)
     case.inputs = {name: tensor.detach().to("meta") for name, tensor in case.inputs.items()}
     case.weights = {name: weight.detach().to("meta") for name, weight in case.weights.items()}
+    case.norm = {name: tensor.detach().to("meta") for name, tensor in case.norm.items()}
     case.scales = None if case.scales is None else case.scales.detach().to("meta")
     case.tables = None if case.tables is None else case.tables.to("meta")
     _, state = case.run(chunk_memory, 0, 11)

@@ -60,7 +60,9 @@ def test_every_setting_of_a_memory_can_be_in_use() -> None:
     """So that a new field of MemorySpec gets its place in `settings_in_use`."""
     muon = {"features": "sketch", "window": 2, "optimizer": "muon"}
     bounded = {"bounded_step": True}
-    models = [replace(ModelSettings(), memory=MemorySpec(**each)) for each in (muon, bounded)]
+    moneta = {"objective": "lp", "retention": "lq", "branch_norm": True}
+    members = (muon, bounded, moneta)
+    models = [replace(ModelSettings(), memory=MemorySpec(**each)) for each in members]
     used = set().union(*map(docs.settings_in_use, models))
     assert {name for name in used if not name.startswith("model.")} == set(
         MemorySpec.__dataclass_fields__

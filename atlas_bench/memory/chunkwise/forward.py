@@ -12,6 +12,7 @@ u_j = left_j right_j. Each way of adding them up has its own file:
     channel.py    one keep-rate per feature
     delta.py      the exact delta rule, whose chunks are single tokens, in blocks of tokens
     muon.py       `muon`
+    mapped.py     weights that are read through an `lq` or `kl` retention
     ../fla.py     on a GPU: the kernels of flash-linear-attention, for what they cover
 
 Legend: B batch, T tokens, H heads, N chunks, G = B x H, J tokens that a chunk learns from (the
@@ -31,11 +32,12 @@ from atlas_bench.memory.chunkwise.bound import Bound, bound_of
 from atlas_bench.memory.chunkwise.channel import run_channel
 from atlas_bench.memory.chunkwise.coefficients import coefficients
 from atlas_bench.memory.chunkwise.linear import run_linear
+from atlas_bench.memory.chunkwise.mapped import run_mapped
 from atlas_bench.memory.chunkwise.muon import run_muon
 from atlas_bench.memory.chunkwise.segment import Segment, Weights
 from atlas_bench.memory.features import apply_features
 from atlas_bench.memory.spec import Gates, MemoryParameters, MemorySpec, MemoryState
-from atlas_bench.memory.state import checked_inputs, initial_state
+from atlas_bench.memory.state import checked_inputs, initial_state, with_bias
 
 
 def chunk_memory(
@@ -73,7 +75,7 @@ def chunk_memory(
             outputs.append(y)
             done += chunks * size
         y = torch.cat(outputs, 2) if outputs else inputs["v"]
-        return y.transpose(1, 2), state
+        return with_bias(params, y.transpose(1, 2)), state
 
 
 def _segment(
@@ -112,6 +114,9 @@ def _segment(
     q_NGXK, phi_k_NGJD = _windows(part["q"], chunks, size, 0), features(tokens["k"])
     rows = None if spec.is_delta_rule else coefficients(spec, tokens, state, size, pad)
     bound = bound_of(spec, rows, state, size) if rows and spec.is_bounded else None
+    gain = params.norm_gain
+    if gain is not None:
+        gain = gain.repeat(batch, 1, 1).expand(chunks, -1, -1, -1)
     segment = Segment(
         q_NGXK=q_NGXK,
         phi_q_NGXD=features(q_NGXK),
@@ -125,6 +130,7 @@ def _segment(
         momentum=grouped(state.momentum),
         chunk_start_weights=grouped(state.chunk_start_weights),
         place=state.position % spec.chunk,
+        gain_NG1V=gain,
     )
     y_NGXV, weights, momentum = _form(spec, segment)(spec, segment)
     y = y_NGXV.transpose(0, 1).reshape(batch, heads, length, -1)
@@ -144,6 +150,8 @@ def _form(spec: MemorySpec, x: Segment) -> Callable:
     """The function that computes this segment."""
     if spec.is_delta_rule:
         return delta.run_delta
+    if spec.retention != "l2":
+        return run_mapped
     if spec.retain == "channel":
         return run_channel
     if spec.optimizer == "muon":

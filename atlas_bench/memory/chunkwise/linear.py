@@ -28,17 +28,24 @@ def run_linear(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]:
         used = keep_momentum if carry.momentum is None else carry.momentum
         inputs = (carry.keep, used, carry.step, keep_momentum, sigma)
         inputs = (x.k_NGJK, x.phi_k_NGJD, x.v_NGJV, *inputs)
+        more = dict(x.loss_inputs)
         if x.bound is not None:
-            inputs += (x.bound.seen[..., -1, :].expand_as(sigma),)
-        last, starts, _ = scan(
-            lambda state, part: (_advance(spec, state, part), ()), start, inputs, starts=True
-        )
+            more["seen"] = x.bound.seen[..., -1, :].expand_as(sigma)
+        names = tuple(more)
+
+        def step(state: tuple, part: tuple) -> tuple[tuple, tuple]:
+            first, rest = part[: len(inputs)], part[len(inputs) :]
+            return _advance(spec, state, first, dict(zip(names, rest, strict=True))), ()
+
+        last, starts, _ = scan(step, start, (*inputs, *more.values()), starts=True)
         weights, momentum = named(spec, starts)
         chunk_start_weights = weights
     else:
         weights, momentum = named(spec, tuple(w[None] for w in start))
         chunk_start_weights = {name: w[None] for name, w in x.chunk_start_weights.items()}
-    factors, error = gradient_factors(spec, chunk_start_weights, x.phi_k_NGJD, x.k_NGJK, x.v_NGJV)
+    factors, error = gradient_factors(
+        spec, chunk_start_weights, x.phi_k_NGJD, x.k_NGJK, x.v_NGJV, **x.loss_inputs
+    )
     read, carry, momentum_factor = rows.read, rows.read.at(-1), None
     if x.bound is not None:
         overlap = step_overlap(spec, x.phi_k_NGJD, factors, error)
@@ -72,18 +79,21 @@ def run_linear(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]:
             seen = seen - read.momentum[..., None] * old
         return seen - ((query @ right.mT) * read.step) @ left
 
-    y = forward(spec, linear, x.phi_q_NGXD, x.q_NGXK, x.values)
+    y = forward(spec, linear, x.phi_q_NGXD, x.q_NGXK, x.values, gain=x.gain_NG1V)
     return (y, *named(spec, last))
 
 
-def _advance(spec: MemorySpec, state: tuple, inputs: tuple) -> tuple[Tensor, ...]:
+def _advance(
+    spec: MemorySpec, state: tuple, inputs: tuple, more: dict[str, Tensor]
+) -> tuple[Tensor, ...]:
     """One whole chunk of the recurrence: (W..., S...) at its start -> at its end."""
-    k, phi, v, keep, used, step, keep_momentum, sigma, *seen = inputs
+    k, phi, v, keep, used, step, keep_momentum, sigma = inputs
     weights, momentum = named(spec, state)
-    factors, error = gradient_factors(spec, weights, phi, k, v)
-    if seen:
+    seen = more.pop("seen", None)
+    factors, error = gradient_factors(spec, weights, phi, k, v, **more)
+    if seen is not None:
         overlap = step_overlap(spec, phi, factors, error)
-        shrink = shrink_factor(spec, step[:, None], overlap, seen[0][:, None])
+        shrink = shrink_factor(spec, step[:, None], overlap, seen[:, None])
         used, step = used * shrink[:, 0], step * shrink
         if spec.bounded_by == "network":
             keep_momentum, sigma = keep_momentum * shrink[:, 0], sigma * shrink

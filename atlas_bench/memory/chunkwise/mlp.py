@@ -40,7 +40,8 @@ def applies(spec: MemorySpec, x: Segment) -> bool:
     """Whether this form covers ``spec``: all in one type, and rho is a constant to the gradient."""
     constant = not spec.is_bounded or spec.bounded_by == "network"
     same = x.phi_k_NGJD.dtype == x.weights["W1"].dtype
-    return spec.network == "mlp" and not spec.branch_norm and constant and same
+    plain = spec.objective in ("l2", "dot") and not spec.branch_norm
+    return spec.network == "mlp" and plain and constant and same
 
 
 def run_mlp(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]:

@@ -118,7 +118,7 @@ def _muon_chunk(
             momentum_blend.to(weight.dtype),
             (spec.newton_schulz_steps, spec.newton_schulz_coefficients, v.dtype),
         )
-    y = _read_versions(spec, versions, phi_q, q, v.shape[-1], place)
+    y = read_versions(spec, versions, phi_q, q, v.shape[-1], place)
     return y, new_weights, new_momentum
 
 
@@ -223,13 +223,14 @@ def _idle_chunk(
     return y, new_weights, new_momentum
 
 
-def _read_versions(
+def read_versions(
     spec: MemorySpec,
     versions: Weights,
     phi_q_GXD: Tensor,
     q_GXK: Tensor,
     values: int,
     place: int,
+    gain: Tensor | None = None,
 ) -> Tensor:
     """Every token reads the latest version: versions (G, P, O, I) -> (G, X, V).
 
@@ -248,5 +249,6 @@ def _read_versions(
     def linear(name: str, query: Tensor) -> Tensor:
         return query @ versions[name].to(query.dtype).mT
 
-    y = forward(spec, linear, group(phi_q_GXD), group(q_GXK), values)
+    gain = None if gain is None else gain[:, None]
+    y = forward(spec, linear, group(phi_q_GXD), group(q_GXK), values, gain=gain)
     return y.flatten(1, 2)[:, front : front + tokens]

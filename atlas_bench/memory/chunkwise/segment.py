@@ -33,6 +33,13 @@ class Segment:
     momentum: Weights
     chunk_start_weights: Weights
     place: int  # tokens of the first chunk that were read before
+    gain_NG1V: Tensor | None = None  # of the branch's layer norm
+
+    @property
+    def loss_inputs(self) -> dict[str, Tensor]:
+        """What `gradient_factors` needs besides weights, keys and values, by its arguments."""
+        found = {"gain": self.gain_NG1V, "threshold": self.tokens.get("threshold")}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
 
     @property
     def values(self) -> int:
