@@ -64,9 +64,10 @@ class TrainingSettings:
     # Accuracy on the validation examples that ends training.
     stop_at: float | None = bounded(None, above=0)
     curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
-    # How many settings of this model and scale were tried before validation chose `chosen`, and
-    # what it chose, by dotted key: conf/tuned has both. 0 for settings that were not tuned.
+    # Settings of this model and scale that were tried before validation chose, as conf/tuned says;
+    # 0: not tuned.
     trials: int = bounded(0, at_least=0)
+    # What validation chose, by dotted key; a run that departs from it counts as not tuned.
     chosen: dict[str, Any] = field(default_factory=dict)
 
     def step_sequences(self, stage: Stage) -> int:
