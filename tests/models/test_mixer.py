@@ -164,3 +164,31 @@ def test_no_gradient_goes_around_the_hold_of_memory_as_context() -> None:
     first, last = x.grad[:, :16].abs().max(), x.grad[:, -16:].abs().max()
     assert last > 1e18
     assert 0 < first < 1e9
+
+
+def test_memory_as_gate_normalises_what_attention_gives() -> None:
+    """Titans normalises both parts of Eq 28: the size of attention's values does not count."""
+    settings = ModelSettings(
+        match="none", mixers=["memory_as_gate"], attention=AttentionSettings(norm=True)
+    )
+    model = build_model(settings, SCALE, vocab_size=16, seed=0).double()
+    plain = build_model(
+        replace(settings, attention=AttentionSettings(norm=False)), SCALE, vocab_size=16, seed=0
+    ).double()
+    tokens = torch.arange(12)[None] % 16
+    for each, same in ((model, True), (plain, False)):
+        before = each(tokens)[0]
+        with torch.no_grad():
+            for block in each.blocks:
+                block.mixer.attention.qkv.weight[-SCALE.width :] *= 100
+        assert torch.allclose(each(tokens)[0], before, rtol=1e-3) == same
+
+
+def test_queries_of_memory_as_context_start_as_the_keys_of_its_memory() -> None:
+    settings = ModelSettings(
+        match="none", mixers=["memory_as_context"], segment=16, query_convolution=True
+    )
+    mixer = build_model(settings, SCALE, vocab_size=16, seed=0).blocks[0].mixer
+    assert torch.equal(mixer.query_convolution, mixer.memory.convolution[: len(mixer.query.weight)])
+    _, keys, *_ = mixer.memory.projections.weight.split(mixer.memory.splits)
+    assert torch.equal(mixer.query.weight, keys)
