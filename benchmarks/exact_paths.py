@@ -26,6 +26,7 @@ from atlas_bench.runs.settings import RunSettings
 
 SETTINGS = {
     "deltanet, exact (WY)": ["model=deltanet"],
+    "delta_ttt, exact (two WY)": ["model=delta_ttt"],
     "deltanet, chunk=16": ["model=deltanet", "model.memory.chunk=16"],
     "titans, chunk=1 (exact)": ["model=titans", "model.memory.chunk=1"],
     "titans, chunk=16": ["model=titans"],

@@ -5,7 +5,8 @@
 Tokens/s of one sequence, forward and backward with the loss. Models are their presets with two
 layers of width 256, 4 heads, and keys of size 8 before an expanding phi; atlas updates every 16
 tokens, atlas_every_token every token. Every measurement runs in a process of its own, all models in
-turn. The table shows medians over the rounds.
+turn. The table shows medians over the rounds. On a machine that others use, --cpu counts the
+seconds of one thread's processor and not those of the clock.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 
 from common import compose_settings, medians, run_alone
 
@@ -25,7 +27,7 @@ OVERRIDES = {
 }
 
 
-def measure(model: str, tokens: int) -> dict[str, float]:
+def measure(model: str, tokens: int, clock: Callable[[], float]) -> dict[str, float]:
     """Tokens/s of the faster of two steps after a warm-up, and the number of parameters."""
     import torch
 
@@ -47,9 +49,9 @@ def measure(model: str, tokens: int) -> dict[str, float]:
     step(min(tokens, 512))
     seconds = []
     for _ in range(2):
-        started = time.perf_counter()
+        started = clock()
         step(tokens)
-        seconds.append(time.perf_counter() - started)
+        seconds.append(clock() - started)
     return {"speed": tokens / min(seconds), "parameters": count_parameters(network)}
 
 
@@ -58,11 +60,17 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["titans", "omeganet", "atlas"])
     parser.add_argument("--tokens", nargs="+", type=int, default=[2048, 8192])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--cpu", action="store_true", help="one thread, CPU-seconds")
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        model, tokens = arguments.one
-        print(json.dumps(measure(model, int(tokens))))
+        model, tokens, cpu = arguments.one
+        if cpu == "True":
+            import torch
+
+            torch.set_num_threads(1)
+        clock = time.process_time if cpu == "True" else time.perf_counter
+        print(json.dumps(measure(model, int(tokens), clock)))
         return
     print("| tokens | model | tokens/s | of the Transformer's |")
     print("|---|---|---|---|")
@@ -70,7 +78,8 @@ def main() -> None:
         rounds: dict[str, list[dict[str, float]]] = {}
         for _ in range(arguments.rounds):
             for model in ("transformer", *arguments.models):
-                rounds.setdefault(model, []).append(run_alone(__file__, model, str(tokens)))
+                result = run_alone(__file__, model, str(tokens), str(arguments.cpu))
+                rounds.setdefault(model, []).append(result)
         transformer = medians(rounds["transformer"])["speed"]
         for model, results in rounds.items():
             speed = medians(results)["speed"]

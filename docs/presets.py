@@ -59,12 +59,14 @@ def preset(name: str) -> ModelSettings:
 def settings_in_use(model: ModelSettings) -> dict[str, Any]:
     """The settings that change what the preset computes, by the names of presets.yaml."""
     used = {"model.mixers": model.mixers}
-    if "memory_as_context" in model.mixers:
+    if {"memory_as_context", "cached_memory"} & set(model.mixers):
         used["model.segment"] = model.segment
+    if "memory_as_context" in model.mixers:
         used["model.query_convolution"] = model.query_convolution
     if "memory_as_gate" in model.mixers:
         used["model.attention.norm"] = model.attention.norm
-    if model.mixers != ["neural_memory"]:
+    attend = ("attention", "lact", "memory_as_context", "memory_as_gate", "memory_as_layer")
+    if any(mixer in attend for mixer in model.mixers):
         used["model.attention.window"] = model.attention.window
         used["model.attention.persistent_tokens"] = model.attention.persistent_tokens
         if model.attention.convolution is not None:  # else the scale's
@@ -72,9 +74,8 @@ def settings_in_use(model: ModelSettings) -> dict[str, Any]:
     if model.mixers == ["lact"]:
         names = ["chunk", "expansion", "newton_schulz_steps", "newton_schulz_coefficients"]
         return used | {name: getattr(model.memory, name) for name in names}
-    if not any("memory" in mixer for mixer in model.mixers):
-        library = not any(mixer == "attention" for mixer in model.mixers)
-        return {"model.mixers": model.mixers} if library else used
+    if not any("memory" in mixer or mixer == "delta_ttt" for mixer in model.mixers):
+        return used
     memory = model.memory
     used |= {"model.write_gate": model.write_gate, "model.coarse_factor": model.coarse_factor}
     names = ["network", "features", "objective", "window", "optimizer", "update_every", "chunk"]

@@ -27,6 +27,9 @@ NEED_GPU = [name for name in _FILES if _needs_gpu(name)]
 ANYWHERE = [name for name in _FILES if name not in NEED_GPU]
 
 
+GROWING = ("transformer", "titans_cached", "deltanet_cached")  # whose states grow with the tokens
+
+
 def memories_of(state: object) -> list[MemoryState]:
     """The memory in a layer's state: a list of one, or empty if the layer has none."""
     inner = getattr(state, "memory", None)

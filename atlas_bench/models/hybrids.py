@@ -20,7 +20,7 @@ from atlas_bench.memory.chunkwise.held import hold_gradient
 from atlas_bench.models.attention import Attention, AttentionState, attend_where, rotate
 from atlas_bench.models.convolution import CONVOLUTION, convolve
 from atlas_bench.models.mixer import Mixer
-from atlas_bench.models.neural_memory import NeuralMemory, NeuralMemoryState
+from atlas_bench.models.neural_memory import NeuralMemory, NeuralMemoryState, check_segment
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
 
 
@@ -113,11 +113,7 @@ class MemoryAsContext(_Hybrid):
     def check(cls, model: ModelSettings, scale: ScaleSettings) -> None:
         """Segments end where chunks end, and attention has no convolution."""
         super().check(model, scale)
-        if model.segment < 1 or model.segment % model.memory.chunk:
-            raise ValueError(
-                f"model.segment={model.segment} is not a multiple of model.memory.chunk="
-                f"{model.memory.chunk}: a segment reads the memory where a chunk has ended"
-            )
+        check_segment(model)
         if model.attention.convolution:
             raise ValueError(
                 "model.attention.convolution=true is not for memory_as_context, whose attention "

@@ -23,15 +23,12 @@ from atlas_bench.memory import (
     MemoryParameters,
     MemorySpec,
     MemoryState,
-    apply_features,
     chunk_memory,
     init_parameters,
 )
+from atlas_bench.memory.cached import read_frozen
 from atlas_bench.memory.features import feature_dim
-from atlas_bench.memory.networks import forward as read
-from atlas_bench.memory.retention import read_weights
 from atlas_bench.memory.spec import state_dtype
-from atlas_bench.memory.state import with_bias
 from atlas_bench.models.convolution import CONVOLUTION, convolve
 from atlas_bench.models.mixer import Mixer, TrainingStage
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
@@ -74,6 +71,15 @@ def memory_key_dim(model: ModelSettings, scale: ScaleSettings) -> int:
     return small or scale.width // (scale.memory_heads or scale.heads)
 
 
+def check_segment(model: ModelSettings) -> None:
+    """Raise ValueError where segments of ``model.segment`` tokens end inside a chunk."""
+    if model.segment < 1 or model.segment % model.memory.chunk:
+        raise ValueError(
+            f"model.segment={model.segment} is not a multiple of model.memory.chunk="
+            f"{model.memory.chunk}: a segment reads the memory where a chunk has ended"
+        )
+
+
 class NeuralMemory(Mixer):
     """One memory of the family for every head of every sequence.
 
@@ -94,8 +100,8 @@ class NeuralMemory(Mixer):
         else:
             memories = (replace(model.memory, expansion=expansion) for expansion in range(1, 65))
             candidates = [(replace(model, memory=memory), scale) for memory in memories]
-        nearest = min(candidates, key=lambda pair: abs(memory_numbers(*pair) - target))
-        numbers = memory_numbers(*nearest)
+        nearest = min(candidates, key=lambda pair: abs(cls.memory_numbers(*pair) - target))
+        numbers = cls.memory_numbers(*nearest)
         if abs(numbers / target - 1) > STATE_TOLERANCE:
             raise ValueError(
                 f"model.match=state cannot match {model.name} at scale.name={scale.name}: the "
@@ -127,8 +133,10 @@ class NeuralMemory(Mixer):
         # A rate is a gate in [0, 1] times a learnt scale, which says how far one update may move.
         self.log_step = None
         if self.write_gate:
-            self.log_step = nn.Parameter(torch.full((heads,), math.log(model.initial_step)))
-        start = init_parameters(spec, heads=heads, key_dim=self.key_dim, value_dim=self.value_dim)
+            steps = heads * self.gate_sizes.get("rate", 1)
+            self.log_step = nn.Parameter(torch.full((steps,), math.log(model.initial_step)))
+        sizes = {"heads": heads, "key_dim": self.key_dim, "value_dim": self.value_dim}
+        start = self.initial_memory(spec, **sizes)
         self.initial = nn.ParameterDict({n: nn.Parameter(w) for n, w in start.weights.items()})
         scales = start.feature_scales
         self.feature_scales = None if scales is None else nn.Parameter(scales)
@@ -137,6 +145,20 @@ class NeuralMemory(Mixer):
         if spec.branch_norm_affine:
             self.branch_gain = nn.Parameter(start.norm_gain)
             self.branch_bias = nn.Parameter(start.norm_bias)
+
+    @staticmethod
+    def initial_memory(spec: MemorySpec, **sizes: int) -> MemoryParameters:
+        """What the outer loop learns of the memory; sizes are heads, key_dim and value_dim."""
+        return init_parameters(spec, **sizes)
+
+    @classmethod
+    def memory_numbers(cls, model: ModelSettings, scale: ScaleSettings) -> int:
+        """The number of weights of one layer's memory."""
+        heads = scale.memory_heads or scale.heads
+        sizes = {"key_dim": memory_key_dim(model, scale), "value_dim": scale.width // heads}
+        with torch.device("meta"):
+            start = cls.initial_memory(model.memory.spec(), heads=heads, **sizes)
+        return sum(weight.numel() for weight in start.weights.values())
 
     def _gate_sizes(self) -> dict[str, int]:
         """Numbers per head and token of every gate that the spec uses.
@@ -215,22 +237,31 @@ class NeuralMemory(Mixer):
         return 4 * batch * (copies * weights + self.heads * (tokens + whole) + tail)
 
     def forward(self, x: Tensor, state: NeuralMemoryState) -> tuple[Tensor, NeuralMemoryState]:
+        tokens, gates, output_gate, tail = self.token_inputs(x, state.tail)
+        parameters = self.parameters_of_memory
+        y, memory = chunk_memory(self.spec, parameters, *tokens, Gates(**gates), state.memory)
+        return self.output(y, output_gate), NeuralMemoryState(tail, memory)
+
+    def token_inputs(
+        self, x: Tensor, tail: Tensor
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], dict[str, Tensor], list[Tensor], Tensor]:
+        """q, k (B, T, H, K) and v (B, T, H, V); the gates with their step by name; the output gate,
+        none in a hybrid; the convolution's next tail."""
         projected = self.projections(x)
         if self.gate is not None:
             projected = torch.cat([projected, self.gate(x)], -1)
-        mixed, tail = convolve(self.convolution, projected, state.tail)
+        mixed, tail = convolve(self.convolution, projected, tail)
         mixed, opening = mixed.tensor_split([sum(self.splits)], -1)
         q, k, v, *output_gate = F.silu(mixed).split(self.splits, -1)
         q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in (q, k, v))
-        q, k = unit(q), unit(k)
         # bfloat16 has no number between 0.996 and 1, where keep-rates decide how long a memory is.
         self.observed = self._gates(opening.to(state_dtype(opening.dtype)))
-        gates = Gates(**self._stepped(self.observed))
-        y, memory = chunk_memory(self.spec, self.parameters_of_memory, q, k, v, gates, state.memory)
+        return (unit(q), unit(k), v), self._stepped(self.observed), output_gate, tail
+
+    def output(self, y: Tensor, output_gate: list[Tensor]) -> Tensor:
+        """(B, T, H, V) from the memory -> (B, T, width)."""
         y = self._normalised(y)
-        if self.out is not None:
-            y = self.out(y * output_gate[0])
-        return y, NeuralMemoryState(tail, memory)
+        return y if self.out is None else self.out(y * output_gate[0])
 
     def retrieve(self, queries: Tensor, weights: dict[str, Tensor]) -> Tensor:
         """(B, T, H K) -> (B, T, width), read from ``weights`` (B, H, O, I) that do not change.
@@ -238,15 +269,8 @@ class NeuralMemory(Mixer):
         ``{}`` stands for the initial weights.
         """
         q = unit(F.silu(queries).unflatten(-1, (self.heads, -1)))
-        frozen = read_weights(self.spec, dict(weights or self.initial))
-        params = self.parameters_of_memory
-
-        def linear(name: str, x_BHTI: Tensor) -> Tensor:
-            return x_BHTI @ frozen[name].to(x_BHTI.dtype).mT
-
-        phi, q = (part.transpose(1, 2) for part in (apply_features(self.spec, params, q), q))
-        y = read(self.spec, linear, phi, q, self.value_dim, gain=params.norm_gain)
-        return self._normalised(with_bias(params, y.transpose(1, 2)))
+        frozen, params = dict(weights or self.initial), self.parameters_of_memory
+        return self._normalised(read_frozen(self.spec, params, q, frozen))
 
     def _normalised(self, y_BTHV: Tensor) -> Tensor:
         y = F.rms_norm(y_BTHV, (self.value_dim,), eps=1e-6) * self.norm.to(y_BTHV.dtype)
@@ -323,12 +347,3 @@ class NeuralMemory(Mixer):
         for name, gate in self.observed.items():
             values[f"gate_{name}"] = gate.float().mean()
         return values
-
-
-def memory_numbers(model: ModelSettings, scale: ScaleSettings) -> int:
-    """The number of weights of one layer's memory."""
-    spec, heads = model.memory.spec(), scale.memory_heads or scale.heads
-    sizes = {"key_dim": memory_key_dim(model, scale), "value_dim": scale.width // heads}
-    with torch.device("meta"):
-        start = init_parameters(spec, heads=heads, **sizes)
-    return sum(weight.numel() for weight in start.weights.values())

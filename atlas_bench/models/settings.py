@@ -69,7 +69,7 @@ class ModelSettings:
     initial_step: float = bounded(0.5, above=0)
     # Factor on the memory's chunk in coarse stages of training.
     coarse_factor: int = bounded(1, at_least=1)
-    segment: int = 64  # tokens per segment of memory_as_context
+    segment: int = 64  # tokens per segment of memory_as_context and cached_memory
     # memory_as_context: whether the queries to the memory have the convolution of its keys, and
     # start as these.
     query_convolution: bool = False

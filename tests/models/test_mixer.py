@@ -192,3 +192,36 @@ def test_queries_of_memory_as_context_start_as_the_keys_of_its_memory() -> None:
     assert torch.equal(mixer.query_convolution, mixer.memory.convolution[: len(mixer.query.weight)])
     _, keys, *_ = mixer.memory.projections.weight.split(mixer.memory.splits)
     assert torch.equal(mixer.query.weight, keys)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ModelSettings(mixers=["delta_ttt"], memory=MemorySettings(network="mlp", chunk=1)),
+            "mixers=.delta_ttt. is two delta rules: it needs in model.memory network=matrix",
+        ),
+        (
+            ModelSettings(mixers=["cached_memory"], segment=24, memory=MemorySettings(chunk=16)),
+            "model.segment=24 is not a multiple of model.memory.chunk=16",
+        ),
+    ],
+)
+def test_memories_that_cannot_be_built_are_refused(settings: ModelSettings, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_settings(settings, SCALE)
+
+
+@pytest.mark.parametrize(
+    ("mixer", "memory"),
+    [
+        ("delta_ttt", MemorySettings(network="matrix", chunk=1)),
+        ("cached_memory", MemorySettings(network="matrix", chunk=1)),
+    ],
+)
+def test_the_matched_state_counts_every_matrix(mixer: str, memory: MemorySettings) -> None:
+    scale = replace(SCALE, width=32, heads=4)
+    settings = ModelSettings(mixers=[mixer], match="state", memory=memory)
+    model = build_model(settings, scale, vocab_size=32, seed=0)
+    numbers = sum(weight.numel() for weight in model.mixers[0].initial.values())
+    assert numbers == pytest.approx(scale.width**2, rel=0.1)

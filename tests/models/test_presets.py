@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from presets import ANYWHERE, assert_every_parameter_learns, memories_of
+from presets import ANYWHERE, GROWING, assert_every_parameter_learns, memories_of
 from safetensors.torch import load_file, save_file
 
 from atlas_bench.cli.compose import compose_settings
@@ -89,7 +89,7 @@ def parameters(name: str, scale: str) -> int:
         return count_parameters(build_model(config.model, config.scale, vocab_size=32000, seed=0))
 
 
-@pytest.mark.parametrize("name", [name for name in ANYWHERE if name != "transformer"])
+@pytest.mark.parametrize("name", [name for name in ANYWHERE if name not in GROWING])
 def test_the_state_does_not_grow(name: str) -> None:
     model = build(name)
     assert model.state_bytes(1, 10**4) == model.state_bytes(1, 10**7)

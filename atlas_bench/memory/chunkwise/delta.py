@@ -4,7 +4,8 @@ W_t = alpha_t W_(t-1) + u_t k_t' with u_t = beta_t (v_t - W_(t-1) k_t) couples t
 through (I + M) U = beta V - (beta a K) W', where M is strictly lower triangular and follows from
 keys and gates (DeltaNet 2406.06484; Gated DeltaNet 2412.06464 decays before the error, so there
 u_t = beta_t (v_t - alpha_t W_(t-1) k_t)). One triangular solve serves all blocks; the W after a
-block is an affine function of the W before it.
+block is an affine function of the W before it. What the memory gave for a key before it learnt the
+token, W_(t-1) phi(k_t), follows from the same solution.
 
 Legend: N blocks, G = batch x heads, L tokens of a block, D features, V value size.
 """
@@ -23,7 +24,7 @@ BLOCK = 64  # tokens; longer blocks need more products inside, shorter ones more
 
 
 def run_delta(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]:
-    """y (N, G, L, V), W after the segment, and no momentum."""
+    """y (N, G, L, V), or (N, G, L, 2 V) with predictions; W after the segment, and no momentum."""
     dtype = state_dtype(x.v_NGJV.dtype)
     weight = x.tokens["weight"]
     weight = weight[..., 0] if spec.window_weights == "pair" else weight
@@ -48,4 +49,7 @@ def run_delta(spec: MemorySpec, x: Segment) -> tuple[Tensor, Weights, Weights]:
     start = torch.stack(starts)
     update = written - erased @ start.mT
     y = kept[..., None] * (phi_q @ start.mT) + ((phi_q @ phi.mT) * products) @ update
+    if x.predict:
+        seen = (between * (phi @ phi.mT)).tril(-1) @ update
+        y = torch.cat([y, before[..., None] * (phi @ start.mT) + seen], -1)
     return y.to(x.v_NGJV.dtype), {"W1": weight}, {}

@@ -48,18 +48,23 @@ def chunk_memory(
     v: Tensor,
     gates: Gates,
     state: MemoryState | None = None,
+    *,
+    predict: bool = False,
 ) -> tuple[Tensor, MemoryState]:
     """The same function as `recurrent_memory`, with the same arguments and results.
 
     q, k: (B, T, H, K); v: (B, T, H, V). Any T and any split into calls give the same result; a call
     with T = 1 is a decoding step. Training keeps one state per chunk and, except where that is
     small, recomputes the rest of the recurrence in the backward pass.
+
+    ``predict``, for the exact delta rule: y is (B, T, H, 2 V), behind what is read what the memory
+    gave for the token's key before it learnt the token, W_(t-1) phi(k_t).
     """
     kind = "cpu" if q.is_meta else q.device.type  # autocast does not know the meta device
     with torch.autocast(kind, enabled=False):
         inputs = checked_inputs(spec, params, q, k, v, gates)
         state = initial_state(spec, params, inputs) if state is None else state
-        if fla.applies(spec, params, inputs["v"]):
+        if not predict and fla.applies(spec, params, inputs["v"]):
             return fla.run(spec, params, inputs, state)
         length, done, outputs = q.shape[1], 0, []
         run = delta.BLOCK if spec.is_delta_rule else spec.chunk
@@ -71,10 +76,10 @@ def chunk_memory(
             else:
                 chunks, size = whole, run
             part = {n: x[:, :, done : done + chunks * size] for n, x in inputs.items()}
-            y, state = _segment(spec, params, part, state, chunks, size)
+            y, state = _segment(spec, params, part, state, chunks, size, predict)
             outputs.append(y)
             done += chunks * size
-        y = torch.cat(outputs, 2) if outputs else inputs["v"]
+        y = torch.cat(outputs, 2) if outputs else inputs["v"].repeat(1, 1, 1, 1 + predict)
         return with_bias(params, y.transpose(1, 2)), state
 
 
@@ -85,6 +90,7 @@ def _segment(
     state: MemoryState,
     chunks: int,
     size: int,
+    predict: bool,
 ) -> tuple[Tensor, MemoryState]:
     """Read and write ``chunks`` runs of ``size`` tokens; none of them crosses a chunk's end."""
     batch, heads, length, _ = part["q"].shape
@@ -131,6 +137,7 @@ def _segment(
         chunk_start_weights=grouped(state.chunk_start_weights),
         place=state.position % spec.chunk,
         gain_NG1V=gain,
+        predict=predict,
     )
     y_NGXV, weights, momentum = _form(spec, segment)(spec, segment)
     y = y_NGXV.transpose(0, 1).reshape(batch, heads, length, -1)

@@ -34,6 +34,7 @@ class Segment:
     chunk_start_weights: Weights
     place: int  # tokens of the first chunk that were read before
     gain_NG1V: Tensor | None = None  # of the branch's layer norm
+    predict: bool = False  # whether the exact delta rule returns predictions behind y
 
     @property
     def loss_inputs(self) -> dict[str, Tensor]:
