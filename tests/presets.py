@@ -27,7 +27,7 @@ NEED_GPU = [name for name in _FILES if _needs_gpu(name)]
 ANYWHERE = [name for name in _FILES if name not in NEED_GPU]
 
 
-GROWING = ("transformer", "titans_cached", "deltanet_cached")  # whose states grow with the tokens
+GROWING = ("transformer", "transformer_conv", "titans_cached", "deltanet_cached")  # whose states grow with the tokens
 
 
 def memories_of(state: object) -> list[MemoryState]:
