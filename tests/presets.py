@@ -26,8 +26,8 @@ def _needs_gpu(name: str) -> bool:
 NEED_GPU = [name for name in _FILES if _needs_gpu(name)]
 ANYWHERE = [name for name in _FILES if name not in NEED_GPU]
 
-
-GROWING = ("transformer", "transformer_conv", "titans_cached", "deltanet_cached")  # whose states grow with the tokens
+# Presets whose states grow with the tokens.
+GROWING = ("transformer", "transformer_conv", "titans_cached", "deltanet_cached")
 
 
 def memories_of(state: object) -> list[MemoryState]:
