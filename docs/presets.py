@@ -59,11 +59,15 @@ def preset(name: str) -> ModelSettings:
 def settings_in_use(model: ModelSettings) -> dict[str, Any]:
     """The settings that change what the preset computes, by the names of presets.yaml."""
     used = {"model.mixers": model.mixers}
-    if "memory_as_context" in model.mixers:
+    if "memory_as_context" in model.mixers or model.recurrence.memory_tokens:
         used["model.segment"] = model.segment
+    if "memory_as_context" in model.mixers:
         used["model.query_convolution"] = model.query_convolution
     if "memory_as_gate" in model.mixers:
         used["model.attention.norm"] = model.attention.norm
+    if model.recurrence.memory_tokens:
+        used["model.recurrence.memory_tokens"] = model.recurrence.memory_tokens
+        used["model.recurrence.key_dim"] = model.recurrence.key_dim
     if model.mixers != ["neural_memory"]:
         used["model.attention.window"] = model.attention.window
         used["model.attention.persistent_tokens"] = model.attention.persistent_tokens

@@ -51,7 +51,18 @@ def gradients(model: LanguageModel, hidden: torch.Tensor) -> dict[str, torch.Ten
 
 @pytest.mark.parametrize(
     "name",
-    ["transformer", "samba", "swla", "deltanet", "titans", "atlas", "titans_mac", "titans_mag"],
+    [
+        "transformer",
+        "samba",
+        "swla",
+        "deltanet",
+        "titans",
+        "atlas",
+        "titans_mac",
+        "titans_mag",
+        "rmt",
+        "armt",
+    ],
 )
 def test_every_document_is_read_as_if_it_stood_alone(name: str) -> None:
     model = build(name).train()
