@@ -19,6 +19,11 @@ def check_settings(model: ModelSettings, scale: ScaleSettings) -> None:
         raise ValueError(f"model.mixers is empty; name at least one of {', '.join(MIXERS)}")
     for mixer in model.mixers:
         check_choice("model.mixers", mixer, MIXERS)
+    if scale.layers < len(model.mixers):
+        raise ValueError(
+            f"scale.layers={scale.layers} has no place for {model.mixers[scale.layers]}, number "
+            f"{scale.layers + 1} of model.mixers; use scale.layers={len(model.mixers)}"
+        )
     if model.recurrence.memory_tokens and set(model.mixers) != {"attention"}:
         raise ValueError(
             f"model.mixers=[{', '.join(model.mixers)}] carry a state of their own, and with "

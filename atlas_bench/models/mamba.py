@@ -35,7 +35,7 @@ PIECE = 256  # tokens whose states are in memory together, Q L
 
 @dataclass(frozen=True)
 class MambaState:
-    """The convolution's last inputs (B, CONVOLUTION - 1, E), and h (B, E, N) in float32 or wider."""
+    """The convolution's last inputs (B, CONVOLUTION - 1, E), and h (B, E, N), at least float32."""
 
     tail: Tensor
     hidden: Tensor
