@@ -59,12 +59,16 @@ def preset(name: str) -> ModelSettings:
 def settings_in_use(model: ModelSettings) -> dict[str, Any]:
     """The settings that change what the preset computes, by the names of presets.yaml."""
     used = {"model.mixers": model.mixers}
-    if {"memory_as_context", "cached_memory"} & set(model.mixers):
+    segments = {"memory_as_context", "cached_memory"} & set(model.mixers)
+    if segments or model.recurrence.memory_tokens:
         used["model.segment"] = model.segment
     if "memory_as_context" in model.mixers:
         used["model.query_convolution"] = model.query_convolution
     if "memory_as_gate" in model.mixers:
         used["model.attention.norm"] = model.attention.norm
+    if model.recurrence.memory_tokens:
+        used["model.recurrence.memory_tokens"] = model.recurrence.memory_tokens
+        used["model.recurrence.key_dim"] = model.recurrence.key_dim
     attend = ("attention", "lact", "memory_as_context", "memory_as_gate", "memory_as_layer")
     if any(mixer in attend for mixer in model.mixers):
         used["model.attention.window"] = model.attention.window

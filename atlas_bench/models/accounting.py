@@ -103,7 +103,8 @@ def _one_turn(
 
 def parameters_by_part(model: LanguageModel) -> dict[str, int]:
     """Parameters of the embedding, the mixers without their initial memories, the initial memories,
-    the feed-forwards, the head (0 if it is the embedding), a readout, and the norms."""
+    the feed-forwards, the head (0 if it is the embedding), a recurrence over segments, a readout,
+    and the norms."""
     memories = sum(p.numel() for n, p in model.named_parameters() if ".initial." in n)
     feed_forwards = [block.feed_forward for block in model.blocks if block.feed_forward is not None]
     parts = {
@@ -113,6 +114,13 @@ def parameters_by_part(model: LanguageModel) -> dict[str, int]:
         "feed-forward": sum(count_parameters(part) for part in feed_forwards),
         "head": 0 if model.head is None else count_parameters(model.head),
     }
+    recurrence = sum(
+        p.numel()
+        for n, p in model.named_parameters()
+        if n == "memory_tokens" or ".association." in n
+    )
+    if recurrence:
+        parts["memory of segments"] = recurrence
     if model.readout is not None:
         parts["readout"] = count_parameters(model.readout)
     return parts | {"norms": count_parameters(model) - sum(parts.values())}

@@ -6,10 +6,15 @@ import itertools
 
 import torch
 
+from atlas_bench.models.associative_memory import (
+    Association,
+    AssociativeRecurrentMemoryTransformer,
+)
 from atlas_bench.models.attention import Attention
 from atlas_bench.models.checks import check_settings
 from atlas_bench.models.language_model import LanguageModel, count_parameters
 from atlas_bench.models.mixer import mixer_class
+from atlas_bench.models.recurrent_memory import RecurrentMemoryTransformer
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
 
 
@@ -30,27 +35,48 @@ def build_model(
     """
     check_settings(model, scale)
     if model.match == "state":
+        if model.recurrence.memory_tokens:
+            raise ValueError(
+                f"model.match=state cannot match {model.name}, whose state has the size that its "
+                f"paper gives it; use model.match=parameters"
+            )
         for name in dict.fromkeys(model.mixers):
             model, scale = mixer_class(name).match_state(model, scale)
     ffn_hidden = scale.feed_forward
     if ffn_hidden is None:
         ffn_hidden = 8 * round(scale.width * 8 / 3 / 8)  # a multiple of 8, as in Llama
-    if ffn_hidden and model.match == "parameters" and model.mixers != ["attention"]:
+    plain = model.mixers == ["attention"] and not model.recurrence.memory_tokens
+    if ffn_hidden and model.match == "parameters" and not plain:
         ffn_hidden = _matched_ffn_hidden(model, scale, ffn_hidden)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LanguageModel(
+        return _model_class(model)(
             model, scale, vocab_size=vocab_size, ffn_hidden=ffn_hidden, readout=readout
         )
 
 
+def _model_class(model: ModelSettings) -> type[LanguageModel]:
+    if not model.recurrence.memory_tokens:
+        return LanguageModel
+    if model.recurrence.key_dim is None:
+        return RecurrentMemoryTransformer
+    return AssociativeRecurrentMemoryTransformer
+
+
 def _matched_ffn_hidden(model: ModelSettings, scale: ScaleSettings, ffn_hidden: int) -> int:
-    """``ffn_hidden`` less what the mixers have more than attention, mean over the layers."""
+    """``ffn_hidden`` less what the mixers have more than attention, mean over the layers.
+
+    A layer's associative memory counts as part of its mixer. Memory tokens do not count: there are
+    a few for the whole model.
+    """
     with torch.device("meta"):
         attention = count_parameters(Attention(ModelSettings(), scale))
         names = list(itertools.islice(itertools.cycle(model.mixers), scale.layers))
         counts = {name: count_parameters(mixer_class(name)(model, scale)) for name in set(names)}
-    mixer = round(sum(counts[name] for name in names) / len(names))
+        association = 0
+        if model.recurrence.memory_tokens and model.recurrence.key_dim is not None:
+            association = count_parameters(Association(scale.width, model.recurrence.key_dim))
+    mixer = round(sum(counts[name] for name in names) / len(names)) + association
     matched = ffn_hidden - round((mixer - attention) / (3 * scale.width))
     if matched < 1:
         raise ValueError(

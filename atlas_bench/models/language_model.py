@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +78,8 @@ class LanguageModel(nn.Module):
     for the whole sequence at its end.
     """
 
+    block_class: ClassVar[type[Block]] = Block
+
     def __init__(
         self,
         model: ModelSettings,
@@ -89,7 +92,9 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(vocab_size, scale.width)
         names = itertools.islice(itertools.cycle(model.mixers), scale.layers)
-        self.blocks = nn.ModuleList(Block(name, model, scale, ffn_hidden) for name in names)
+        self.blocks = nn.ModuleList(
+            self.block_class(name, model, scale, ffn_hidden) for name in names
+        )
         self.readout = LastReadout(scale.width) if readout == "last" else None
         self.norm = nn.RMSNorm(scale.width, eps=1e-6)
         self.head = None
@@ -121,24 +126,35 @@ class LanguageModel(nn.Module):
     def forward(self, tokens: Tensor, state: ModelState | None = None) -> tuple[Tensor, ModelState]:
         """tokens (B, T) int64 and the past -> hidden (B, T, width) and the past with them."""
         state = self.init_state(tokens.shape[0]) if state is None else state
-        x = self.embedding(tokens)
+        x, state = self.read_blocks(self.embedding(tokens), state)
+        if self.readout is not None:
+            x = self.readout(x)
+        return self.norm(x), state
+
+    def read_blocks(self, x: Tensor, state: ModelState) -> tuple[Tensor, ModelState]:
+        """The last block's output for x (B, T, width), and the past with it."""
         layers = []
         for block, layer in zip(self.blocks, state, strict=True):
             x, layer = block(x, layer)
             layers.append(layer)
-        if self.readout is not None:
-            x = self.readout(x)
-        return self.norm(x), tuple(layers)
+        return x, tuple(layers)
 
     @torch.no_grad()
     def first_layer_not_finite(self, tokens: Tensor) -> str:
         """Where the first value that is not finite appears for tokens (B, T), in words."""
-        x = self.embedding(tokens)
-        for index, block in enumerate(self.blocks):
-            x, _ = block(x, block.mixer.init_state(tokens.shape[0]))
-            if not torch.isfinite(x).all():
-                return f"the output of blocks.{index}"
-        return "the logits"
+        places: list[int] = []
+
+        def look(block: nn.Module, inputs: tuple, outputs: tuple) -> None:
+            if not torch.isfinite(outputs[0]).all():
+                places.append(list(self.blocks).index(block))
+
+        hooks = [block.register_forward_hook(look) for block in self.blocks]
+        try:
+            self(tokens)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return f"the output of blocks.{places[0]}" if places else "the logits"
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., width) -> (..., vocabulary)."""

@@ -28,6 +28,7 @@ MIXERS = {
     "memory_as_gate": "atlas_bench.models.hybrids:MemoryAsGate",
     "memory_as_layer": "atlas_bench.models.hybrids:MemoryAsLayer",
     "cached_memory": "atlas_bench.models.cached_memory:CachedMemory",
+    "mamba": "atlas_bench.models.mamba:Mamba",
     "kda": "atlas_bench.models.library_mixers:KimiDeltaAttention",
     "mamba2": "atlas_bench.models.library_mixers:Mamba2",
     "mesa_net": "atlas_bench.models.library_mixers:MesaNet",

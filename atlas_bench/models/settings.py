@@ -41,6 +41,17 @@ class AttentionSettings:
 
 
 @dataclass
+class RecurrenceSettings:
+    """Memory tokens that a whole Transformer carries from segment to segment (RMT, ARMT)."""
+
+    # Memory tokens of a segment; 0: no segments. They need attention alone in model.mixers.
+    memory_tokens: int = bounded(0, at_least=0)
+    # Size of the keys that memory tokens write to a memory in each layer (ARMT); null: the memory
+    # tokens themselves enter the next segment (RMT).
+    key_dim: int | None = bounded(None, at_least=1, at_most=2**17)
+
+
+@dataclass
 class HubSettings:
     """A pretrained model of the hub; ``model.name`` is its repository or folder."""
 
@@ -69,7 +80,8 @@ class ModelSettings:
     initial_step: float = bounded(0.5, above=0)
     # Factor on the memory's chunk in coarse stages of training.
     coarse_factor: int = bounded(1, at_least=1)
-    segment: int = 64  # tokens per segment of memory_as_context and cached_memory
+    # Tokens per segment of memory_as_context, of cached_memory and of a recurrence.
+    segment: int = bounded(64, at_least=1)
     # memory_as_context: whether the queries to the memory have the convolution of its keys, and
     # start as these.
     query_convolution: bool = False
@@ -78,6 +90,7 @@ class ModelSettings:
     match: str = bounded("parameters", one_of=("none", "parameters", "state"))
     attention: AttentionSettings = field(default_factory=AttentionSettings)
     memory: MemorySettings = field(default_factory=MemorySettings)
+    recurrence: RecurrenceSettings = field(default_factory=RecurrenceSettings)
     hub: HubSettings | None = None  # a pretrained model, which uses nothing of the above; or null
 
 

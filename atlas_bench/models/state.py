@@ -1,4 +1,4 @@
-"""The state of a whole model: one state per layer."""
+"""The state of a whole model: one state per layer, and last that of a recurrence over segments."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def test_a_model_that_needs_a_gpu_says_so(
     name: str, words: list[str], capsys, monkeypatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["atlas-bench", f"model={name}", *words])
+    monkeypatch.setattr(sys, "argv", ["atlas-bench", f"model={name}", "scale.layers=3", *words])
     with without_gpu(), pytest.raises(SystemExit) as stopped:
         cli.main()
     assert stopped.value.code == 2
@@ -200,7 +200,7 @@ def test_help_and_printed_config(
     assert atlas_bench("--help") == 0
     shown = capsys.readouterr().out
     assert "_schema" not in shown
-    for word in ("model: atlas, atlas_identity", "atlas-bench-report outputs/", "--cfg job"):
+    for word in ("model: armt, atlas, atlas_identity", "atlas-bench-report outputs/", "--cfg job"):
         assert word in shown
     assert atlas_bench("--cfg", "job", "model=titans") == 0
     assert "optimizer: momentum" in capsys.readouterr().out

@@ -32,6 +32,7 @@ NOT_NUMBERS_OF_A_RUN = {
 }  # fmt: skip
 NEW_KEYS = (
     "training.trials", "training.chosen", "model.query_convolution", "model.attention.norm",
+    "model.recurrence.memory_tokens", "model.recurrence.key_dim", "model.recurrence",
 )  # fmt: skip
 DIFFERENCES_SHOWN = 10
 

@@ -90,7 +90,7 @@ GOLDENS = {
         ["model=titans", *NEEDLES, "task.subtasks=[niah_single_1,niah_single_3]"]
     ),
     "ruler_samba": Golden(
-        ["model=samba", *NS1, "task=ruler", *NEEDLES[1:],
+        ["model=atlas_samba", "model.name=samba", *NS1, "task=ruler", *NEEDLES[1:],
          "task.subtasks=[niah_multikey_1,ruler_fwe]"],
     ),
     "mqar_deltanet": Golden(["model=deltanet", *MQAR]),

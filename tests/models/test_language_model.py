@@ -175,6 +175,10 @@ def test_attention_against_the_written_out_mask(
         ((ModelSettings(), ScaleSettings(memory_heads=7)), "scale.memory_heads=7 does not divide"),
         ((ModelSettings(mixers=["atention"]), ScaleSettings()), "did you mean attention"),
         ((ModelSettings(match="all"), ScaleSettings()), "model.match=all"),
+        (
+            (ModelSettings(mixers=["mamba", "attention"]), ScaleSettings(layers=1)),
+            "scale.layers=1 has no place for attention, number 2 of model.mixers",
+        ),
         ((PRESETS["transformer"], ScaleSettings(width=12, heads=4)), "odd size 3"),
         (
             (ModelSettings(), ScaleSettings(feed_forward=-1)),

@@ -61,6 +61,8 @@ def gradients(model: LanguageModel, hidden: torch.Tensor) -> dict[str, torch.Ten
         "titans_mac",
         "titans_mag",
         "titans_cached",
+        "rmt",
+        "armt",
     ],
 )
 def test_every_document_is_read_as_if_it_stood_alone(name: str) -> None:
