@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from omegaconf import OmegaConf
 from torch import Tensor
 
@@ -26,6 +27,15 @@ def _needs_gpu(name: str) -> bool:
 NEED_GPU = [name for name in _FILES if _needs_gpu(name)]
 ANYWHERE = [name for name in _FILES if name not in NEED_GPU]
 
+# At least one for each kind of mixer and of memory. What runs a whole command for a preset takes the
+# others only with -m slow.
+EACH_KIND = (
+    "armt", "atlas", "atlas_mac", "delta_ttt", "deltanet", "gla", "lact", "moneta", "rmt", "samba",
+    "sliding_window_transformer", "titans", "titans_cached", "titans_mag", "titans_mal", "ttt_mlp",
+)  # fmt: skip
+OTHERS_SLOW = [
+    pytest.param(name, marks=() if name in EACH_KIND else pytest.mark.slow) for name in ANYWHERE
+]
 # Presets whose states grow with the tokens.
 GROWING = ("transformer", "transformer_conv", "titans_cached", "deltanet_cached")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from docs_pages import REPOSITORY
 from omegaconf import OmegaConf
-from presets import ANYWHERE, NEED_GPU
+from presets import ANYWHERE, EACH_KIND, NEED_GPU
 
 from atlas_bench.memory import MemorySpec
 from atlas_bench.models.settings import ModelSettings, ScaleSettings
@@ -41,6 +41,11 @@ def test_a_preset_is_what_the_table_says(name: str) -> None:
         if setting not in ("like", "source"):
             assert setting in used
             assert set(entry) in FORMS, setting
+
+
+def test_every_mixer_that_runs_anywhere_has_a_preset_that_is_run() -> None:
+    used = {mixer for name in EACH_KIND for mixer in docs.preset(name).mixers}
+    assert used == {mixer for name in ANYWHERE for mixer in docs.preset(name).mixers}
 
 
 def test_a_presets_name_is_in_its_settings() -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from presets import ANYWHERE
+from presets import OTHERS_SLOW
 
 import atlas_bench.runs.execute
 import atlas_bench.runs.learners.language_model
@@ -33,7 +33,7 @@ class StoppedAtStep2(Trainer):
         return metrics
 
 
-@pytest.mark.parametrize("name", ANYWHERE)
+@pytest.mark.parametrize("name", OTHERS_SLOW)
 def test_runs_and_resumes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # test_run.py looks at the plots
     monkeypatch.setattr(atlas_bench.runs.show, "draw_plots", lambda *arguments, **options: {})
