@@ -27,8 +27,8 @@ def _needs_gpu(name: str) -> bool:
 NEED_GPU = [name for name in _FILES if _needs_gpu(name)]
 ANYWHERE = [name for name in _FILES if name not in NEED_GPU]
 
-# At least one for each kind of mixer and of memory. What runs a whole command for a preset takes the
-# others only with -m slow.
+# At least one for each kind of mixer and of memory. Tests of a whole command take the others only
+# with -m slow.
 EACH_KIND = (
     "armt", "atlas", "atlas_mac", "delta_ttt", "deltanet", "gla", "lact", "moneta", "rmt", "samba",
     "sliding_window_transformer", "titans", "titans_cached", "titans_mag", "titans_mal", "ttt_mlp",
