@@ -18,10 +18,11 @@ from typing import Any
 
 from atlas_bench.artifacts.schema import Record, Score
 
-# Config keys that do not change what a score means: places, names, and which lengths were asked.
+# Config keys that do not change what a score means: places, names, which lengths were asked, and
+# how the settings were found.
 NOT_COMPARED = (
     "seed", "name", "mode", "checkpoint", "resume", "output_dir", "logger", "task.lengths",
-    "trained_on.task.lengths", "training.checkpoint_minutes",
+    "trained_on.task.lengths", "training.checkpoint_minutes", "training.trials", "training.chosen",
 )  # fmt: skip
 # What was asked of a run, and what follows from it: MAD's cases have different vocabularies.
 SUBTASK_KEYS = ("task.subtask", "task.subtasks", "task.change", "task.target", "parameters")
