@@ -171,6 +171,7 @@ def test_kill_9_and_resume_gives_the_same_loss_to_the_bit(
     assert last_loss(run) == last_loss(only_run(whole))
 
 
+@pytest.mark.faults
 def test_sigterm_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     process = subprocess.Popen(
         command(*SMALL, "training.tokens=10000000"), cwd=tmp_path,

@@ -31,6 +31,7 @@ from atlas_bench.sweeps.job import JobStart, do_job
 from atlas_bench.sweeps.plan import find_sweep, plan_sweep
 
 
+@pytest.mark.faults
 def test_killed_half_way_and_started_again_it_does_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
