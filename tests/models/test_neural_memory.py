@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from atlas_bench.models.build import build_model
+from atlas_bench.models.neural_memory import gate_function
 from atlas_bench.models.settings import MemorySettings, ModelSettings, ScaleSettings
 
 
@@ -52,3 +53,15 @@ def test_the_metrics_say_what_the_memories_did() -> None:
     torch.testing.assert_close(metrics["memory_norm"], torch.stack(norms).mean())
     without_state = model.metrics(None)
     assert without_state.keys() == {"pruned", "gate_retain", "gate_rate", "gate_momentum"}
+
+
+@pytest.mark.parametrize("gate", ["sigmoid", "hard_sigmoid"])
+def test_a_memory_starts_by_keeping_as_much_whatever_its_gate(gate: str) -> None:
+    """Gated DeltaNet, whose sigmoid kept 0.948 per token, learnt BABILong at no rate of six."""
+    settings = ModelSettings(memory=MemorySettings(gate=gate), match="none")
+    model = build_model(settings, ScaleSettings(width=16, heads=2), vocab_size=16, seed=0)
+    mixer = model.blocks[0].mixer
+    sizes = [size * mixer.heads for size in mixer.gate_sizes.values()]
+    biases = dict(zip(mixer.gate_sizes, mixer.gate.bias.split(sizes), strict=True))
+    kept = gate_function(mixer.spec, biases["retain"])
+    torch.testing.assert_close(kept, torch.full_like(kept, 59 / 60))
