@@ -226,8 +226,11 @@ def _report(words: list[str]) -> None:
 
 
 def _sweep(words: list[str]) -> None:
-    if len(words) != 1 or not (Path(words[0]) / "sweep.json").is_file():
-        raise WrongCommand("it takes the folder of a sweep and nothing else")
+    folder, *others = words
+    if not (Path(folder) / "sweep.json").is_file():
+        raise WrongCommand("it takes the folder of a sweep")
+    if others and not (others[0] == "--write" and (REPOSITORY / others[1]).is_dir()):
+        raise WrongCommand("it takes --write FOLDER and nothing else")
 
 
 def _lm_eval(words: list[str]) -> None:
