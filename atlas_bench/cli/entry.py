@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 
@@ -35,7 +36,7 @@ def exit_code(command: str, work: Callable[[], int | None]) -> int:
     """Do the ``work`` of a command and return its exit code.
 
     Wrong input, a file that cannot be used and a lack of memory end in one sentence on stderr and
-    code 2. Other errors are faults of the program and are raised.
+    code 2, Ctrl-C in one and code 130. Other errors are faults of the program and are raised.
     """
     with dropping_unread_output():
         try:
@@ -46,13 +47,18 @@ def exit_code(command: str, work: Callable[[], int | None]) -> int:
                 raise
             print(f"{command}: {printable(reason)}", file=sys.stderr)
             return BAD_INPUT
+        except KeyboardInterrupt:
+            print(f"{command}: interrupted", file=sys.stderr)
+            return 128 + signal.SIGINT
 
 
 def explain(error: Exception) -> str | None:
     """What is wrong and what to do about it; None for a fault of the program."""
-    message = one_line(error, LONGEST)
     if isinstance(error, ConfigError):
         return str(error)
+    if isinstance(error, ValueError) and isinstance(error.__cause__, OSError):
+        error = error.__cause__  # logging could not open its file
+    message = one_line(error, LONGEST)
     if isinstance(error, MemoryError) or _NO_MEMORY.search(message):
         return f"out of memory{message and ': '}{message}; {SMALLER}"
     in_rust = _OS_ERROR.search(message)

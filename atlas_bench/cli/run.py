@@ -194,6 +194,13 @@ def _run(settings: RunSettings, folder: Path) -> None:
     except Stopped as stopped:
         print(f"atlas-bench: {stopped}", file=sys.stderr)
         sys.exit(128 + stopped.signal)
+    except KeyboardInterrupt:  # the third Ctrl-C
+        print(
+            f"atlas-bench: ended at once; continue from the last checkpoint with the same command "
+            f"and resume={folder}",
+            file=sys.stderr,
+        )
+        sys.exit(128 + signal.SIGINT)
 
 
 def _sweep_job(config: DictConfig, folder: RunFolder) -> float | None:

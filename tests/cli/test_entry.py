@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging.config
 import os
 import subprocess
 from collections.abc import Iterator
@@ -66,6 +67,31 @@ def test_a_sentence_has_nothing_that_a_terminal_obeys(capsys: pytest.CaptureFixt
 
     assert exit_code("atlas-bench", work) == 2
     assert capsys.readouterr().err == "atlas-bench: \ufffd[2J: No such file or directory\n"
+
+
+def test_a_log_that_cannot_be_opened_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Trust C17: logging hides the cause behind an error of its own."""
+
+    def work() -> None:
+        place = str(tmp_path / "missing" / "run.log")
+        handler = {"class": "logging.FileHandler", "filename": place}
+        logging.config.dictConfig({"version": 1, "handlers": {"file": handler}})
+
+    assert exit_code("atlas-bench", work) == 2
+    said = capsys.readouterr().err
+    assert said == f"atlas-bench: {tmp_path}/missing/run.log: No such file or directory\n"
+
+
+def test_an_interrupted_command_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    """Trust B14."""
+
+    def work() -> None:
+        raise KeyboardInterrupt
+
+    assert exit_code("atlas-bench-report", work) == 130
+    assert capsys.readouterr().err == "atlas-bench-report: interrupted\n"
 
 
 def test_an_error_of_writing_names_the_file(
