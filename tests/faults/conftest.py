@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from loop_device import loop_device  # noqa: F401 (a fixture)
 from tally import Tally
 from tiny_run import PLACE, RUN, WORDS, Outcome, attempt, outcome
 

@@ -10,8 +10,20 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from loop_device import LoopDevice
 from tally import Tally
-from tiny_run import PLACE, RUN, WORDS, Attempt, Outcome, attempt, finish, judge, judge_failure
+from tiny_run import (
+    PLACE,
+    RUN,
+    WORDS,
+    Attempt,
+    Outcome,
+    attempt,
+    finish,
+    judge,
+    judge_failure,
+    outcome,
+)
 from watched_disk import Crashes, Operation, PowerCuts, watching, write_tree
 
 pytestmark = pytest.mark.faults
@@ -26,7 +38,7 @@ def bury_the_owner(lock: Path) -> None:
 
 
 def go_on_from_each(
-    states: Crashes | PowerCuts, tally: Tally, whole: Outcome, capfd, place: Path
+    states: Crashes | PowerCuts | LoopDevice, tally: Tally, whole: Outcome, capfd, place: Path
 ) -> None:
     """Run once while ``states`` are gathered, and go on from each of them."""
     with watching(place, states):
@@ -51,6 +63,18 @@ def test_a_power_cut_before_each_operation(
     """Trust B9."""
     with closing(PowerCuts(place)) as cuts:
         go_on_from_each(cuts, tally, whole, capfd, place)
+
+
+def test_a_power_cut_of_a_loop_device(
+    loop_device: LoopDevice, tally: Tally, monkeypatch: pytest.MonkeyPatch, capfd
+) -> None:
+    """Trust B9, on a real file system."""
+    monkeypatch.chdir(loop_device.root)
+    assert attempt(capfd, *WORDS, PLACE).code == 0
+    whole = outcome(loop_device.root / RUN)
+    shutil.rmtree(loop_device.root / RUN)
+    go_on_from_each(loop_device, tally, whole, capfd, loop_device.root)
+    monkeypatch.undo()  # nobody stands on the disk when it is unmounted
 
 
 @pytest.mark.parametrize("kind", ["write", "append", "rename", "fsync", "mkdir"])
