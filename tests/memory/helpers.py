@@ -119,6 +119,8 @@ class Case:
     @property
     def leaves(self) -> dict[str, Tensor]:
         named = self.inputs | self.weights | self.norm
+        if self.spec.objective != "huber":  # which alone uses it
+            named.pop("threshold")
         return named if self.scales is None else named | {"feature_scales": self.scales}
 
     @property

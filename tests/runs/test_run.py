@@ -135,6 +135,7 @@ def test_a_command_that_fails_before_its_run_begins_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["texts"]
 
 
+@pytest.mark.faults
 def test_kill_9_and_resume_gives_the_same_loss_to_the_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -80,7 +80,9 @@ def test_finite_and_learning(name: str, precision: torch.dtype) -> None:
     assert last < first + (0.1 if name in LEARNS_NOTHING else -0.1), message
 
 
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "precision", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)], ids=str
+)
 # The gradients of the last two grow without bound over the sequence unless they are limited.
 @pytest.mark.parametrize("name", ["titans", "omeganet", "atlas", "atlas_mac", "atlas_window_1"])
 def test_finite_at_first(name: str, precision: torch.dtype) -> None:
