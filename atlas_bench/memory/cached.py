@@ -32,7 +32,7 @@ from atlas_bench.memory.features import apply_features
 from atlas_bench.memory.networks import forward as network_forward
 from atlas_bench.memory.retention import read_weights
 from atlas_bench.memory.spec import Gates, MemoryParameters, MemorySpec, MemoryState, state_dtype
-from atlas_bench.memory.state import with_bias
+from atlas_bench.memory.state import with_bias, without_autocast
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,7 @@ def _read(
     """Eq 9: ``online`` (B, T, H, V) and what the cached memories give, by their gates."""
     if not cache.weights:
         return online
-    kind = "cpu" if q.is_meta else q.device.type  # autocast does not know the meta device
-    with torch.autocast(kind, enabled=False):
+    with without_autocast(q):
         u = connectors.to(means.dtype)
         own = (u * means).sum(-1, keepdim=True)
         others = torch.einsum("bthk,bnhk->bthn", u, cache.mean_keys)

@@ -11,6 +11,11 @@ from torch import Tensor
 from atlas_bench.memory.spec import Gates, MemoryParameters, MemorySpec, MemoryState, state_dtype
 
 
+def without_autocast(like: Tensor) -> torch.autocast:
+    """A context without autocast on the device of ``like``; autocast does not know the meta one."""
+    return torch.autocast("cpu" if like.is_meta else like.device.type, enabled=False)
+
+
 def checked_inputs(
     spec: MemorySpec, params: MemoryParameters, q: Tensor, k: Tensor, v: Tensor, gates: Gates
 ) -> dict[str, Tensor]:

@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 from atlas_bench.memory.newton_schulz import newton_schulz
 from atlas_bench.memory.spec import state_dtype
+from atlas_bench.memory.state import without_autocast
 from atlas_bench.models.attention import Attention, AttentionState
 from atlas_bench.models.mixer import Mixer
 from atlas_bench.models.neural_memory import unit
@@ -165,8 +166,7 @@ class LargeChunkMemory(Mixer):
             "rates": self._heads(F.softplus(self.rates(x).to(precise))),
             "momentum": torch.sigmoid(self.momentum(x).to(precise)).transpose(1, 2),
         }
-        kind = "cpu" if x.is_meta else x.device.type  # autocast does not know the meta device
-        with torch.autocast(kind, enabled=False):
+        with without_autocast(x):
             y, fast = self.run_chunks(tokens, state.fast)
         y = F.rms_norm(y, y.shape[-1:], eps=1e-6) * self.read_norm.to(y.dtype)
         y = y.transpose(1, 2) * F.silu(self.read_scale(x))[..., None]

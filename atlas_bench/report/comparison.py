@@ -201,7 +201,7 @@ def order_kept(comparison: Comparison, column: Column, scale: str) -> tuple[int,
         for row in comparison.rows
         for name, score in row.scores.items()
         if (row.group.first.scale, name) == (scale, column.name)
-        and row.group.learnt != 0
+        and not row.group.not_learnt
         and score.published is not None
         and ON_FIXTURE not in score.marks
     ]

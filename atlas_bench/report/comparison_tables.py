@@ -98,7 +98,7 @@ def _our_entries(row: OurRow, columns: Sequence[Column]) -> list[TableEntry]:
     entries = [model_entry(f"{row.group.name}, ours", row.group)]
     for column in columns:
         score, digits = row.scores.get(column.name), max(1, column.decimals)
-        shown = score is not None and row.group.learnt != 0
+        shown = score is not None and not row.group.not_learnt
         estimate, marks = (score.estimate, score.marks) if shown else (None, "")
         entries.append(estimate_entry(estimate, "{:.{}f}".format, digits, marks=marks))
     return entries
@@ -106,7 +106,7 @@ def _our_entries(row: OurRow, columns: Sequence[Column]) -> list[TableEntry]:
 
 def _difference_rows(row: OurRow, columns: Sequence[Column]) -> list[list[TableEntry]]:
     """One row, or none if no score has a difference."""
-    if row.group.learnt == 0:
+    if row.group.not_learnt:
         return []
     entries = []
     for column in columns:
@@ -135,7 +135,7 @@ def _notes(comparison: Comparison) -> list[str]:
     notes = [table.note] if table.note else []
     stand_ins = [measure for column in table.columns for measure in column.stand_in]
     named = ", ".join(f"{each.tasks[0]} {each.subtasks[0]} {each.metric}" for each in stand_ins)
-    if any(row.group.learnt == 0 for row in comparison.rows):
+    if any(row.group.not_learnt for row in comparison.rows):
         notes.append(NOT_LEARNT_LEGEND)
     for mark, meaning in LEGEND.items():
         if any(mark in score.marks for score in comparison.scores):

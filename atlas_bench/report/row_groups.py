@@ -108,6 +108,11 @@ class RunGroup:
         return len({record.seed for record in self.records} - failed)
 
     @property
+    def not_learnt(self) -> bool:
+        """Whether no seed learnt, so that the row has no score beside others."""
+        return self.learnt == 0
+
+    @property
     def trials(self) -> int:
         """How many settings were tried before these were chosen."""
         return (self.first.config.get("training") or {}).get("trials") or 0

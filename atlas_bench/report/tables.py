@@ -155,7 +155,7 @@ def _table(groups: Sequence[RunGroup], metric: Metric) -> Table:
         rows = []
         for at, group in enumerate(groups):
             if subtask in group.subtasks(metric.name):
-                shown = group.learnt != 0 or len(groups) == 1
+                shown = not group.not_learnt or len(groups) == 1
                 found = [scored.get((at, subtask, length)) if shown else None for length in lengths]
                 model = model_entry(group.name, group)
                 size = number_entry(group.first.parameters, short_count)
@@ -177,7 +177,7 @@ def _notes(groups: Sequence[RunGroup], estimates: Collection[Estimate]) -> list[
     if any(each.seeds > 1 for each in estimates):
         legend.append(SEEDS_LEGEND)
     notes = [" ".join(legend)] if legend else []
-    if any(group.learnt == 0 for group in groups):
+    if any(group.not_learnt for group in groups):
         notes.append(NOT_LEARNT_LEGEND)
     if differing([group.protocol for group in groups]):
         notes.append("Not measured alike, so compare with care: see the numbered notes.")

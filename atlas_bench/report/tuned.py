@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from atlas_bench.artifacts.folder import replacing
 from atlas_bench.artifacts.records import RecordError
 from atlas_bench.artifacts.schema import Record
-from atlas_bench.report.row_groups import setup_of
+from atlas_bench.report.row_groups import NOT_LEARNT, setup_of
 from atlas_bench.report.selection import NO_CHOICE, SettingsGrid
 
 # What may differ between models that are compared. Everything else is the same for all of them.
@@ -67,5 +67,5 @@ def _values(record: Record, keys: Sequence[str]) -> str:
 
 
 def _score(record: Record) -> str:
-    learnt = "not learnt" if record.not_learnt else f"learnt at {record.learnt_at or 0:,}"
+    learnt = NOT_LEARNT if record.not_learnt else f"learnt at {record.learnt_at or 0:,}"
     return f"{record.validation_score:.3f} ({learnt})"

@@ -37,7 +37,7 @@ from atlas_bench.memory.chunkwise.muon import run_muon
 from atlas_bench.memory.chunkwise.segment import Segment, Weights
 from atlas_bench.memory.features import apply_features
 from atlas_bench.memory.spec import Gates, MemoryParameters, MemorySpec, MemoryState
-from atlas_bench.memory.state import checked_inputs, initial_state, with_bias
+from atlas_bench.memory.state import checked_inputs, initial_state, with_bias, without_autocast
 
 
 def chunk_memory(
@@ -60,8 +60,7 @@ def chunk_memory(
     ``predict``, for the exact delta rule: y is (B, T, H, 2 V), behind what is read what the memory
     gave for the token's key before it learnt the token, W_(t-1) phi(k_t).
     """
-    kind = "cpu" if q.is_meta else q.device.type  # autocast does not know the meta device
-    with torch.autocast(kind, enabled=False):
+    with without_autocast(q):
         inputs = checked_inputs(spec, params, q, k, v, gates)
         state = initial_state(spec, params, inputs) if state is None else state
         if not predict and fla.applies(spec, params, inputs["v"]):
